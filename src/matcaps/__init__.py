@@ -1,0 +1,1 @@
+"""Matrix capsule networks with EM routing, in PyTorch."""

@@ -1,0 +1,253 @@
+"""The operator's public functions: check, choose an implementation, call it."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from matcaps.capsules import POSE_SIZE, Capsules
+from matcaps.routing import reference
+from matcaps.routing.checks import prepare_class, prepare_conv, prepare_votes
+from matcaps.routing.reference import RoutingIteration
+
+IMPLEMENTATIONS = ("reference",)
+
+
+def resolve_implementation(device: torch.device | str, dtype: torch.dtype) -> str:
+    """Name the implementation that ``implementation="auto"`` takes for tensors of this device and dtype.
+
+    A pure function of its arguments and of what is installed.
+
+    Args:
+        device: where the tensors are, such as ``"cpu"`` or ``"cuda"``.
+        dtype: their floating-point dtype.
+
+    Returns:
+        ``"reference"``, the plain PyTorch implementation: in this version the only one.
+
+    Raises:
+        TypeError: ``dtype`` is not floating point.
+
+    Example:
+        >>> resolve_implementation("cpu", torch.float32)
+        'reference'
+    """
+    torch.device(device)
+    if not dtype.is_floating_point:
+        raise TypeError(f"dtype must be floating point; got {dtype}")
+    return "reference"
+
+
+def em_routing(
+    votes: Tensor,
+    activations: Tensor,
+    beta_use: Tensor,
+    beta_activation: Tensor,
+    *,
+    inverse_temperature: Sequence[float] | Tensor,
+    activation_rule: str = "paper",
+    variance_floor: float = 5e-4,
+    annealing: float = 1.0,
+    implementation: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Cluster the votes of ``I`` children for ``J`` parents by EM (Hinton et al. 2018, Procedure 1).
+
+    Gradients flow through all iterations, assignments included. Half precision is computed in float32 and
+    returned in the dtype that the inputs promote to; autocast does not reach inside.
+
+    Args:
+        votes: ``[..., I, J, P]``, floating point; each child's vote for each parent's pose, flattened (P = 16).
+        activations: ``[..., I]``, in [0, 1]; a child with activation 0 has no influence.
+        beta_use: ``[J]``; the cost of describing one unit of data, per pose component.
+        beta_activation: ``[J]``; the reward for being active.
+        inverse_temperature: one positive value an iteration (a sequence, or a tensor ``[T]``), rising in the paper.
+        activation_rule: ``"paper"``, or ``"standardised"``: costs standardised over the parents, as in the
+            tutorial and most public code.
+        variance_floor: added to every variance; 5e-4 in the authors' code.
+        annealing: factor on the log-densities in the E-step; 1 in the paper, less softens the assignments.
+        implementation: ``"auto"`` (see :func:`resolve_implementation`) or ``"reference"``.
+
+    Returns:
+        The parents' poses ``[..., J, P]`` (the last means) and activations ``[..., J]`` in [0, 1].
+
+    Raises:
+        TypeError: an argument is not a floating-point tensor, or ``inverse_temperature`` not a sequence.
+        ValueError: shapes, devices or options do not fit; the message says how.
+
+    Example:
+        >>> votes, activations = torch.randn(2, 72, 5, 16), torch.rand(2, 72)
+        >>> poses, active = em_routing(votes, activations, torch.zeros(5), torch.zeros(5),
+        ...                            inverse_temperature=[1.0, 2.0, 3.0], activation_rule="standardised")
+        >>> poses.shape, active.shape
+        (torch.Size([2, 5, 16]), torch.Size([2, 5]))
+    """
+    _check_implementation(implementation)
+    tensors, options = prepare_votes(
+        votes,
+        activations,
+        beta_use,
+        beta_activation,
+        inverse_temperature=inverse_temperature,
+        activation_rule=activation_rule,
+        variance_floor=variance_floor,
+        annealing=annealing,
+    )
+    with torch.autocast(votes.device.type, enabled=False):
+        last = _last(reference.em_routing(*tensors, **options))
+    dtype = _promoted(votes, activations, beta_use, beta_activation)
+    return last.mean.to(dtype), last.activation.to(dtype)
+
+
+def conv_em_routing(
+    poses: Tensor,
+    activations: Tensor,
+    weight: Tensor,
+    beta_use: Tensor,
+    beta_activation: Tensor,
+    *,
+    stride: int = 1,
+    inverse_temperature: Sequence[float] | Tensor,
+    competition: str = "child",
+    activation_rule: str = "paper",
+    variance_floor: float = 5e-4,
+    annealing: float = 1.0,
+    implementation: str = "auto",
+) -> Capsules:
+    """Route a map of capsules to a smaller map through a K×K kernel of transformation matrices, without padding.
+
+    Rows and columns that no window covers have no influence, as in a convolution without padding.
+
+    Args:
+        poses: ``[B, H, W, I, 4, 4]``, floating point.
+        activations: ``[B, H, W, I]``, in [0, 1].
+        weight: ``[K, K, I, J, 4, 4]``; a vote is ``pose @ weight``.
+        beta_use: ``[J]``; the cost of describing one unit of data, per pose component.
+        beta_activation: ``[J]``; the reward for being active.
+        stride: rows and columns from one window to the next.
+        inverse_temperature: one positive value an iteration.
+        competition: ``"child"`` (the paper): each child divides itself among all parents, of any type at any
+            position, whose window covers it; ``"window"`` (most public code): among one window's ``J`` parents.
+        activation_rule: see :func:`em_routing`.
+        variance_floor: see :func:`em_routing`.
+        annealing: see :func:`em_routing`.
+        implementation: see :func:`em_routing`.
+
+    Returns:
+        ``Capsules`` with poses ``[B, H', W', J, 4, 4]`` and activations ``[B, H', W', J]``, where
+        ``H' = (H - K) // stride + 1``.
+
+    Raises:
+        TypeError: an argument is not a floating-point tensor, or ``inverse_temperature`` not a sequence.
+        ValueError: shapes, devices or options do not fit; the message says how.
+
+    Example:
+        >>> parents = conv_em_routing(torch.randn(1, 14, 14, 8, 4, 4), torch.rand(1, 14, 14, 8),
+        ...                           torch.randn(3, 3, 8, 16, 4, 4), torch.zeros(16), torch.zeros(16),
+        ...                           stride=2, inverse_temperature=[0.5, 1.0, 1.5])
+        >>> parents.poses.shape
+        torch.Size([1, 6, 6, 16, 4, 4])
+    """
+    _check_implementation(implementation)
+    tensors, options = prepare_conv(
+        poses,
+        activations,
+        weight,
+        beta_use,
+        beta_activation,
+        stride=stride,
+        inverse_temperature=inverse_temperature,
+        competition=competition,
+        activation_rule=activation_rule,
+        variance_floor=variance_floor,
+        annealing=annealing,
+    )
+    with torch.autocast(poses.device.type, enabled=False):
+        last = _last(reference.conv_em_routing(*tensors, **options))
+    return _as_capsules(last, _promoted(poses, activations, weight, beta_use, beta_activation))
+
+
+def class_em_routing(
+    poses: Tensor,
+    activations: Tensor,
+    weight: Tensor,
+    beta_use: Tensor,
+    beta_activation: Tensor,
+    *,
+    coordinates: Tensor | None = None,
+    inverse_temperature: Sequence[float] | Tensor,
+    activation_rule: str = "paper",
+    variance_floor: float = 5e-4,
+    annealing: float = 1.0,
+    implementation: str = "auto",
+) -> Capsules:
+    """Route all capsules of a map to one capsule a class, in one routing, with weights shared over positions.
+
+    Args:
+        poses: ``[B, H, W, I, 4, 4]``, floating point.
+        activations: ``[B, H, W, I]``, in [0, 1].
+        weight: ``[I, J, 4, 4]``; a vote is ``pose @ weight``, wherever the child is.
+        beta_use: ``[J]``; the cost of describing one unit of data, per pose component.
+        beta_activation: ``[J]``; the reward for being active.
+        coordinates: ``[H, W, 16]`` or None; added to the flattened votes from each position ("coordinate addition").
+        inverse_temperature: one positive value an iteration.
+        activation_rule: see :func:`em_routing`.
+        variance_floor: see :func:`em_routing`.
+        annealing: see :func:`em_routing`.
+        implementation: see :func:`em_routing`.
+
+    Returns:
+        ``Capsules`` with poses ``[B, J, 4, 4]`` and activations ``[B, J]``.
+
+    Raises:
+        TypeError: an argument is not a floating-point tensor, or ``inverse_temperature`` not a sequence.
+        ValueError: shapes, devices or options do not fit; the message says how.
+
+    Example:
+        >>> classes = class_em_routing(torch.randn(1, 4, 4, 16, 4, 4), torch.rand(1, 4, 4, 16),
+        ...                            torch.randn(16, 5, 4, 4), torch.zeros(5), torch.zeros(5),
+        ...                            inverse_temperature=[0.5, 1.0, 1.5])
+        >>> classes.activations.shape
+        torch.Size([1, 5])
+    """
+    _check_implementation(implementation)
+    tensors, options = prepare_class(
+        poses,
+        activations,
+        weight,
+        beta_use,
+        beta_activation,
+        coordinates=coordinates,
+        inverse_temperature=inverse_temperature,
+        activation_rule=activation_rule,
+        variance_floor=variance_floor,
+        annealing=annealing,
+    )
+    with torch.autocast(poses.device.type, enabled=False):
+        last = _last(reference.class_em_routing(*tensors, **options))
+    return _as_capsules(last, _promoted(poses, activations, weight, beta_use, beta_activation))
+
+
+def _check_implementation(implementation: str) -> None:
+    if implementation != "auto" and implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"implementation must be 'auto' or one of {IMPLEMENTATIONS}; got {implementation!r}: "
+            "this version of matcaps has no other"
+        )
+
+
+def _last(iterations: Iterator[RoutingIteration]) -> RoutingIteration:
+    for state in iterations:  # one at a time: earlier states are freed where no gradient needs them
+        last = state
+    return last
+
+
+def _promoted(*tensors: Tensor) -> torch.dtype:
+    dtype = tensors[0].dtype
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
+
+
+def _as_capsules(last: RoutingIteration, dtype: torch.dtype) -> Capsules:
+    poses = last.mean.unflatten(-1, (POSE_SIZE, POSE_SIZE))
+    return Capsules(poses.to(dtype), last.activation.to(dtype))

@@ -1,0 +1,214 @@
+"""What the public doors of the operator accept, and how a refusal reads; inner code trusts what passed here."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE
+
+COMPETITIONS = ("child", "window")
+ACTIVATION_RULES = ("paper", "standardised")
+
+
+def prepare_votes(
+    votes: Tensor, activations: Tensor, beta_use: Tensor, beta_activation: Tensor, **options: Any
+) -> tuple[list[Tensor], dict[str, Any]]:
+    """Check the arguments of ``em_routing``; return its tensors in one computing dtype, and its options."""
+    tensors = {
+        "votes": votes,
+        "activations": activations,
+        "beta_use": beta_use,
+        "beta_activation": beta_activation,
+    }
+    _check_tensors(tensors)
+    if votes.ndim < 3 or activations.shape != votes.shape[:-2]:
+        mend = "votes carry one vote of each child for each parent, activations one number a child"
+        if (
+            votes.ndim >= 5
+            and votes.shape[-2:] == (POSE_SIZE, POSE_SIZE)
+            and activations.shape == votes.shape[:-3]
+        ):
+            mend = "flatten the pose, votes.flatten(-2)"
+        raise ValueError(
+            f"votes must have shape [..., I, J, P] and activations [..., I]; "
+            f"got votes {_shape(votes)} and activations {_shape(activations)}: {mend}"
+        )
+    _check_not_empty("votes", "[..., I, J, P]", votes, {"I": -3, "J": -2, "P": -1})
+    _check_betas(beta_use, beta_activation, votes.shape[-2])
+    return _in_computing_dtype(tensors), _check_options(options, beta_use)
+
+
+def prepare_conv(
+    poses: Tensor,
+    activations: Tensor,
+    weight: Tensor,
+    beta_use: Tensor,
+    beta_activation: Tensor,
+    **options: Any,
+) -> tuple[list[Tensor], dict[str, Any]]:
+    """Check the arguments of ``conv_em_routing``; return its tensors in one computing dtype, and its options."""
+    tensors = {
+        "poses": poses,
+        "activations": activations,
+        "weight": weight,
+        "beta_use": beta_use,
+        "beta_activation": beta_activation,
+    }
+    _check_tensors(tensors)
+    _check_capsules(poses, activations)
+    matrices = (POSE_SIZE, POSE_SIZE)
+    if weight.ndim != 6 or weight.shape[0] != weight.shape[1] or weight.shape[-2:] != matrices:
+        raise ValueError(
+            f"weight must have shape [K, K, I, J, 4, 4]; got {_shape(weight)}: "
+            "one transformation matrix for each place in the kernel, child type and parent type"
+        )
+    _check_not_empty("weight", "[K, K, I, J, 4, 4]", weight, {"K": 0, "I": 2, "J": 3})
+    _check_child_types(poses, weight, weight.shape[2])
+    _check_betas(beta_use, beta_activation, weight.shape[3])
+    stride, kernel_size = options["stride"], weight.shape[0]
+    if isinstance(stride, bool) or not isinstance(stride, int) or stride < 1:
+        raise ValueError(f"stride must be a whole number of at least 1; got {stride!r}")
+    if poses.shape[1] < kernel_size or poses.shape[2] < kernel_size:
+        raise ValueError(
+            f"poses must have at least as many rows and columns as the kernel, which is {kernel_size}×{kernel_size}; "
+            f"got {poses.shape[1]}×{poses.shape[2]}: use a larger image, or a smaller kernel or stride before it"
+        )
+    if options["competition"] not in COMPETITIONS:
+        raise ValueError(f"competition must be one of {COMPETITIONS}; got {options['competition']!r}")
+    return _in_computing_dtype(tensors), _check_options(options, beta_use)
+
+
+def prepare_class(
+    poses: Tensor,
+    activations: Tensor,
+    weight: Tensor,
+    beta_use: Tensor,
+    beta_activation: Tensor,
+    *,
+    coordinates: Tensor | None,
+    **options: Any,
+) -> tuple[list[Tensor], dict[str, Any]]:
+    """Check the arguments of ``class_em_routing``; return its tensors in one computing dtype, and its options."""
+    tensors = {
+        "poses": poses,
+        "activations": activations,
+        "weight": weight,
+        "beta_use": beta_use,
+        "beta_activation": beta_activation,
+    }
+    _check_tensors(tensors if coordinates is None else {**tensors, "coordinates": coordinates})
+    _check_capsules(poses, activations)
+    if weight.ndim != 4 or weight.shape[-2:] != (POSE_SIZE, POSE_SIZE):
+        raise ValueError(
+            f"weight must have shape [I, J, 4, 4]; got {_shape(weight)}: "
+            "class capsules share one transformation matrix for each child type and class over all positions"
+        )
+    _check_not_empty("weight", "[I, J, 4, 4]", weight, {"I": 0, "J": 1})
+    _check_not_empty("poses", "[B, H, W, I, 4, 4]", poses, {"H": 1, "W": 2})
+    _check_child_types(poses, weight, weight.shape[0])
+    _check_betas(beta_use, beta_activation, weight.shape[1])
+    expected = [poses.shape[1], poses.shape[2], POSE_COMPONENTS]
+    if coordinates is not None and list(coordinates.shape) != expected:
+        raise ValueError(
+            f"coordinates must have shape [H, W, P] = {expected}; got {_shape(coordinates)}: "
+            "give what to add to each of the 16 components of the votes from each position"
+        )
+    ready = _in_computing_dtype(tensors)
+    if coordinates is not None:
+        coordinates = coordinates.to(ready[0].dtype)
+    return ready, {"coordinates": coordinates, **_check_options(options, beta_use)}
+
+
+def _shape(tensor: Tensor) -> list[int]:
+    return list(tensor.shape)
+
+
+def _check_tensors(tensors: dict[str, Any]) -> None:
+    first_name, first = next(iter(tensors.items()))
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor; got {type(tensor).__name__}")
+        if not tensor.is_floating_point():
+            raise TypeError(f"{name} must be floating point; got {tensor.dtype}: convert it with .float()")
+        if tensor.device != first.device:
+            raise ValueError(
+                f"{name} must be on the device of {first_name}, {first.device}; got {tensor.device}: "
+                f"move it with .to({str(first.device)!r})"
+            )
+
+
+def _check_capsules(poses: Tensor, activations: Tensor) -> None:
+    if poses.ndim != 6 or poses.shape[-2:] != (POSE_SIZE, POSE_SIZE):
+        raise ValueError(
+            f"poses must have shape [B, H, W, I, 4, 4]; got {_shape(poses)}: "
+            "put the capsule types and their 4×4 matrices last"
+        )
+    if activations.shape != poses.shape[:-2]:
+        raise ValueError(
+            f"activations must have shape [B, H, W, I] = {list(poses.shape[:-2])}, as poses have; "
+            f"got {_shape(activations)}"
+        )
+
+
+def _check_not_empty(name: str, form: str, tensor: Tensor, dimensions: dict[str, int]) -> None:
+    for letter, dimension in dimensions.items():
+        if tensor.shape[dimension] == 0:
+            raise ValueError(f"{name} {form} must have at least one {letter}; got {_shape(tensor)}")
+
+
+def _check_child_types(poses: Tensor, weight: Tensor, num_child_types: int) -> None:
+    if poses.shape[3] != num_child_types:
+        raise ValueError(
+            f"poses and weight must agree on the number of child types I; got {poses.shape[3]} in poses "
+            f"{_shape(poses)} and {num_child_types} in weight {_shape(weight)}"
+        )
+
+
+def _check_betas(beta_use: Tensor, beta_activation: Tensor, num_parents: int) -> None:
+    for name, beta in (("beta_use", beta_use), ("beta_activation", beta_activation)):
+        if list(beta.shape) != [num_parents]:
+            raise ValueError(
+                f"{name} must have shape [J] = [{num_parents}], one value a parent type; got {_shape(beta)}"
+            )
+
+
+def _check_options(options: dict[str, Any], beta: Tensor) -> dict[str, Any]:
+    schedule = options["inverse_temperature"]
+    if isinstance(schedule, Tensor):
+        if schedule.ndim != 1 or not schedule.is_floating_point() or schedule.device != beta.device:
+            raise ValueError(
+                "inverse_temperature, where it is a tensor, must be floating point, of shape [T] and on the device "
+                f"of the votes; got {_shape(schedule)}, {schedule.dtype}, {schedule.device}"
+            )
+    elif not isinstance(schedule, Sequence) or isinstance(schedule, str):
+        raise TypeError(
+            "inverse_temperature must be a sequence with one value an iteration; "
+            f"got {schedule!r}: for one iteration write [{schedule!r}]"
+        )
+    elif not all(_is_positive(value) for value in schedule):
+        raise ValueError(f"inverse_temperature must be positive and finite; got {list(schedule)}")
+    if len(schedule) == 0:
+        raise ValueError("inverse_temperature must have at least one value, one an iteration; got none")
+    if options["activation_rule"] not in ACTIVATION_RULES:
+        raise ValueError(
+            f"activation_rule must be one of {ACTIVATION_RULES}; got {options['activation_rule']!r}"
+        )
+    for name in ("variance_floor", "annealing"):
+        if not _is_positive(options[name]):
+            raise ValueError(f"{name} must be positive and finite; got {options[name]!r}")
+    return options
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
+
+
+def _in_computing_dtype(tensors: dict[str, Tensor]) -> list[Tensor]:
+    """All tensors in the widest of their dtypes, and never in less than float32."""
+    dtype = torch.float32
+    for tensor in tensors.values():
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return [tensor.to(dtype) for tensor in tensors.values()]

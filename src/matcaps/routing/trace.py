@@ -1,0 +1,115 @@
+"""Every iteration's state, for looking inside a routing; computed by the reference, with gradients if asked for."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from matcaps.routing import reference
+from matcaps.routing.checks import prepare_class, prepare_conv, prepare_votes
+from matcaps.routing.reference import RoutingIteration
+
+
+def trace_em_routing(
+    votes: Tensor,
+    activations: Tensor,
+    beta_use: Tensor,
+    beta_activation: Tensor,
+    *,
+    inverse_temperature: Sequence[float] | Tensor,
+    activation_rule: str = "paper",
+    variance_floor: float = 5e-4,
+    annealing: float = 1.0,
+) -> list[RoutingIteration]:
+    """Route as :func:`matcaps.routing.em_routing` does and return the state after every M-step.
+
+    Takes the arguments of :func:`matcaps.routing.em_routing` and raises what it raises. The last state's ``mean``
+    and ``activation`` are what that function returns.
+
+    Returns:
+        One :class:`RoutingIteration` an iteration.
+    """
+    tensors, options = prepare_votes(
+        votes,
+        activations,
+        beta_use,
+        beta_activation,
+        inverse_temperature=inverse_temperature,
+        activation_rule=activation_rule,
+        variance_floor=variance_floor,
+        annealing=annealing,
+    )
+    return list(reference.em_routing(*tensors, **options))
+
+
+def trace_conv_em_routing(
+    poses: Tensor,
+    activations: Tensor,
+    weight: Tensor,
+    beta_use: Tensor,
+    beta_activation: Tensor,
+    *,
+    stride: int = 1,
+    inverse_temperature: Sequence[float] | Tensor,
+    competition: str = "child",
+    activation_rule: str = "paper",
+    variance_floor: float = 5e-4,
+    annealing: float = 1.0,
+) -> list[RoutingIteration]:
+    """Route as :func:`matcaps.routing.conv_em_routing` does and return the state after every M-step.
+
+    Takes the arguments of that function and raises what it raises.
+
+    Returns:
+        One :class:`RoutingIteration` an iteration, with leading dimensions ``[B, H', W']`` and the ``K·K·I``
+        children of a window in the order (row, column, type).
+    """
+    tensors, options = prepare_conv(
+        poses,
+        activations,
+        weight,
+        beta_use,
+        beta_activation,
+        stride=stride,
+        inverse_temperature=inverse_temperature,
+        competition=competition,
+        activation_rule=activation_rule,
+        variance_floor=variance_floor,
+        annealing=annealing,
+    )
+    return list(reference.conv_em_routing(*tensors, **options))
+
+
+def trace_class_em_routing(
+    poses: Tensor,
+    activations: Tensor,
+    weight: Tensor,
+    beta_use: Tensor,
+    beta_activation: Tensor,
+    *,
+    coordinates: Tensor | None = None,
+    inverse_temperature: Sequence[float] | Tensor,
+    activation_rule: str = "paper",
+    variance_floor: float = 5e-4,
+    annealing: float = 1.0,
+) -> list[RoutingIteration]:
+    """Route as :func:`matcaps.routing.class_em_routing` does and return the state after every M-step.
+
+    Takes the arguments of that function and raises what it raises.
+
+    Returns:
+        One :class:`RoutingIteration` an iteration, with leading dimension ``[B]`` and the ``H·W·I`` children in the
+        order (row, column, type).
+    """
+    tensors, options = prepare_class(
+        poses,
+        activations,
+        weight,
+        beta_use,
+        beta_activation,
+        coordinates=coordinates,
+        inverse_temperature=inverse_temperature,
+        activation_rule=activation_rule,
+        variance_floor=variance_floor,
+        annealing=annealing,
+    )
+    return list(reference.class_em_routing(*tensors, **options))
