@@ -26,11 +26,7 @@ def prepare_votes(
     _check_tensors(tensors)
     if votes.ndim < 3 or activations.shape != votes.shape[:-2]:
         mend = "votes carry one vote of each child for each parent, activations one number a child"
-        if (
-            votes.ndim >= 5
-            and votes.shape[-2:] == (POSE_SIZE, POSE_SIZE)
-            and activations.shape == votes.shape[:-3]
-        ):
+        if votes.ndim >= 5 and votes.shape[-2:] == (POSE_SIZE, POSE_SIZE) and activations.shape == votes.shape[:-3]:
             mend = "flatten the pose, votes.flatten(-2)"
         raise ValueError(
             f"votes must have shape [..., I, J, P] and activations [..., I]; "
@@ -193,9 +189,7 @@ def _check_options(options: dict[str, Any], beta: Tensor) -> dict[str, Any]:
     if len(schedule) == 0:
         raise ValueError("inverse_temperature must have at least one value, one an iteration; got none")
     if options["activation_rule"] not in ACTIVATION_RULES:
-        raise ValueError(
-            f"activation_rule must be one of {ACTIVATION_RULES}; got {options['activation_rule']!r}"
-        )
+        raise ValueError(f"activation_rule must be one of {ACTIVATION_RULES}; got {options['activation_rule']!r}")
     for name in ("variance_floor", "annealing"):
         if not _is_positive(options[name]):
             raise ValueError(f"{name} must be positive and finite; got {options[name]!r}")

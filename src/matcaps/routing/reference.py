@@ -180,9 +180,7 @@ def _iterate(
         activation_logit = inverse_temperature[iteration] * _evidence(cost, beta_activation, activation_rule)
         yield RoutingIteration(assignment, mean, variance, cost, activation_logit.sigmoid())
         if iteration + 1 < num_iterations:
-            logit = logsigmoid(activation_logit).unsqueeze(-2) + annealing * _log_density(
-                votes, mean, variance
-            )
+            logit = logsigmoid(activation_logit).unsqueeze(-2) + annealing * _log_density(votes, mean, variance)
             assignment = (logit - log_partition(logit)).exp()
 
 
@@ -241,9 +239,7 @@ class _Windows:
 
     def gather(self, children: Tensor) -> Tensor:
         """``[B, H, W, ...]`` to ``[B, H', W', K, K, ...]``: each window's copy of its children."""
-        return torch.stack(
-            [torch.stack([children[place] for place in row], dim=3) for row in self._slices], dim=3
-        )
+        return torch.stack([torch.stack([children[place] for place in row], dim=3) for row in self._slices], dim=3)
 
     def scatter_sum(self, windows: Tensor) -> Tensor:
         """``[B, H', W', K, K, ...]`` to ``[B, H, W, ...]``: each child's sum over its copies."""
