@@ -1,1 +1,40 @@
-"""Matrix capsule networks with EM routing, in PyTorch."""
+"""Matrix capsule networks with EM routing (Hinton, Sabour and Frosst, 2018) in PyTorch."""
+
+from typing import TYPE_CHECKING
+
+from matcaps._lazy import lazy_names
+from matcaps._version import __version__
+
+if TYPE_CHECKING:
+    from matcaps import data, layers, losses, models, routing, training
+    from matcaps.capsules import Capsules
+    from matcaps.models.factory import create_model
+    from matcaps.models.presets import list_models
+    from matcaps.models.pretrained import from_pretrained, save_pretrained
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Capsules": "matcaps.capsules",
+        "create_model": "matcaps.models.factory",
+        "list_models": "matcaps.models.presets",
+        "from_pretrained": "matcaps.models.pretrained",
+        "save_pretrained": "matcaps.models.pretrained",
+        **{name: f"matcaps.{name}" for name in ("data", "layers", "losses", "models", "routing", "training")},
+    },
+)
+
+__all__ = [
+    "Capsules",
+    "__version__",
+    "create_model",
+    "data",
+    "from_pretrained",
+    "layers",
+    "list_models",
+    "losses",
+    "models",
+    "routing",
+    "save_pretrained",
+    "training",
+]

@@ -1,0 +1,153 @@
+"""Class capsules: all capsules of the last map vote, in one routing, for one capsule a class."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE, Capsules
+from matcaps.layers.calibration import calibrate_routing
+from matcaps.layers.parameters import RoutingParameters
+from matcaps.routing import RoutingIteration, class_em_routing, trace_class_em_routing
+
+
+class ClassCapsules(nn.Module):
+    """Route a whole map to class capsules, weights shared over positions, with coordinate addition.
+
+    Shared weights forget where a child was; its coordinates, added to two components of its votes, tell again
+    (Hinton et al. 2018, section 4.1).
+
+    Args:
+        in_capsules: child types, ``I``.
+        num_classes: classes, ``J``.
+        inverse_temperature: one positive value an iteration; the authors' class layer uses a quarter of the others'.
+        coordinate_components: the two components of the flattened votes (row-major, 0 to 15) that take the row's
+            and the column's coordinate: (3, 7), the right-hand column, in the paper; (0, 1) in the tutorial; None
+            for no coordinate addition.
+        coordinate_scale: multiplies the coordinates, which lie in [0, 1].
+        activation_rule: ``"paper"`` or ``"standardised"`` (the tutorial).
+        variance_floor: added to every variance; 5e-4 in the authors' code.
+        annealing: factor on the log-densities in the E-step; 1 in the paper.
+        weight_deviation: standard deviation of the initial transformation matrices; 0.01 in the authors' code.
+        implementation: which implementation of the operator to use; ``"auto"`` chooses.
+
+    Attributes:
+        weight: ``[I, J, 4, 4]``.
+        routing: β and the settings, a :class:`RoutingParameters`.
+
+    Raises:
+        ValueError: ``coordinate_components`` are not two different components.
+
+    Example:
+        >>> layer = ClassCapsules(16, 5)
+        >>> classes = layer(Capsules(torch.randn(1, 4, 6, 16, 4, 4), torch.rand(1, 4, 6, 16)))
+        >>> classes.poses.shape
+        torch.Size([1, 5, 4, 4])
+    """
+
+    def __init__(
+        self,
+        in_capsules: int,
+        num_classes: int,
+        *,
+        inverse_temperature: Sequence[float] = (1.25e-4, 2.44e-4, 3.57e-4),
+        coordinate_components: tuple[int, int] | None = (3, 7),
+        coordinate_scale: float = 1.0,
+        activation_rule: str = "paper",
+        variance_floor: float = 5e-4,
+        annealing: float = 1.0,
+        weight_deviation: float = 0.01,
+        implementation: str = "auto",
+    ):
+        super().__init__()
+        if coordinate_components is not None and not (
+            len(set(coordinate_components)) == len(coordinate_components) == 2
+            and all(0 <= component < POSE_COMPONENTS for component in coordinate_components)
+        ):
+            raise ValueError(
+                "coordinate_components must be two different components from 0 to 15, or None for no coordinate "
+                f"addition; got {coordinate_components}"
+            )
+        self.coordinate_components = coordinate_components
+        self.coordinate_scale = coordinate_scale
+        self.weight = nn.Parameter(weight_deviation * torch.randn(in_capsules, num_classes, POSE_SIZE, POSE_SIZE))
+        self.routing = RoutingParameters(
+            num_classes,
+            inverse_temperature=inverse_temperature,
+            activation_rule=activation_rule,
+            variance_floor=variance_floor,
+            annealing=annealing,
+            implementation=implementation,
+        )
+
+    def forward(self, capsules: Capsules, coordinates: Tensor | None = None) -> Capsules:
+        """Map capsules ``[B, H, W, I, ...]`` to class capsules, poses ``[B, J, 4, 4]``, activations ``[B, J]``.
+
+        Args:
+            capsules: the map of children, of any size.
+            coordinates: ``[H, W, 2]``, row and column of each position in [0, 1], such as the centre of its
+                receptive field over the image's size; without it ``(index + 1/2) / size``, as in the tutorial.
+        """
+        return class_em_routing(
+            *capsules,
+            self.weight,
+            **self.routing.options(),
+            coordinates=self._vote_offset(capsules, coordinates),
+            implementation=self.routing.implementation,
+        )
+
+    def trace(self, capsules: Capsules, coordinates: Tensor | None = None) -> list[RoutingIteration]:
+        """Return every iteration's state; see :func:`matcaps.routing.trace_class_em_routing`."""
+        return trace_class_em_routing(
+            *capsules, self.weight, **self.routing.options(), coordinates=self._vote_offset(capsules, coordinates)
+        )
+
+    @torch.no_grad()
+    def calibrate(
+        self,
+        capsules: Capsules,
+        coordinates: Tensor | None = None,
+        calibration: str = "full",
+        gain: float = 4.0,
+    ) -> Capsules:
+        """Set β, and for ``"full"`` the scales, from one batch; return what the layer then makes of it.
+
+        See :func:`matcaps.layers.calibration.calibrate_routing` for what is set.
+        """
+        calibrate_routing(
+            self.weight,
+            self.routing,
+            lambda: self.trace(capsules, coordinates),
+            calibration=calibration,
+            gain=gain,
+        )
+        return self(capsules, coordinates)
+
+    def _vote_offset(self, capsules: Capsules, coordinates: Tensor | None) -> Tensor | None:
+        """What to add to the votes of each position, ``[H, W, 16]``."""
+        if self.coordinate_components is None:
+            return None
+        height, width = capsules.poses.shape[1:3]
+        if coordinates is None:
+            coordinates = grid_coordinates(height, width).to(self.weight)
+        elif list(coordinates.shape) != [height, width, 2]:
+            raise ValueError(
+                f"coordinates must have shape [H, W, 2] = {[height, width, 2]}; got {list(coordinates.shape)}: "
+                "give the row and the column of each position of the map"
+            )
+        offset = self.weight.new_zeros(height, width, POSE_COMPONENTS)
+        offset[..., list(self.coordinate_components)] = self.coordinate_scale * coordinates.to(self.weight)
+        return offset
+
+    def extra_repr(self) -> str:
+        children, classes = self.weight.shape[:2]
+        return (
+            f"{children}, {classes}, coordinate_components={self.coordinate_components}, "
+            f"coordinate_scale={self.coordinate_scale:g}"
+        )
+
+
+def grid_coordinates(height: int, width: int) -> Tensor:
+    """Centres of the cells of a ``height`` × ``width`` grid over the unit square: ``[H, W, 2]``, row and column."""
+    rows, columns = (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)

@@ -1,0 +1,100 @@
+"""Convolutional capsules: a K×K window of capsules votes for the capsules at one position above it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from matcaps.capsules import POSE_SIZE, Capsules
+from matcaps.layers.calibration import calibrate_routing
+from matcaps.layers.parameters import RoutingParameters
+from matcaps.routing import RoutingIteration, conv_em_routing, trace_conv_em_routing
+
+
+class ConvCapsules(nn.Module):
+    """Route capsules to a map of ``num_capsules`` parent types by EM (Hinton et al. 2018, sections 3 and 4).
+
+    Args:
+        in_capsules: child types, ``I``.
+        num_capsules: parent types, ``J``.
+        kernel_size: rows and columns of a window, ``K``.
+        stride: positions from one window to the next; no padding.
+        inverse_temperature: one positive value an iteration; the number of values is the number of iterations.
+        competition: ``"child"`` (the paper): a child divides itself among all parents whose window covers it;
+            ``"window"`` (the tutorial): among the parents of one window.
+        activation_rule: ``"paper"`` or ``"standardised"`` (the tutorial).
+        variance_floor: added to every variance; 5e-4 in the authors' code.
+        annealing: factor on the log-densities in the E-step; 1 in the paper, 1/16 learns far faster.
+        weight_deviation: standard deviation of the initial transformation matrices; 0.3 in the authors' code.
+        implementation: which implementation of the operator to use; ``"auto"`` chooses.
+
+    Attributes:
+        weight: ``[K, K, I, J, 4, 4]``.
+        routing: β and the settings, a :class:`RoutingParameters`.
+
+    Example:
+        >>> layer = ConvCapsules(8, 16, kernel_size=3, stride=2)
+        >>> parents = layer(Capsules(torch.randn(1, 14, 14, 8, 4, 4), torch.rand(1, 14, 14, 8)))
+        >>> parents.activations.shape
+        torch.Size([1, 6, 6, 16])
+    """
+
+    def __init__(
+        self,
+        in_capsules: int,
+        num_capsules: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        *,
+        inverse_temperature: Sequence[float] = (5e-4, 9.75e-4, 1.43e-3),
+        competition: str = "child",
+        activation_rule: str = "paper",
+        variance_floor: float = 5e-4,
+        annealing: float = 1.0,
+        weight_deviation: float = 0.3,
+        implementation: str = "auto",
+    ):
+        super().__init__()
+        self.stride = stride
+        self.competition = competition
+        self.weight = nn.Parameter(
+            weight_deviation * torch.randn(kernel_size, kernel_size, in_capsules, num_capsules, POSE_SIZE, POSE_SIZE)
+        )
+        self.routing = RoutingParameters(
+            num_capsules,
+            inverse_temperature=inverse_temperature,
+            activation_rule=activation_rule,
+            variance_floor=variance_floor,
+            annealing=annealing,
+            implementation=implementation,
+        )
+
+    def forward(self, capsules: Capsules) -> Capsules:
+        """Map capsules ``[B, H, W, I, ...]`` to ``[B, H', W', J, ...]``, ``H' = (H - K) // stride + 1``."""
+        return conv_em_routing(
+            *capsules,
+            self.weight,
+            **self.routing.options(),
+            stride=self.stride,
+            competition=self.competition,
+            implementation=self.routing.implementation,
+        )
+
+    def trace(self, capsules: Capsules) -> list[RoutingIteration]:
+        """Return every iteration's state; see :func:`matcaps.routing.trace_conv_em_routing`."""
+        return trace_conv_em_routing(
+            *capsules, self.weight, **self.routing.options(), stride=self.stride, competition=self.competition
+        )
+
+    @torch.no_grad()
+    def calibrate(self, capsules: Capsules, calibration: str = "full", gain: float = 1.0) -> Capsules:
+        """Set β, and for ``"full"`` the scales, from one batch; return what the layer then makes of it.
+
+        See :func:`matcaps.layers.calibration.calibrate_routing` for what is set.
+        """
+        calibrate_routing(self.weight, self.routing, lambda: self.trace(capsules), calibration=calibration, gain=gain)
+        return self(capsules)
+
+    def extra_repr(self) -> str:
+        kernel, _, children, parents = self.weight.shape[:4]
+        return f"{children}, {parents}, kernel_size={kernel}, stride={self.stride}, competition={self.competition!r}"

@@ -1,0 +1,51 @@
+"""Primary capsules: from feature maps to the first capsules."""
+
+import torch
+from torch import Tensor, nn
+
+from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE, Capsules
+
+
+class PrimaryCapsules(nn.Module):
+    """Read a pose and an activation for each capsule off the feature maps, by convolution.
+
+    Poses are linear in the features, activations their logistic function (Hinton et al. 2018, section 4).
+
+    Args:
+        in_channels: feature maps that come in.
+        num_capsules: capsule types, ``I``.
+        kernel_size: rows and columns of the convolution; 1 in the paper.
+        stride: of the convolution; 1 in the paper.
+
+    Raises:
+        ValueError: a count is smaller than 1.
+
+    Example:
+        >>> capsules = PrimaryCapsules(64, 8)(torch.rand(2, 64, 14, 14))
+        >>> capsules.poses.shape, capsules.activations.shape
+        (torch.Size([2, 14, 14, 8, 4, 4]), torch.Size([2, 14, 14, 8]))
+    """
+
+    def __init__(self, in_channels: int, num_capsules: int, kernel_size: int = 1, stride: int = 1):
+        super().__init__()
+        for name, value in (
+            ("in_channels", in_channels),
+            ("num_capsules", num_capsules),
+            ("kernel_size", kernel_size),
+            ("stride", stride),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}")
+        self.pose = nn.Conv2d(in_channels, num_capsules * POSE_COMPONENTS, kernel_size, stride)
+        self.activation = nn.Conv2d(in_channels, num_capsules, kernel_size, stride)
+
+    def forward(self, features: Tensor) -> Capsules:
+        """Map features ``[B, C, H, W]`` to capsules ``[B, H', W', I, 4, 4]`` and ``[B, H', W', I]``.
+
+        Under autocast the convolutions run in its dtype and the capsules leave in float32: routing needs it.
+        """
+        poses = self.pose(features).movedim(1, -1).unflatten(-1, (-1, POSE_SIZE, POSE_SIZE))
+        activations = self.activation(features).movedim(1, -1)
+        if torch.is_autocast_enabled(features.device.type):
+            poses, activations = poses.float(), activations.float()
+        return Capsules(poses, activations.sigmoid())

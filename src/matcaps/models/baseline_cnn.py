@@ -1,0 +1,68 @@
+"""The convolutional network that the paper compares capsules with."""
+
+from os import PathLike
+
+from torch import Tensor, nn
+
+from matcaps.models.config import BaselineCNNConfig
+from matcaps.models.pretrained import from_pretrained, save_pretrained
+
+
+class BaselineCNN(nn.Module):
+    """Two 5×5 convolutions with 2×2 max pooling, a fully connected layer with dropout, class scores.
+
+    The paper gives the layers (Hinton et al. 2018, section 5) and 4.2 M parameters for 32×32×2, which holds only
+    where the convolutions are padded; so they are here.
+
+    Args:
+        config: what it is made of; :func:`matcaps.create_model` makes one from the preset ``"baseline-cnn"``.
+
+    Example:
+        >>> import torch
+        >>> from matcaps import create_model
+        >>> create_model("baseline-cnn")(torch.randn(1, 2, 32, 32)).shape
+        torch.Size([1, 5])
+    """
+
+    def __init__(self, config: BaselineCNNConfig):
+        super().__init__()
+        self.config = config
+        height, width = config.image_size
+        self.features = nn.Sequential(
+            nn.Conv2d(config.in_channels, config.channels1, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(config.channels1, config.channels2, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
+        self.classifier = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(config.channels2 * (height // 4) * (width // 4), config.hidden_units),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.hidden_units, config.num_classes),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images ``[B, C, H, W]`` to logits ``[B, classes]``.
+
+        Raises:
+            ValueError: the images' shape is not the one that the network was made for.
+        """
+        expected = [self.config.in_channels, *self.config.image_size]
+        if images.ndim != 4 or list(images.shape[1:]) != expected:
+            raise ValueError(
+                f"images must have shape [B, {', '.join(map(str, expected))}]; got {list(images.shape)}: "
+                "create the model with the in_channels and image_size at hand"
+            )
+        return self.classifier(self.features(images))
+
+    def save_pretrained(self, folder: str | PathLike[str], **metadata: object) -> None:
+        """Write weights and configuration; see :func:`matcaps.models.pretrained.save_pretrained`."""
+        save_pretrained(self, folder, **metadata)
+
+    @classmethod
+    def from_pretrained(cls, source: str | PathLike[str]) -> "BaselineCNN":
+        """Load from a folder or a hub id, in evaluation mode; see :func:`matcaps.from_pretrained`."""
+        return from_pretrained(source, expected=cls)

@@ -1,0 +1,63 @@
+"""A decoder: from class capsules' poses back to the image."""
+
+import torch
+from torch import Tensor, nn
+
+from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE
+
+
+class PoseDecoder(nn.Module):
+    """Reconstruct an image from one class capsule's pose, the others masked out.
+
+    Three fully connected layers, 512 and 1024 hidden ReLU units and one output a pixel, as in Sabour, Frosst and
+    Hinton (2017), section 4.1; the outputs are linear because images here may be standardised.
+
+    Args:
+        num_classes: class capsules.
+        image_shape: channels, rows and columns of the image.
+        hidden_units: units of the two hidden layers.
+
+    Example:
+        >>> decoder = PoseDecoder(10, (1, 28, 28))
+        >>> decoder(torch.randn(2, 10, 4, 4), torch.tensor([3, 7])).shape
+        torch.Size([2, 1, 28, 28])
+    """
+
+    def __init__(
+        self, num_classes: int, image_shape: tuple[int, int, int], hidden_units: tuple[int, int] = (512, 1024)
+    ):
+        super().__init__()
+        self.num_classes = num_classes
+        self.image_shape = tuple(image_shape)
+        first, second = hidden_units
+        channels, height, width = image_shape
+        self.layers = nn.Sequential(
+            nn.Linear(num_classes * POSE_COMPONENTS, first),
+            nn.ReLU(),
+            nn.Linear(first, second),
+            nn.ReLU(),
+            nn.Linear(second, channels * height * width),
+            nn.Unflatten(1, self.image_shape),
+        )
+
+    def forward(self, poses: Tensor, classes: Tensor) -> Tensor:
+        """Decode the pose of one class an image.
+
+        Args:
+            poses: ``[B, classes, 4, 4]``, of all class capsules.
+            classes: ``[B]``, int64; whose pose to decode: the true class in training, the predicted one later.
+
+        Returns:
+            ``[B, C, H, W]``.
+
+        Raises:
+            ValueError: the shapes do not fit.
+        """
+        expected = [len(classes), self.num_classes, POSE_SIZE, POSE_SIZE]
+        if classes.ndim != 1 or list(poses.shape) != expected:
+            raise ValueError(
+                f"poses must have shape [B, {self.num_classes}, 4, 4] and classes [B]; "
+                f"got {list(poses.shape)} and {list(classes.shape)}"
+            )
+        chosen = nn.functional.one_hot(classes, self.num_classes).to(poses.dtype)
+        return self.layers((poses.flatten(2) * chosen.unsqueeze(-1)).flatten(1))

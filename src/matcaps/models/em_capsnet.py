@@ -1,0 +1,149 @@
+"""The matrix capsule network of Hinton, Sabour and Frosst (2018)."""
+
+from collections import OrderedDict
+from os import PathLike
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from matcaps.capsules import Capsules
+from matcaps.layers import ClassCapsules, ConvCapsules, PrimaryCapsules
+from matcaps.models.config import EMCapsNetConfig
+from matcaps.models.geometry import Axis, receptive_field_coordinates, same_padding
+from matcaps.models.pretrained import from_pretrained, save_pretrained
+from matcaps.routing import RoutingIteration
+
+_KERNEL_SIZE = 3
+
+
+class EMCapsNet(nn.Module):
+    """ReLU convolution, primary capsules, two convolutional capsule layers, class capsules.
+
+    Args:
+        config: what it is made of; :func:`matcaps.create_model` makes one from a preset.
+
+    Example:
+        >>> from matcaps import create_model
+        >>> network = create_model("paper-small")
+        >>> classes = network(torch.randn(1, 2, 32, 32))
+        >>> classes.poses.shape, classes.activations.shape
+        (torch.Size([1, 5, 4, 4]), torch.Size([1, 5]))
+    """
+
+    def __init__(self, config: EMCapsNetConfig):
+        super().__init__()
+        self.config = config
+        routing = {
+            "activation_rule": config.activation_rule,
+            "variance_floor": config.variance_floor,
+            "annealing": config.annealing,
+        }
+        conv = {
+            "kernel_size": _KERNEL_SIZE,
+            "inverse_temperature": config.inverse_temperature,
+            "competition": config.competition,
+            "weight_deviation": config.conv_weight_deviation,
+            **routing,
+        }
+        self.stem = nn.Conv2d(config.in_channels, config.stem_channels, config.stem_kernel_size, config.stem_stride)
+        self.primary_capsules = PrimaryCapsules(config.stem_channels, config.primary_capsules)
+        self.conv_capsules1 = ConvCapsules(config.primary_capsules, config.conv_capsules1, stride=2, **conv)
+        self.conv_capsules2 = ConvCapsules(config.conv_capsules1, config.conv_capsules2, stride=1, **conv)
+        self.class_capsules = ClassCapsules(
+            config.conv_capsules2,
+            config.num_classes,
+            inverse_temperature=config.class_inverse_temperature,
+            coordinate_components=None if config.coordinates == "none" else config.coordinate_components,
+            coordinate_scale=config.coordinate_scale,
+            weight_deviation=config.class_weight_deviation,
+            **routing,
+        )
+
+    def forward(self, images: Tensor) -> Capsules:
+        """Map images ``[B, C, H, W]`` to class capsules, poses ``[B, classes, 4, 4]``, activations ``[B, classes]``.
+
+        Raises:
+            ValueError: the number of channels differs from the network's, or the images are too small.
+        """
+        coordinates = self._coordinates(images)
+        capsules = self.primary_capsules(self._features(images))
+        capsules = self.conv_capsules2(self.conv_capsules1(capsules))
+        return self.class_capsules(capsules, coordinates)
+
+    def layer_outputs(self, images: Tensor) -> "OrderedDict[str, Capsules]":
+        """Return the capsules that leave each capsule layer, by the layer's name, in order."""
+        outputs = OrderedDict(primary_capsules=self.primary_capsules(self._features(images)))
+        outputs["conv_capsules1"] = self.conv_capsules1(outputs["primary_capsules"])
+        outputs["conv_capsules2"] = self.conv_capsules2(outputs["conv_capsules1"])
+        outputs["class_capsules"] = self.class_capsules(outputs["conv_capsules2"], self._coordinates(images))
+        return outputs
+
+    def trace(self, images: Tensor) -> "OrderedDict[str, list[RoutingIteration]]":
+        """Return every iteration's state of each routed layer, by the layer's name, in order."""
+        outputs = self.layer_outputs(images)
+        return OrderedDict(
+            conv_capsules1=self.conv_capsules1.trace(outputs["primary_capsules"]),
+            conv_capsules2=self.conv_capsules2.trace(outputs["conv_capsules1"]),
+            class_capsules=self.class_capsules.trace(outputs["conv_capsules2"], self._coordinates(images)),
+        )
+
+    @torch.no_grad()
+    def calibrate(self, images: Tensor) -> None:
+        """Set each layer's starting point from a first batch, as ``config.calibration`` says; in place.
+
+        Call it once, before training; eight to thirty-two images are enough.
+        """
+        calibration = self.config.calibration
+        capsules = self.primary_capsules(self._features(images))
+        capsules = self.conv_capsules1.calibrate(capsules, calibration)
+        capsules = self.conv_capsules2.calibrate(capsules, calibration)
+        self.class_capsules.calibrate(capsules, self._coordinates(images), calibration)
+
+    def save_pretrained(self, folder: str | PathLike[str], **metadata: object) -> None:
+        """Write weights and configuration; see :func:`matcaps.models.pretrained.save_pretrained`."""
+        save_pretrained(self, folder, **metadata)
+
+    @classmethod
+    def from_pretrained(cls, source: str | PathLike[str]) -> "EMCapsNet":
+        """Load from a folder or a hub id, in evaluation mode; see :func:`matcaps.from_pretrained`."""
+        return from_pretrained(source, expected=cls)
+
+    def _features(self, images: Tensor) -> Tensor:
+        if self.config.stem_padding == "same":
+            kernel_size, stride = self.config.stem_kernel_size, self.config.stem_stride
+            top, bottom = same_padding(images.shape[-2], kernel_size, stride)
+            left, right = same_padding(images.shape[-1], kernel_size, stride)
+            images = F.pad(images, (left, right, top, bottom))
+        return self.stem(images).relu()
+
+    def _coordinates(self, images: Tensor) -> Tensor | None:
+        """Coordinates of the last map's positions for the class capsules; also the check of the images' shape."""
+        config = self.config
+        if images.ndim != 4 or images.shape[1] != config.in_channels:
+            raise ValueError(
+                f"images must have shape [B, {config.in_channels}, H, W]; got {list(images.shape)}: give a batch "
+                f"with {config.in_channels} channels, or create the model with in_channels={images.shape[-3:][0]}"
+            )
+        axes = [
+            Axis(size)
+            .convolve(config.stem_kernel_size, config.stem_stride, config.stem_padding)
+            .convolve(_KERNEL_SIZE, 2)
+            .convolve(_KERNEL_SIZE, 1)
+            for size in images.shape[-2:]
+        ]
+        if min(axis.size for axis in axes) < 1:
+            raise ValueError(
+                f"images must be large enough to leave at least 1×1 convolutional capsules; got "
+                f"{images.shape[-2]}×{images.shape[-1]} pixels: use at least {self._smallest_size()} each way"
+            )
+        if config.coordinates != "receptive-field":
+            return None
+        return receptive_field_coordinates(*axes, *images.shape[-2:]).to(images.device)
+
+    def _smallest_size(self) -> int:
+        """Pixels a side that leave one position after the last convolutional capsules: 7 primary ones."""
+        config = self.config
+        if config.stem_padding == "same":
+            return 6 * config.stem_stride + 1
+        return 6 * config.stem_stride + config.stem_kernel_size

@@ -1,0 +1,56 @@
+"""Where the positions of a map look in the image, along one axis."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Positions of a map along rows or columns, by the centres of their receptive fields.
+
+    Attributes:
+        size: positions.
+        first: centre of the first position's receptive field, in pixels; 0 is the first pixel's centre.
+        step: pixels from one centre to the next.
+    """
+
+    size: int
+    first: float = 0.0
+    step: float = 1.0
+
+    def convolve(self, kernel_size: int, stride: int, padding: str = "valid") -> "Axis":
+        """The axis after a convolution; its size may come out below 1."""
+        before, after = same_padding(self.size, kernel_size, stride) if padding == "same" else (0, 0)
+        return Axis(
+            size=(self.size + before + after - kernel_size) // stride + 1,
+            first=self.first + self.step * ((kernel_size - 1) / 2 - before),
+            step=self.step * stride,
+        )
+
+    def centres(self) -> Tensor:
+        """Centres of the receptive fields in pixels, ``[size]``, float64."""
+        return self.first + self.step * torch.arange(self.size, dtype=torch.float64)
+
+
+def same_padding(size: int, kernel_size: int, stride: int) -> tuple[int, int]:
+    """Pixels to add before and after so that ``ceil(size / stride)`` positions come out (TensorFlow's rule)."""
+    total = max(0, (math.ceil(size / stride) - 1) * stride + kernel_size - size)
+    return total // 2, total - total // 2
+
+
+def receptive_field_coordinates(rows: Axis, columns: Axis, height: int, width: int) -> Tensor:
+    """Centres of the receptive fields over the image's size: ``[H, W, 2]``, row and column.
+
+    A pixel's centre lies half a pixel into the image, so the middle of the image has coordinate 1/2.
+    """
+    return torch.stack(
+        torch.meshgrid(
+            (rows.centres() + 0.5) / height,
+            (columns.centres() + 0.5) / width,
+            indexing="ij",
+        ),
+        dim=-1,
+    )

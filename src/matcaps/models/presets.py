@@ -1,0 +1,70 @@
+"""The named networks. Presets stay as published; what was changed to learn faster is in a preset of its own."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+from matcaps.models.config import BaselineCNNConfig, EMCapsNetConfig, ModelConfig
+
+PRESETS: dict[str, ModelConfig] = {
+    # Hinton et al. 2018, section 4, for smallNORB crops of 32×32×2; the temperatures are those of the authors' code.
+    "paper": EMCapsNetConfig(in_channels=2, num_classes=5),
+    # the paper's network of 68 K parameters
+    "paper-small": EMCapsNetConfig(
+        in_channels=2, num_classes=5, stem_channels=64, primary_capsules=8, conv_capsules1=16, conv_capsules2=16
+    ),
+    # the 2017 tutorial's network for MNIST; it initialises every matrix with standard deviation 1
+    "tutorial": EMCapsNetConfig(
+        stem_padding="same",
+        temperature_schedule="tutorial",
+        class_temperature_ratio=1.0,
+        competition="window",
+        activation_rule="standardised",
+        coordinates="grid",
+        coordinate_components=(0, 1),
+        conv_weight_deviation=1.0,
+        class_weight_deviation=1.0,
+    ),
+    # ours: small enough for a laptop's first three minutes, with soft assignments and full calibration
+    "quickstart": EMCapsNetConfig(
+        stem_padding="same",
+        primary_capsules=4,
+        conv_capsules1=8,
+        conv_capsules2=8,
+        annealing=1 / 16,
+        coordinate_scale=5.0,
+        calibration="full",
+    ),
+    # Hinton et al. 2018, section 5: 4.2 M parameters
+    "baseline-cnn": BaselineCNNConfig(),
+}
+
+
+def list_models() -> list[str]:
+    """Return the names that :func:`matcaps.create_model` knows.
+
+    Example:
+        >>> "paper-small" in list_models()
+        True
+    """
+    return list(PRESETS)
+
+
+def model_config(preset: str, **changes: Any) -> ModelConfig:
+    """Return a preset's configuration with some fields changed.
+
+    Args:
+        preset: one of :func:`list_models`.
+        **changes: fields of the preset's configuration.
+
+    Raises:
+        ValueError: no such preset, or a value that a field cannot have.
+        TypeError: no such field.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset must be one of {list_models()}; got {preset!r}")
+    config = PRESETS[preset]
+    known = [field.name for field in fields(config)]
+    for name in changes:
+        if name not in known:
+            raise TypeError(f"preset {preset!r} has no setting {name!r}; it has {', '.join(known)}")
+    return replace(config, **changes)

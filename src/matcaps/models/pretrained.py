@@ -1,0 +1,146 @@
+"""Save and load a model: ``model.safetensors`` and ``config.json``, nothing that could execute code."""
+
+import json
+import os
+from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from matcaps.models.config import BaselineCNNConfig, EMCapsNetConfig
+
+WEIGHTS_NAME = "model.safetensors"
+CONFIG_NAME = "config.json"
+
+_CONFIGS = {"EMCapsNet": EMCapsNetConfig, "BaselineCNN": BaselineCNNConfig}
+
+_Model = TypeVar("_Model", bound=nn.Module)
+
+
+def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: object) -> None:
+    """Write a model's weights and configuration into a folder, each file whole or not at all.
+
+    Args:
+        model: an :class:`EMCapsNet` or :class:`BaselineCNN`.
+        folder: is made if need be; an earlier model in it is replaced.
+        **metadata: JSON-able facts to keep beside the configuration, such as ``classes`` (their names) and
+            ``preprocessing``.
+
+    Raises:
+        TypeError: the model is not one of ours, or ``metadata`` cannot be written as JSON.
+        OSError: the folder cannot be written.
+    """
+    architecture = type(model).__name__
+    if architecture not in _CONFIGS:
+        raise TypeError(f"model must be one of {list(_CONFIGS)}; got {architecture}")
+    folder = Path(folder)
+    config = json.dumps({"architecture": architecture, "model": asdict(model.config), **metadata}, indent=2)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
+    partial = folder / f"{WEIGHTS_NAME}.partial"
+    save_file(weights, partial, metadata={"format": "pt"})
+    os.replace(partial, folder / WEIGHTS_NAME)
+    partial = folder / f"{CONFIG_NAME}.partial"
+    partial.write_text(config + "\n", encoding="utf-8")
+    os.replace(partial, folder / CONFIG_NAME)
+
+
+def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Module) -> _Model:
+    """Load a model that :func:`save_pretrained` wrote, in evaluation mode, on the CPU.
+
+    Args:
+        source: a folder, or else the id of a repository on the Hugging Face hub (``"name/model"``).
+        expected: the class that the model must be.
+
+    Returns:
+        The model; ``read_config(source)`` gives what was stored beside it.
+
+    Raises:
+        FileNotFoundError: neither a folder with both files nor a repository that can be reached.
+        ValueError: the files are malformed, of another class, or do not fit each other.
+    """
+    folder = resolve_folder(source)
+    description = read_config(folder)
+    model = build_model(_parse_model_config(description, folder))
+    if not isinstance(model, expected):
+        raise ValueError(
+            f"{folder} holds a model of class {type(model).__name__}, not {expected.__name__}: "
+            "load it with matcaps.from_pretrained"
+        )
+    path = folder / WEIGHTS_NAME
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file, or not whole: {error}") from error
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"the weights in {path} do not fit the model in {CONFIG_NAME} beside it: {error}") from error
+    return model.eval()
+
+
+def build_model(config: EMCapsNetConfig | BaselineCNNConfig) -> Any:
+    """Make the network that a configuration describes, with fresh weights."""
+    from matcaps.models.baseline_cnn import BaselineCNN
+    from matcaps.models.em_capsnet import EMCapsNet
+
+    return EMCapsNet(config) if isinstance(config, EMCapsNetConfig) else BaselineCNN(config)
+
+
+def read_config(source: str | PathLike[str]) -> dict[str, Any]:
+    """Read the whole ``config.json`` of a saved model.
+
+    Raises:
+        FileNotFoundError: see :func:`from_pretrained`.
+        ValueError: it is not JSON, or not a model's description.
+    """
+    path = resolve_folder(source) / CONFIG_NAME
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(description, dict) or description.get("architecture") not in _CONFIGS:
+        raise ValueError(f'{path} must be an object whose "architecture" is one of {list(_CONFIGS)}')
+    return description
+
+
+def resolve_folder(source: str | PathLike[str]) -> Path:
+    """Return the local folder with both files, fetching it from the hub where ``source`` is no folder."""
+    folder = Path(source)
+    if not folder.is_dir():
+        if not isinstance(source, str) or source.count("/") != 1 or source.startswith((".", "/", "~")):
+            raise FileNotFoundError(
+                f"no saved model at {source}: give a folder with {WEIGHTS_NAME} and {CONFIG_NAME}, "
+                'or the id of a repository on the Hugging Face hub, "name/model"'
+            )
+        folder = _fetch(source)
+    missing = [name for name in (WEIGHTS_NAME, CONFIG_NAME) if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{folder} has no {' and no '.join(missing)}: is it a folder of a saved model?")
+    return folder
+
+
+def _fetch(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=[WEIGHTS_NAME, CONFIG_NAME]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise FileNotFoundError(
+            f"no folder {repository}, and the hub's repository of that name could not be fetched: {error}"
+        ) from error
+
+
+def _parse_model_config(description: dict[str, Any], folder: Path) -> EMCapsNetConfig | BaselineCNNConfig:
+    try:
+        values = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in description["model"].items()
+        }
+        return _CONFIGS[description["architecture"]](**values)
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"the model described in {folder / CONFIG_NAME} cannot be built: {error}") from error
