@@ -1,0 +1,132 @@
+"""What is watched while a network trains, and what makes a resumed run end as an uninterrupted one."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from matcaps.data.loader import EpochSampler
+from matcaps.models import EMCapsNet
+from matcaps.training.module import Training
+from matcaps.training.record import METRICS_NAME, read_metrics, write_metrics
+
+DEAD_BELOW = 0.01
+"""A capsule type is dead where none of its capsules is active beyond this on any of the watched images."""
+
+
+class ExactResume(Callback):
+    """Carry torch's random state, the time spent and the place in the epoch across an interruption.
+
+    Args:
+        sampler: the training images' sampler.
+    """
+
+    def __init__(self, sampler: EpochSampler):
+        self.seconds = 0.0
+        self._sampler = sampler
+        self._started: float | None = None
+        self._random_state: Tensor | None = None
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._started = time.perf_counter()
+        if self._random_state is not None:
+            torch.set_rng_state(self._random_state)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.seconds = self._elapsed()
+        self._started = None
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["matcaps"] = {"random_state": torch.get_rng_state(), "seconds": self._elapsed()}
+
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._random_state = checkpoint["matcaps"]["random_state"]
+        self.seconds = checkpoint["matcaps"]["seconds"]
+        epoch, batch = divmod(checkpoint["global_step"], len(self._sampler))
+        if batch:
+            self._sampler.resume_at(epoch, batch)
+
+    def _elapsed(self) -> float:
+        return self.seconds + (0.0 if self._started is None else time.perf_counter() - self._started)
+
+
+class MetricsFile(Callback):
+    """Append one row of all logged metrics an epoch to the run's CSV file; a resumed run drops what it does again.
+
+    Args:
+        folder: the run's folder.
+    """
+
+    def __init__(self, folder: Path):
+        self._path = folder / METRICS_NAME
+        self._rows: list[dict[str, Any]] = []
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._rows = [row for row in read_metrics(self._path) if int(row["epoch"]) <= trainer.current_epoch]
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        values = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        self._rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **values})
+        write_metrics(self._path, self._rows)
+
+
+class Throughput(Callback):
+    """Log images a second of the training steps alone, without validation, over an epoch."""
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._seconds = 0.0
+        self._last: float | None = None
+        self.images_per_second: float | None = None
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._images, self._seconds, self._last = 0, 0.0, time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.perf_counter()
+        self._images += len(batch.labels) * trainer.world_size
+        self._seconds += now - (self._last or now)
+        self._last = now
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._seconds > 0:
+            self.images_per_second = self._images / self._seconds
+            pl_module.log("train/images_per_second", self.images_per_second)
+
+
+class CapsuleHealth(Callback):
+    """After each epoch log, for every capsule layer, the share of dead types and the histogram of activations.
+
+    Args:
+        images: ``[B, C, H, W]``, the images to look at, the same in every epoch.
+    """
+
+    def __init__(self, images: Tensor):
+        self._images = images
+
+    @torch.no_grad()
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not isinstance(pl_module, Training) or not isinstance(pl_module.network, EMCapsNet):
+            return
+        outputs = pl_module.network.layer_outputs(self._images.to(pl_module.device))
+        for name, capsules in outputs.items():
+            activations = capsules.activations.float()
+            types = activations.flatten(0, -2)
+            pl_module.log(f"dead/{name}", (types.amax(dim=0) < DEAD_BELOW).float().mean())
+            pl_module.log(f"activation/{name}", activations.mean())
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_histogram(f"activations/{name}", activations, trainer.current_epoch + 1)

@@ -1,0 +1,73 @@
+"""Checkpoints that survive a kill at any moment and never execute code."""
+
+import os
+import pickle
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+CHECKPOINTS_NAME = "checkpoints"
+AFTER_EPOCH = "after-epoch"
+WITHIN_EPOCH = "within-epoch"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write to a file beside, flush it to the disk, then rename; read tensors and plain values only."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        with partial.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint's tensors and plain values.
+
+    Raises:
+        ValueError: the file is damaged, or holds objects that would need code to be run.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not a whole checkpoint of tensors and plain values: {error}; "
+            "remove it to go on from an earlier one"
+        ) from error
+
+
+def checkpoint_callbacks(folder: Path, minutes: float) -> list[Callback]:
+    """One checkpoint after each epoch and one every some minutes within, each replacing its predecessor."""
+    common: dict[str, Any] = {
+        "dirpath": folder,
+        "save_top_k": 1,
+        "monitor": None,
+        "enable_version_counter": False,
+        "auto_insert_metric_name": False,
+    }
+    return [
+        ModelCheckpoint(filename=AFTER_EPOCH, every_n_epochs=1, save_on_train_epoch_end=True, **common),
+        ModelCheckpoint(filename=WITHIN_EPOCH, train_time_interval=timedelta(minutes=minutes), **common),
+    ]
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the most optimiser steps; None if there is none.
+
+    Raises:
+        ValueError: a checkpoint is damaged.
+    """
+    found = [folder / f"{name}.ckpt" for name in (AFTER_EPOCH, WITHIN_EPOCH)]
+    found = [path for path in found if path.is_file()]
+    return max(found, key=lambda path: read_checkpoint(path)["global_step"], default=None)

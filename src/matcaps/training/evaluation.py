@@ -1,0 +1,84 @@
+"""How good a network is on labelled images."""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from matcaps.data.loader import Batch
+from matcaps.training.module import Training
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`evaluate` found.
+
+    Attributes:
+        accuracy: share of images whose most active class is the true one.
+        num_images: how many there were.
+        classes: the classes' names.
+        class_accuracy: the same share for each class; None where it has no images.
+        confusion: ``confusion[true][predicted]``, counts.
+        seconds: time it took, loading included.
+    """
+
+    accuracy: float
+    num_images: int
+    classes: tuple[str, ...]
+    class_accuracy: tuple[float | None, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    seconds: float
+
+    @property
+    def error_percent(self) -> float:
+        """Errors in per cent, as the paper gives them."""
+        return 100 * (1 - self.accuracy)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON can hold it."""
+        return {**asdict(self), "error_percent": self.error_percent}
+
+
+@torch.inference_mode()
+def evaluate(network: nn.Module, loader: DataLoader[Batch], classes: tuple[str, ...]) -> Evaluation:
+    """Classify every image that a loader gives; several crops of an image are averaged over their class scores.
+
+    Args:
+        network: an :class:`EMCapsNet` or :class:`BaselineCNN`; is left in the mode it was in.
+        loader: see :func:`matcaps.data.make_loader`.
+        classes: the classes' names, in the order of their labels.
+    """
+    confusion = MulticlassConfusionMatrix(len(classes))
+    device = next(network.parameters()).device
+    was_training = network.training
+    network.eval()
+    started = time.perf_counter()
+    try:
+        for batch in loader:
+            scores = class_scores(network, batch.images.to(device))
+            confusion.update(scores.argmax(dim=1).cpu(), batch.labels)
+    finally:
+        network.train(was_training)
+    seconds = time.perf_counter() - started
+    matrix = confusion.compute().to(torch.int64)
+    totals, right = matrix.sum(dim=1).tolist(), matrix.diagonal().tolist()
+    return Evaluation(
+        accuracy=sum(right) / sum(totals),
+        num_images=sum(totals),
+        classes=classes,
+        class_accuracy=tuple(hit / total if total else None for hit, total in zip(right, totals, strict=True)),
+        confusion=tuple(tuple(row) for row in matrix.tolist()),
+        seconds=seconds,
+    )
+
+
+def class_scores(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Class scores ``[B, classes]`` of images ``[B, C, H, W]``, or of several crops each, ``[B, crops, C, H, W]``."""
+    if images.ndim == 4:
+        return Training.class_scores(network(images))
+    scores = Training.class_scores(network(images.flatten(0, 1)))
+    return scores.unflatten(0, images.shape[:2]).mean(dim=1)

@@ -1,0 +1,161 @@
+"""The training of one network as Lightning sees it."""
+
+from typing import Any
+
+import lightning.pytorch as lightning
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy
+
+from matcaps.capsules import Capsules
+from matcaps.data.loader import Batch
+from matcaps.losses import (
+    authors_margin,
+    cross_entropy_loss,
+    margin_loss,
+    reconstruction_loss,
+    spread_loss,
+    tutorial_margin,
+)
+from matcaps.models import EMCapsNet, PoseDecoder
+from matcaps.training.settings import LossSettings, TrainSettings
+
+
+class TrainingDivergedError(RuntimeError):
+    """A loss, an activation or a gradient is no longer finite; the message names the layer and the step."""
+
+
+class Training(lightning.LightningModule):
+    """A network, its loss and its optimiser.
+
+    Args:
+        settings: the run's settings.
+        network: an :class:`EMCapsNet` or :class:`BaselineCNN`.
+        steps_per_epoch: optimiser steps in an epoch.
+        decoder: trained with the network where ``settings.loss.reconstruction_weight`` is above 0.
+    """
+
+    def __init__(
+        self, settings: TrainSettings, network: nn.Module, steps_per_epoch: int, decoder: PoseDecoder | None = None
+    ):
+        super().__init__()
+        self.settings = settings
+        self.network = network
+        self.decoder = decoder
+        self.steps_per_epoch = steps_per_epoch
+        self.total_steps = steps_per_epoch * settings.epochs
+        num_classes: int = network.config.num_classes  # type: ignore[union-attr]
+        self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.validation_accuracy = MulticlassAccuracy(num_classes, average="micro")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images to class scores ``[B, classes]``: activations, or the CNN's probabilities."""
+        return self.class_scores(self.network(images))
+
+    @staticmethod
+    def class_scores(output: Capsules | Tensor) -> Tensor:
+        """What the losses compare: class activations, or the softmax of logits."""
+        return output.activations if isinstance(output, Capsules) else output.softmax(dim=1)
+
+    def margin(self, step: int) -> float:
+        """The spread loss's margin at an optimiser step."""
+        return margin_at(self.settings.loss, step, self.steps_per_epoch, self.total_steps)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        output = self.network(batch.images)
+        scores = self.class_scores(output)
+        margin = self.margin(self.global_step)
+        loss = self._loss(output, scores, batch.labels, margin)
+        if self.decoder is not None and isinstance(output, Capsules):
+            reconstructions = self.decoder(output.poses, batch.labels)
+            reconstruction = reconstruction_loss(reconstructions, batch.images, self.settings.loss.reduction)
+            self.log("train/reconstruction_loss", reconstruction.detach())
+            loss = loss + self.settings.loss.reconstruction_weight * reconstruction
+        if not torch.isfinite(loss):
+            raise TrainingDivergedError(self._blame(batch.images, loss))
+        self.train_accuracy(scores.detach(), batch.labels)
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("train/margin", margin)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        self.log("train/accuracy", self.train_accuracy.compute(), prog_bar=True)
+        self.train_accuracy.reset()
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        output = self.network(batch.images)
+        scores = self.class_scores(output)
+        self.validation_accuracy.update(scores, batch.labels)
+        loss = self._loss(output, scores, batch.labels, margin=self.margin(self.global_step))
+        self.log("validation/loss", loss, batch_size=len(batch.labels), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("validation/accuracy", self.validation_accuracy.compute(), prog_bar=True)
+        self.validation_accuracy.reset()
+
+    def configure_optimizers(self) -> Any:
+        chosen = self.settings.optimizer
+        optimizer_class = torch.optim.Adam if chosen.name == "adam" else torch.optim.AdamW
+        optimizer = optimizer_class(self.parameters(), lr=chosen.learning_rate, weight_decay=chosen.weight_decay)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: chosen.factor(step, self.total_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Clip the gradient, and stop before a gradient that is not finite reaches the weights."""
+        limit = self.settings.optimizer.gradient_clip
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            guilty = next(
+                name
+                for name, parameter in self.named_parameters()
+                if parameter.grad is not None and not torch.isfinite(parameter.grad).all()
+            )
+            raise TrainingDivergedError(
+                f"the gradient of {guilty} is not finite at step {self.global_step}: lower the learning rate, or "
+                "raise the variance floor; the last checkpoint from before is kept"
+            )
+        if limit is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters(), limit, norm)
+        self.log("train/gradient_norm", norm)
+
+    def _loss(self, output: Capsules | Tensor, scores: Tensor, labels: Tensor, margin: float) -> Tensor:
+        chosen = self.settings.loss
+        if chosen.name == "spread":
+            return spread_loss(scores, labels, margin, chosen.reduction)
+        if chosen.name == "margin":
+            return margin_loss(scores, labels, reduction=chosen.reduction)
+        if isinstance(output, Capsules):
+            return cross_entropy_loss(scores, labels, chosen.reduction)
+        return F.cross_entropy(output, labels, reduction=chosen.reduction)
+
+    @torch.no_grad()
+    def _blame(self, images: Tensor, loss: Tensor) -> str:
+        """Say which layer's parameters or output are the first that are not finite."""
+        guilty = "the loss itself"
+        for name, parameter in self.named_parameters():
+            if not torch.isfinite(parameter).all():
+                guilty = f"parameter {name}"
+                break
+        else:
+            if not torch.isfinite(images).all():
+                guilty = "the input images"
+            elif isinstance(self.network, EMCapsNet):
+                for name, capsules in self.network.layer_outputs(images).items():
+                    if not all(torch.isfinite(tensor).all() for tensor in capsules):
+                        guilty = f"the output of layer {name}"
+                        break
+        return (
+            f"the loss is {loss.item()} at step {self.global_step}, first in {guilty}: lower the learning rate, or "
+            "raise the variance floor; the last checkpoint from before is kept"
+        )
+
+
+def margin_at(settings: LossSettings, step: int, steps_per_epoch: int, total_steps: int) -> float:
+    """The spread loss's margin at an optimiser step, by the chosen schedule scaled to the run."""
+    if settings.margin_schedule == "constant":
+        return settings.margin
+    if settings.margin_schedule == "authors":
+        return authors_margin(step, settings.margin_scale or max(1.0, total_steps / 40))
+    return tutorial_margin(step, max(1, round(steps_per_epoch * settings.margin_epochs / 7)))

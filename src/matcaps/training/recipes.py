@@ -1,0 +1,104 @@
+"""The named trainings. Their presets stay as published; where a recipe departs from one, it says why; free of torch."""
+
+from matcaps.data.settings import DataSettings, SplitSettings, TransformSettings
+from matcaps.training.settings import LossSettings, ModelSettings, OptimizerSettings, TrainSettings
+
+_SOFT = 1 / 16
+"""Annealing that learns: at 1, as the paper writes it, the first gradients are noise (docs/log.md has figures)."""
+
+_LEARNS = OptimizerSettings(learning_rate=3e-3, schedule="linear", warmup_steps=20, gradient_clip=2.0, ema_decay=0.99)
+
+RECIPES: dict[str, TrainSettings] = {
+    "quickstart": TrainSettings(
+        recipe="quickstart",
+        model=ModelSettings("quickstart"),
+        data=DataSettings("embedded", split=SplitSettings(validation_fraction=0.1)),
+        loss=LossSettings(margin_epochs=1.5),
+        optimizer=_LEARNS,
+        epochs=3,
+    ),
+    "mnist": TrainSettings(
+        recipe="mnist",
+        model=ModelSettings(
+            "tutorial",
+            competition="child",
+            activation_rule="paper",
+            temperature_schedule="authors",
+            annealing=_SOFT,
+            calibration="full",
+            coordinates="receptive-field",
+            coordinate_scale=5.0,
+            conv_weight_deviation=0.3,
+        ),
+        data=DataSettings(
+            "mnist",
+            split=SplitSettings(validation_fraction=0.05),
+            transform=TransformSettings(max_shift=2, max_rotation=10.0, max_scale=0.1),
+        ),
+        loss=LossSettings(margin_epochs=5.0),
+        optimizer=_LEARNS,
+        epochs=20,
+    ),
+    "fashion-mnist": TrainSettings(
+        recipe="fashion-mnist",
+        model=ModelSettings(
+            "tutorial",
+            competition="child",
+            activation_rule="paper",
+            temperature_schedule="authors",
+            annealing=_SOFT,
+            calibration="full",
+            coordinates="receptive-field",
+            coordinate_scale=5.0,
+            conv_weight_deviation=0.3,
+        ),
+        data=DataSettings(
+            "fashion-mnist",
+            split=SplitSettings(validation_fraction=0.05),
+            transform=TransformSettings(max_shift=2, flip=True),
+        ),
+        loss=LossSettings(margin_epochs=5.0),
+        optimizer=_LEARNS,
+        epochs=20,
+    ),
+    "smallnorb": TrainSettings(
+        recipe="smallnorb",
+        model=ModelSettings("paper-small", annealing=_SOFT, calibration="full", coordinate_scale=5.0),
+        data=DataSettings("smallnorb", split=SplitSettings(validation_instances=(9,))),
+        loss=LossSettings(margin_epochs=5.0),
+        optimizer=_LEARNS,
+        epochs=20,
+    ),
+    # As published, with the constants of the authors' code; learns slowly: their runs take up to two million steps.
+    "smallnorb-paper": TrainSettings(
+        recipe="smallnorb-paper",
+        model=ModelSettings("paper"),
+        data=DataSettings("smallnorb", batch_size=64),
+        loss=LossSettings(margin_schedule="authors"),
+        optimizer=OptimizerSettings(
+            learning_rate=3e-3, weight_decay=2e-7, schedule="exponential", decay_rate=0.96, decay_steps=20_000
+        ),
+        epochs=300,
+    ),
+}
+
+
+def list_recipes() -> list[str]:
+    """Return the names that ``matcaps train`` knows.
+
+    Example:
+        >>> "quickstart" in list_recipes()
+        True
+    """
+    return list(RECIPES)
+
+
+def recipe_settings(name: str) -> TrainSettings:
+    """Return a recipe's settings.
+
+    Raises:
+        ValueError: no such recipe.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"recipe must be one of {', '.join(RECIPES)}; got {name!r}")
+    return RECIPES[name]

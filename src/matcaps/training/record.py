@@ -1,0 +1,132 @@
+"""What a run writes beside its weights: files that are whole or absent, and the facts that make a figure repeatable."""
+
+import csv
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import matcaps
+
+SETTINGS_NAME = "settings.yaml"
+METRICS_NAME = "metrics.csv"
+RESULTS_NAME = "results.json"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that at every moment either the old or the new one is there, whole."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON as :func:`write_text` does."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_settings(path: Path, values: dict[str, Any]) -> None:
+    """Write settings as YAML."""
+    write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read settings that :func:`write_settings` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not YAML, or no mapping.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path.name} in {path.parent}: is it the folder of a run?")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a mapping of settings; got {type(values).__name__}")
+    return values
+
+
+def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write one row an epoch as CSV, with a column for every name that any row has."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines: list[str] = []
+
+    class _Lines:
+        def write(self, text: str) -> None:
+            lines.append(text)
+
+    writer = csv.DictWriter(_Lines(), columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, "".join(lines))
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """Read the rows that :func:`write_metrics` wrote; none if there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, memory, accelerators, threads and versions."""
+    machine: dict[str, Any] = {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "matcaps": matcaps.__version__,
+    }
+    if torch.cuda.is_available():
+        machine["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return machine
+
+
+def command_line() -> str:
+    """The command that is running, without its folder."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def source_commit() -> str | None:
+    """The commit of the checkout that matcaps is imported from, marked if it has changes; None if it is no checkout."""
+    package = Path(matcaps.__file__).parent
+    if package.parent.name != "src":
+        return None  # an installed copy: a repository around it would be somebody else's
+    try:
+        commit = _git(package, "rev-parse", "HEAD")
+        changed = _git(package, "status", "--porcelain", "--untracked-files=no", "--", str(package))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{commit}{'+changes' if changed else ''}"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+    )
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,281 @@
+"""Train a network from settings, in a folder that says everything about the run."""
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as lightning
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from matcaps.data import DataBundle, load_data
+from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, model_config
+from matcaps.models.config import BaselineCNNConfig
+from matcaps.models.pretrained import CONFIG_NAME, WEIGHTS_NAME, from_pretrained
+from matcaps.training.callbacks import CapsuleHealth, ExactResume, MetricsFile, Throughput
+from matcaps.training.checkpoints import (
+    CHECKPOINTS_NAME,
+    AtomicCheckpointIO,
+    checkpoint_callbacks,
+    newest_checkpoint,
+)
+from matcaps.training.evaluation import Evaluation, evaluate
+from matcaps.training.module import Training
+from matcaps.training.record import (
+    RESULTS_NAME,
+    SETTINGS_NAME,
+    command_line,
+    describe_machine,
+    read_settings,
+    source_commit,
+    write_json,
+    write_settings,
+)
+from matcaps.training.settings import TrainSettings
+
+TENSORBOARD_NAME = "tensorboard"
+_FOLDER_VARIABLE = "MATCAPS_RUN_FOLDER"
+_WATCHED_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What came of a training.
+
+    Attributes:
+        folder: the run's folder.
+        test: the final weights on the test images; None in all but the first of several processes.
+        seconds: time spent training, over all interruptions.
+    """
+
+    folder: Path
+    test: Evaluation | None
+    seconds: float
+
+
+def train(
+    settings: TrainSettings,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = False,
+) -> TrainResult:
+    """Train a network, test it, and leave weights, metrics and results in a folder.
+
+    Args:
+        settings: what to do.
+        folder: where; by default a new folder ``runs/RECIPE-DATE-TIME``. It must not exist yet, or be empty.
+        resume: go on with the run in ``folder`` from its newest checkpoint, to the end that it would have had.
+        callbacks: further Lightning callbacks.
+        progress: show Lightning's progress bar.
+
+    Returns:
+        The folder and the test's figures.
+
+    Raises:
+        FileExistsError: the folder has something in it, and ``resume`` is false.
+        FileNotFoundError: data are missing; or ``resume`` is true and there is no run.
+        ValueError: settings, data or checkpoint do not fit.
+        TrainingDivergedError: a loss or gradient was not finite; the last checkpoint from before is kept.
+    """
+    bundle = load_data(settings.data, settings.seed)
+    lightning.seed_everything(settings.seed, workers=True, verbose=False)
+    network = make_network(settings, bundle)
+    folder = _claim_folder(settings, folder, resume)
+    training = _make_training(settings, network, bundle)
+    loader = bundle.loader("train", rank=_rank(), world_size=_world_size(settings))
+    training.steps_per_epoch = len(loader)
+    training.total_steps = len(loader) * settings.epochs
+    clock, throughput = ExactResume(loader.batch_sampler), Throughput()  # type: ignore[arg-type]
+    averaging = []
+    if settings.optimizer.ema_decay is not None:
+        averaging = [EMAWeightAveraging(decay=settings.optimizer.ema_decay, use_buffers=False)]
+    with _quiet():
+        trainer = lightning.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy="ddp" if settings.devices * settings.num_nodes > 1 else "auto",
+            precision=settings.precision,
+            max_epochs=settings.epochs,
+            logger=TensorBoardLogger(folder, name="", version=TENSORBOARD_NAME),
+            callbacks=[
+                clock,
+                throughput,
+                *averaging,
+                CapsuleHealth(_watched_images(bundle)),
+                MetricsFile(folder),
+                *callbacks,
+                *checkpoint_callbacks(folder / CHECKPOINTS_NAME, settings.checkpoint_minutes),
+            ],
+            plugins=[AtomicCheckpointIO()],
+            use_distributed_sampler=False,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=min(settings.log_every_steps, len(loader)),
+            gradient_clip_val=None,
+        )
+        trainer.fit(
+            training,
+            train_dataloaders=loader,
+            val_dataloaders=None if bundle.validation is None else bundle.loader("validation"),
+            ckpt_path=newest_checkpoint(folder / CHECKPOINTS_NAME) if resume else None,
+            weights_only=True,
+        )
+    if not trainer.is_global_zero:
+        return TrainResult(folder, None, clock.seconds)
+    network.eval()
+    network.save_pretrained(folder, **describe_input(bundle))
+    if training.decoder is not None:
+        torch.save(training.decoder.state_dict(), folder / "decoder.pt")
+    test = evaluate(network, bundle.loader("test"), bundle.classes)
+    write_json(folder / RESULTS_NAME, _results(settings, bundle, test, clock.seconds, throughput.images_per_second))
+    return TrainResult(folder, test, clock.seconds)
+
+
+def load_run(folder: str | os.PathLike[str]) -> tuple[EMCapsNet | BaselineCNN, TrainSettings]:
+    """Return a finished run's network, in evaluation mode, and its settings.
+
+    Raises:
+        FileNotFoundError: the folder holds no run, or one that has not finished.
+        ValueError: its files are malformed.
+    """
+    folder = Path(folder)
+    settings = TrainSettings.from_dict(read_settings(folder / SETTINGS_NAME))
+    if not (folder / WEIGHTS_NAME).is_file() or not (folder / CONFIG_NAME).is_file():
+        raise FileNotFoundError(
+            f"the run in {folder} has no final weights yet: finish it with matcaps train --resume {folder}"
+        )
+    network = from_pretrained(folder)
+    assert isinstance(network, EMCapsNet | BaselineCNN)
+    return network, settings
+
+
+def make_network(settings: TrainSettings, bundle: DataBundle) -> EMCapsNet | BaselineCNN:
+    """Make the network that settings name, for the data at hand, and calibrate it on the first training images."""
+    changes: dict[str, Any] = {
+        "in_channels": bundle.num_channels,
+        "num_classes": len(bundle.classes),
+        **settings.model.changes(),
+    }
+    if isinstance(model_config(settings.model.preset), BaselineCNNConfig):
+        changes["image_size"] = (bundle.image_size, bundle.image_size)
+    network = create_model(settings.model.preset, **changes)
+    if isinstance(network, EMCapsNet):
+        network.calibrate(_first_images(bundle, settings.calibration_images))
+    return network
+
+
+def describe_input(bundle: DataBundle) -> dict[str, Any]:
+    """What a saved network must know to look at a new image: its classes' names and how to prepare it."""
+    return {
+        "classes": list(bundle.classes),
+        "data": bundle.settings.name,
+        "preprocessing": bundle.transform.to_dict(),
+    }
+
+
+def _make_training(settings: TrainSettings, network: EMCapsNet | BaselineCNN, bundle: DataBundle) -> Training:
+    decoder = None
+    if settings.loss.reconstruction_weight > 0:
+        if not isinstance(network, EMCapsNet):
+            raise ValueError("reconstruction_weight must be 0 for a CNN: it has no poses to reconstruct from")
+        size = bundle.image_size
+        decoder = PoseDecoder(len(bundle.classes), (bundle.num_channels, size, size))
+    return Training(settings, network, 1, decoder)
+
+
+def _first_images(bundle: DataBundle, count: int) -> torch.Tensor:
+    """The images that the run will see first, whatever the number of processes."""
+    return next(iter(bundle.loader("train", batch_size=min(count, len(bundle.train))))).images
+
+
+def _watched_images(bundle: DataBundle) -> torch.Tensor:
+    """Some unaugmented images to watch the capsules on: of the validation part, or else of the training part."""
+    part = bundle.train if bundle.validation is None else bundle.validation
+    stride = max(1, len(part) // _WATCHED_IMAGES)
+    return bundle.transform.evaluate(part.images[::stride][:_WATCHED_IMAGES])
+
+
+def _claim_folder(settings: TrainSettings, folder: str | os.PathLike[str] | None, resume: bool) -> Path:
+    """Return the run's folder, made ready by the first process."""
+    if folder is None:
+        if resume:
+            raise ValueError("folder must be given to resume a run")
+        folder = os.environ.get(_FOLDER_VARIABLE)
+        if folder is None and _rank() == 0 and "TORCHELASTIC_RUN_ID" in os.environ:
+            raise ValueError("with torchrun say where the run goes, so that all processes agree: --output FOLDER")
+        folder = folder or Path("runs") / f"{settings.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = Path(folder)
+    if _rank() != 0:
+        return folder
+    if resume:
+        if not (folder / SETTINGS_NAME).is_file():
+            raise FileNotFoundError(f"no run to resume in {folder}: it has no {SETTINGS_NAME}")
+    else:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise FileExistsError(
+                f"{folder} is there already and not empty: choose another folder, or go on with that run by "
+                f"matcaps train --resume {folder}"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_settings(folder / SETTINGS_NAME, settings.to_dict())
+    os.environ[_FOLDER_VARIABLE] = str(folder)  # for the processes that Lightning starts
+    return folder
+
+
+def _results(
+    settings: TrainSettings,
+    bundle: DataBundle,
+    test: Evaluation,
+    seconds: float,
+    images_per_second: float | None,
+) -> dict[str, Any]:
+    return {
+        "recipe": settings.recipe,
+        "data": settings.data.name,
+        "data_origin": bundle.test.origin,
+        "num_train_images": len(bundle.train),
+        "epochs": settings.epochs,
+        "seed": settings.seed,
+        "test": test.to_dict(),
+        "train_seconds": round(seconds, 1),
+        "images_per_second": images_per_second,
+        "command": command_line(),
+        "commit": source_commit(),
+        "machine": describe_machine(),
+        "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def _rank() -> int:
+    return getattr(rank_zero_only, "rank", None) or 0
+
+
+def _world_size(settings: TrainSettings) -> int:
+    return settings.devices * settings.num_nodes
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the hints of Lightning that do not apply here."""
+    with warnings.catch_warnings():
+        for message in (
+            ".*does not have many workers.*",
+            ".*LeafSpec.*",
+            ".*isinstance\\(treespec.*",
+            ".*exists and is not empty.*",
+            ".*You defined a `validation_step` but have no `val_dataloader`.*",
+            ".*GPU available but not used.*",
+        ):
+            warnings.filterwarnings("ignore", message=message)
+        yield

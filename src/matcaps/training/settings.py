@@ -1,0 +1,263 @@
+"""Everything that a training run can be told, as frozen dataclasses of plain values; free of torch.
+
+The same objects stand behind the Python API, the YAML files and ``--help``.
+"""
+
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from matcaps.data.settings import DataSettings
+
+
+def _positive(settings: object, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be positive; got {value!r}")
+
+
+def _one_of(settings: object, name: str, choices: tuple[str, ...]) -> None:
+    if getattr(settings, name) not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {getattr(settings, name)!r}")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which network: a preset, and what departs from it. None: as the preset has it.
+
+    The number of channels and classes, and the image size where a network must know it, come from the data.
+
+    Args:
+        preset: a name that "matcaps models" lists.
+        stem_channels: feature maps of the ReLU convolution, the paper's A.
+        primary_capsules: types of primary capsules, the paper's B.
+        conv_capsules1: types of the first convolutional capsules, the paper's C.
+        conv_capsules2: types of the second convolutional capsules, the paper's D.
+        stem_kernel_size: rows and columns of the ReLU convolution.
+        stem_stride: its stride.
+        stem_padding: "valid" for none, "same" for TensorFlow's rule.
+        iterations: of EM, in every routed layer.
+        temperature_schedule: "authors" for 0.01·(1 − 0.95^t); "tutorial" for 1, 2, 3.
+        class_temperature_ratio: the class layer's inverse temperature over the others'.
+        competition: "child" (the paper) or "window" (the tutorial and most public code).
+        activation_rule: "paper" or "standardised" (the tutorial).
+        variance_floor: added to every variance.
+        annealing: factor on the log-densities in the E-step; 1 in the paper, 0.0625 learns far faster.
+        coordinates: "receptive-field", "grid" or "none".
+        coordinate_components: the two components of the flattened votes that take the coordinates.
+        coordinate_scale: multiplies the coordinates.
+        calibration: what the first batch sets: "none", "beta" or "full".
+        conv_weight_deviation: standard deviation of the convolutional capsules' initial matrices.
+        class_weight_deviation: standard deviation of the class capsules' initial matrices.
+        channels1: feature maps of the CNN's first convolution.
+        channels2: feature maps of the CNN's second convolution.
+        hidden_units: units of the CNN's fully connected layer.
+        dropout: share of them dropped in training.
+    """
+
+    preset: str = "quickstart"
+    stem_channels: int | None = None
+    primary_capsules: int | None = None
+    conv_capsules1: int | None = None
+    conv_capsules2: int | None = None
+    stem_kernel_size: int | None = None
+    stem_stride: int | None = None
+    stem_padding: Literal["valid", "same"] | None = None
+    iterations: int | None = None
+    temperature_schedule: Literal["authors", "tutorial"] | None = None
+    class_temperature_ratio: float | None = None
+    competition: Literal["child", "window"] | None = None
+    activation_rule: Literal["paper", "standardised"] | None = None
+    variance_floor: float | None = None
+    annealing: float | None = None
+    coordinates: Literal["receptive-field", "grid", "none"] | None = None
+    coordinate_components: tuple[int, int] | None = None
+    coordinate_scale: float | None = None
+    calibration: Literal["none", "beta", "full"] | None = None
+    conv_weight_deviation: float | None = None
+    class_weight_deviation: float | None = None
+    channels1: int | None = None
+    channels2: int | None = None
+    hidden_units: int | None = None
+    dropout: float | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """The settings that depart from the preset."""
+        values = asdict(self)
+        del values["preset"]
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What is minimised.
+
+    Args:
+        name: "spread" (the paper), "margin" (Sabour et al. 2017) or "cross-entropy"; a CNN takes its softmax first.
+        reduction: over the batch, "mean" (the paper) or "sum" (the tutorial).
+        margin_schedule: of the spread loss: "tutorial", from 0.2 to 0.9 in steps of 0.1; "authors", a logistic rise
+            from 0.2 to 0.99; "constant".
+        margin_epochs: epochs over which the tutorial's margin rises; 7 in the tutorial, one step of 0.1 an epoch.
+        margin_scale: optimiser steps in one unit of the authors' logistic; 50,000 in their code; None: a fortieth of
+            the run's steps.
+        margin: the constant one.
+        reconstruction_weight: weight of the reconstruction loss; above 0 a decoder is trained with the network.
+            Sabour et al. (2017) use 0.0005.
+    """
+
+    name: Literal["spread", "margin", "cross-entropy"] = "spread"
+    reduction: Literal["mean", "sum"] = "mean"
+    margin_schedule: Literal["tutorial", "authors", "constant"] = "tutorial"
+    margin_epochs: float = 7.0
+    margin_scale: float | None = None
+    margin: float = 0.9
+    reconstruction_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        _one_of(self, "name", ("spread", "margin", "cross-entropy"))
+        _one_of(self, "reduction", ("mean", "sum"))
+        _one_of(self, "margin_schedule", ("tutorial", "authors", "constant"))
+        _positive(self, "margin_epochs", "margin_scale")
+        if not 0 <= self.margin <= 1:
+            raise ValueError(f"margin must lie in [0, 1]; got {self.margin!r}")
+        if not self.reconstruction_weight >= 0:
+            raise ValueError(f"reconstruction_weight must be 0 or more; got {self.reconstruction_weight!r}")
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """How the weights move.
+
+    Args:
+        name: "adam" or "adamw"; they differ in weight decay alone, which adam adds to the gradient.
+        learning_rate: at its highest; 3e-3 in the paper.
+        weight_decay: 2e-7 in the authors' code.
+        schedule: after the warm-up: "constant"; "exponential", times decay_rate each decay_steps; "cosine" or
+            "linear", down to 0 at the end of the run.
+        decay_rate: 0.96 in the authors' code.
+        decay_steps: 20,000 in the authors' code.
+        warmup_steps: optimiser steps over which the learning rate rises from near 0.
+        gradient_clip: largest norm of the gradient of all parameters together; None: not clipped.
+        ema_decay: decay of the averaged weights that are evaluated and saved, such as 0.998; None: no averaging.
+    """
+
+    name: Literal["adam", "adamw"] = "adam"
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "exponential", "cosine", "linear"] = "constant"
+    decay_rate: float = 0.96
+    decay_steps: int = 20_000
+    warmup_steps: int = 0
+    gradient_clip: float | None = None
+    ema_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        _one_of(self, "name", ("adam", "adamw"))
+        _one_of(self, "schedule", ("constant", "exponential", "cosine", "linear"))
+        _positive(self, "learning_rate", "decay_rate", "decay_steps", "gradient_clip")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay must be 0 or more; got {self.weight_decay!r}")
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be 0 or more; got {self.warmup_steps!r}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie between 0 and 1, or be None; got {self.ema_decay!r}")
+
+    def factor(self, step: int, total_steps: int) -> float:
+        """What multiplies the learning rate at an optimiser step, counted from 0."""
+        warm = min(1.0, (step + 1) / (self.warmup_steps + 1))
+        progress = min(1.0, max(0, step - self.warmup_steps) / max(1, total_steps - self.warmup_steps))
+        if self.schedule == "exponential":
+            return warm * self.decay_rate ** (step / self.decay_steps)
+        if self.schedule == "cosine":
+            return warm * (1 + math.cos(math.pi * progress)) / 2
+        if self.schedule == "linear":
+            return warm * (1 - progress)
+        return warm
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """A whole training run.
+
+    Args:
+        recipe: the name of the recipe that it started from.
+        model: which network.
+        data: which images, prepared how.
+        loss: what is minimised.
+        optimizer: how the weights move.
+        epochs: times through the training images.
+        seed: of the initial weights, the order of the images and their augmentation.
+        precision: "32-true", or "bf16-mixed": convolutions in bfloat16; the routing stays in float32.
+        accelerator: "auto", "cpu" or "gpu".
+        devices: processes to train with, one a device; more than one train by DDP.
+        num_nodes: machines that train together, with torchrun or a cluster's launcher.
+        checkpoint_minutes: time between checkpoints within an epoch; one is written after every epoch anyhow.
+        calibration_images: images of the first batch that the calibration looks at.
+        log_every_steps: optimiser steps between the logged losses.
+    """
+
+    recipe: str = "custom"
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    epochs: int = 10
+    seed: int = 0
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    checkpoint_minutes: float = 10.0
+    calibration_images: int = 32
+    log_every_steps: int = 10
+
+    def __post_init__(self) -> None:
+        _one_of(self, "precision", ("32-true", "bf16-mixed"))
+        _one_of(self, "accelerator", ("auto", "cpu", "gpu"))
+        _positive(self, "checkpoint_minutes")
+        for name in ("epochs", "devices", "num_nodes", "calibration_images", "log_every_steps"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed must be a whole number of at least 0; got {self.seed!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as dicts, lists, strings, numbers and None: what YAML and JSON can hold."""
+        values = asdict(self)
+        values["data"] = self.data.to_dict()
+        if values["model"]["coordinate_components"] is not None:
+            values["model"]["coordinate_components"] = list(values["model"]["coordinate_components"])
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainSettings":
+        """The settings that :meth:`to_dict` wrote.
+
+        Raises:
+            ValueError: a name is unknown or a value is out of range.
+        """
+        if not isinstance(values, dict):
+            raise ValueError(f"training settings must be a mapping of names to values; got {type(values).__name__}")
+        known = {entry.name for entry in fields(cls)}
+        parts = {"model": ModelSettings, "loss": LossSettings, "optimizer": OptimizerSettings}
+        made: dict[str, Any] = {}
+        for name, value in values.items():
+            if name not in known:
+                raise ValueError(f"training has no setting {name!r}; it has {', '.join(sorted(known))}")
+            if name == "data":
+                made[name] = DataSettings.from_dict(value)
+            elif name in parts:
+                made[name] = _make(parts[name], name, value)
+            else:
+                made[name] = value
+        return cls(**made)
+
+
+def _make(cls: type, where: str, values: dict[str, Any]) -> Any:
+    known = {entry.name for entry in fields(cls)}
+    for name in values:
+        if name not in known:
+            raise ValueError(f"{where} has no setting {name!r}; it has {', '.join(sorted(known))}")
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
