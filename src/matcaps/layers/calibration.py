@@ -44,7 +44,7 @@ def calibrate_routing(
         return
     for _ in range(_ROUNDS):
         if calibration == "full":
-            weight /= trace()[-1].mean.std().clamp_min(1e-6)
+            weight.div_(trace()[-1].mean.std().clamp_min(1e-6))
             if routing.activation_rule == "paper":
                 deviation = trace()[-1].cost.std().clamp_min(1e-6)
                 routing.inverse_temperature *= gain / (deviation * routing.inverse_temperature[-1])

@@ -1,6 +1,5 @@
 """A decoder: from class capsules' poses back to the image."""
 
-import torch
 from torch import Tensor, nn
 
 from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE

@@ -125,21 +125,22 @@ class EMCapsNet(nn.Module):
                 f"images must have shape [B, {config.in_channels}, H, W]; got {list(images.shape)}: give a batch "
                 f"with {config.in_channels} channels, or create the model with in_channels={images.shape[-3:][0]}"
             )
-        axes = [
+        height, width = images.shape[-2:]
+        if min(height, width) < self._smallest_size():
+            raise ValueError(
+                f"images must have at least {self._smallest_size()} rows and columns, so that the last capsule layer "
+                f"has a position left; got {height}×{width}: enlarge them"
+            )
+        if config.coordinates != "receptive-field":
+            return None
+        rows, columns = (
             Axis(size)
             .convolve(config.stem_kernel_size, config.stem_stride, config.stem_padding)
             .convolve(_KERNEL_SIZE, 2)
             .convolve(_KERNEL_SIZE, 1)
-            for size in images.shape[-2:]
-        ]
-        if min(axis.size for axis in axes) < 1:
-            raise ValueError(
-                f"images must be large enough to leave at least 1×1 convolutional capsules; got "
-                f"{images.shape[-2]}×{images.shape[-1]} pixels: use at least {self._smallest_size()} each way"
-            )
-        if config.coordinates != "receptive-field":
-            return None
-        return receptive_field_coordinates(*axes, *images.shape[-2:]).to(images.device)
+            for size in (height, width)
+        )
+        return receptive_field_coordinates(rows, columns, height, width).to(images.device)
 
     def _smallest_size(self) -> int:
         """Pixels a side that leave one position after the last convolutional capsules: 7 primary ones."""

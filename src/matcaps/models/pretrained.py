@@ -34,11 +34,11 @@ def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: o
         TypeError: the model is not one of ours, or ``metadata`` cannot be written as JSON.
         OSError: the folder cannot be written.
     """
-    architecture = type(model).__name__
-    if architecture not in _CONFIGS:
+    architecture, model_config = type(model).__name__, getattr(model, "config", None)
+    if not isinstance(model_config, EMCapsNetConfig | BaselineCNNConfig):
         raise TypeError(f"model must be one of {list(_CONFIGS)}; got {architecture}")
     folder = Path(folder)
-    config = json.dumps({"architecture": architecture, "model": asdict(model.config), **metadata}, indent=2)
+    config = json.dumps({"architecture": architecture, "model": asdict(model_config), **metadata}, indent=2)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
     partial = folder / f"{WEIGHTS_NAME}.partial"

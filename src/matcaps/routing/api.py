@@ -236,6 +236,7 @@ def _check_implementation(implementation: str) -> None:
 
 
 def _last(iterations: Iterator[RoutingIteration]) -> RoutingIteration:
+    last = next(iterations)
     for state in iterations:  # one at a time: earlier states are freed where no gradient needs them
         last = state
     return last

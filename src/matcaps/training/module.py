@@ -47,6 +47,7 @@ class Training(lightning.LightningModule):
         self.total_steps = steps_per_epoch * settings.epochs
         num_classes: int = network.config.num_classes  # type: ignore[union-attr]
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.train_accuracy.persistent(mode=True)  # so that an epoch which is interrupted still counts every image
         self.validation_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def forward(self, images: Tensor) -> Tensor:
@@ -75,13 +76,10 @@ class Training(lightning.LightningModule):
         if not torch.isfinite(loss):
             raise TrainingDivergedError(self._blame(batch.images, loss))
         self.train_accuracy(scores.detach(), batch.labels)
+        self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, prog_bar=True)
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log("train/margin", margin)
         return loss
-
-    def on_train_epoch_end(self) -> None:
-        self.log("train/accuracy", self.train_accuracy.compute(), prog_bar=True)
-        self.train_accuracy.reset()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         output = self.network(batch.images)

@@ -1,5 +1,6 @@
 """Train a network from settings, in a folder that says everything about the run."""
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -268,6 +269,9 @@ def _world_size(settings: TrainSettings) -> int:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the hints of Lightning that do not apply here."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         for message in (
             ".*does not have many workers.*",
@@ -278,4 +282,7 @@ def _quiet() -> Iterator[None]:
             ".*GPU available but not used.*",
         ):
             warnings.filterwarnings("ignore", message=message)
-        yield
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

@@ -1,0 +1,341 @@
+"""The ``matcaps`` command: the only place that parses arguments or prints. Torch is imported where it is needed."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from matcaps._version import __version__
+from matcaps.data.settings import CROP_COUNTS
+from matcaps.models.presets import list_models
+from matcaps.training.recipes import list_recipes, recipe_settings
+from matcaps.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from matcaps.training.evaluation import Evaluation
+
+_DATA_SETS = ("mnist", "fashion-mnist", "smallnorb")
+
+_out = Console(highlight=False)
+_err = Console(stderr=True, highlight=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status: 0, 1 for what went wrong in the work, 2 for wrong arguments."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        _print_help()
+        return 0
+    if command == "--version":
+        _out.print(f"matcaps {__version__}")
+        return 0
+    if command not in _COMMANDS:
+        _err.print(f"matcaps: there is no command {command!r}; the commands are {', '.join(_COMMANDS)}", markup=False)
+        return 2
+    try:
+        return _COMMANDS[command](arguments[1:])
+    except KeyboardInterrupt:
+        _err.print("matcaps: interrupted; a training goes on with: matcaps train --resume RUN")
+        return 130
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and type(error).__name__ != "TrainingDivergedError":
+            raise  # a mistake of ours: show where
+        _err.print(f"matcaps {command}: {_describe(error)}", markup=False, soft_wrap=True)
+        return 1
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return f"no permission for {error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _print_help() -> None:
+    _out.print("usage: matcaps COMMAND [--help]\n\nMatrix capsule networks with EM routing.\n\ncommands:", markup=False)
+    for name, command in _COMMANDS.items():
+        _out.print(f"  {name:<9} {(command.__doc__ or '').splitlines()[0]}", markup=False)
+    _out.print("\n  --version  print the version", markup=False)
+
+
+def _parser(command: str, description: str) -> "ArgumentParser":
+    from jsonargparse import ArgumentParser
+
+    return ArgumentParser(prog=f"matcaps {command}", description=description)
+
+
+def _train(arguments: list[str]) -> int:
+    """Train a network by a recipe, or resume an interrupted training."""
+    from jsonargparse import ActionConfigFile
+
+    base = recipe_settings(_base_recipe(arguments))
+    parser = _parser("train", "Train a network by a recipe. Every setting of the recipe can be changed.")
+    parser.add_argument("recipe", nargs="?", help=f"one of {', '.join(list_recipes())}")
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="YAML file of settings, such as a run's settings.yaml"
+    )
+    parser.add_argument("--output", type=str | None, help="the run's folder; default runs/RECIPE-DATE-TIME")
+    parser.add_argument(
+        "--resume", type=str | None, help="folder of an interrupted run to go on with; no other setting"
+    )
+    parser.add_class_arguments(TrainSettings, skip={"recipe"})
+    values = base.to_dict()
+    del values["recipe"]
+    parser.set_defaults(_flat(values))
+    parsed = parser.parse_args(arguments)
+    if parsed.resume is not None:
+        if len(arguments) != (1 if arguments[0].startswith("--resume=") else 2):
+            raise ValueError("--resume goes on with a run as it was set up: give no recipe or setting with it")
+        return _fit(_settings_of(parsed.resume), parsed.resume, resume=True)
+    chosen = parser.instantiate_classes(parsed).as_dict()
+    for name in ("config", "output", "resume", "recipe"):
+        chosen.pop(name, None)
+    return _fit(TrainSettings(recipe=base.recipe, **chosen), parsed.output, resume=False)
+
+
+def _base_recipe(arguments: list[str]) -> str:
+    """The recipe whose settings are the defaults: named first, or by the configuration file, or the quickstart's."""
+    if arguments and not arguments[0].startswith("-"):
+        return arguments[0]
+    for index, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name == "--config":
+            value = value or (arguments[index + 1] if index + 1 < len(arguments) else "")
+            from matcaps.training.record import read_settings
+
+            return str(read_settings(Path(value)).get("recipe", "quickstart"))
+    if "--resume" in " ".join(arguments) or {"-h", "--help"} & set(arguments):
+        return "quickstart"
+    raise ValueError(f"name a recipe first: {', '.join(list_recipes())}")
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _settings_of(run: str) -> TrainSettings:
+    from matcaps.training.record import SETTINGS_NAME, read_settings
+
+    return TrainSettings.from_dict(read_settings(Path(run) / SETTINGS_NAME))
+
+
+def _fit(settings: TrainSettings, folder: str | None, *, resume: bool) -> int:
+    _err.print(f"matcaps {__version__}: training {settings.model.preset} on {settings.data.name}", markup=False)
+    from matcaps.training.progress import EpochLines
+    from matcaps.training.run import train
+
+    lines = EpochLines(lambda line: _out.print(line, markup=False))
+    result = train(settings, folder, resume=resume, callbacks=[lines], progress=sys.stderr.isatty())
+    if result.test is not None:
+        _out.print(
+            f"test accuracy {100 * result.test.accuracy:.2f} % (error {result.test.error_percent:.2f} %) on "
+            f"{result.test.num_images} images, after {result.seconds:.0f} s of training\nrun folder: {result.folder}",
+            markup=False,
+            soft_wrap=True,
+        )
+    return 0
+
+
+def _eval(arguments: list[str]) -> int:
+    """Test a trained network on labelled images."""
+    parser = _parser("eval", "Test a trained network on labelled images.")
+    parser.add_argument("run", type=str, help="folder of a run or of saved weights, or a name on the Hugging Face hub")
+    parser.add_argument("--data", type=str | None, help="data set to test on; default: the one it was trained on")
+    parser.add_argument("--folder", type=str | None, help='with "--data folder": the folder of images')
+    parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
+    parser.add_argument("--part", type=str, default="test", help="test, validation, familiar_test or train")
+    parser.add_argument("--crops", type=int | None, help=f"crops of each image to average: one of {CROP_COUNTS}")
+    parser.add_argument("--batch_size", type=int, default=200, help="images at a time")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON instead")
+    parsed = parser.parse_args(arguments)
+    from matcaps.training.inference import evaluate_saved
+
+    result = evaluate_saved(
+        parsed.run,
+        data=parsed.data,
+        folder=parsed.folder,
+        root=parsed.root,
+        part=parsed.part,
+        num_crops=parsed.crops,
+        batch_size=parsed.batch_size,
+    )
+    if parsed.json:
+        print(json.dumps(result.to_dict(), indent=2))
+    else:
+        _print_evaluation(result)
+    return 0
+
+
+def _print_evaluation(result: "Evaluation") -> None:
+    table = Table(title="confusion: rows are the true classes, columns the predicted ones")
+    table.add_column("")
+    for label in range(len(result.classes)):
+        table.add_column(str(label), justify="right")
+    table.add_column("accuracy", justify="right")
+    for label, (name, counts, accuracy) in enumerate(
+        zip(result.classes, result.confusion, result.class_accuracy, strict=True)
+    ):
+        share = "–" if accuracy is None else f"{100 * accuracy:.2f} %"
+        table.add_row(f"{label} {name}", *(str(count) if count else "·" for count in counts), share)
+    _out.print(table)
+    _out.print(
+        f"accuracy {100 * result.accuracy:.2f} % (error {result.error_percent:.2f} %) on {result.num_images} images, "
+        f"{result.num_images / result.seconds:.0f} images a second",
+        markup=False,
+    )
+
+
+def _predict(arguments: list[str]) -> int:
+    """Classify image files with a trained network."""
+    parser = _parser("predict", "Classify image files; prints the three most active classes of each.")
+    parser.add_argument("run", type=str, help="folder of a run or of saved weights, or a name on the Hugging Face hub")
+    parser.add_argument("images", type=str, nargs="+", help="image files")
+    parser.add_argument("--json", action="store_true", help="print all classes' scores as JSON instead")
+    parsed = parser.parse_args(arguments)
+    from matcaps.training.inference import predict_files
+
+    predictions = predict_files(parsed.run, parsed.images)
+    if parsed.json:
+        print(json.dumps(predictions, indent=2))
+        return 0
+    for path, scores in predictions.items():
+        best = sorted(scores.items(), key=lambda item: -item[1])[:3]
+        _out.print(f"{path}: " + ", ".join(f"{name} {score:.3f}" for name, score in best), markup=False, soft_wrap=True)
+    return 0
+
+
+def _summary(arguments: list[str]) -> int:
+    """Print a network's layers, output shapes and parameters."""
+    parser = _parser("summary", "Print a network's layers, their output shapes and parameters.")
+    parser.add_argument("preset", type=str, help=f"one of {', '.join(list_models())}")
+    parser.add_argument("--in_channels", type=int | None, help="image channels; default: the preset's")
+    parser.add_argument("--num_classes", type=int | None, help="classes; default: the preset's")
+    parser.add_argument("--image_size", type=int | None, help="side in pixels; default 28 for one channel, else 32")
+    parsed = parser.parse_args(arguments)
+    from matcaps.models import BaselineCNNConfig, create_model, model_config, summarise
+
+    config = model_config(parsed.preset)
+    channels = parsed.in_channels or config.in_channels
+    size = parsed.image_size or (28 if channels == 1 else 32)
+    changes: dict[str, Any] = {"image_size": (size, size)} if isinstance(config, BaselineCNNConfig) else {}
+    network = create_model(parsed.preset, in_channels=channels, num_classes=parsed.num_classes, **changes)
+    rows = summarise(network, (size, size))
+    table = Table(title=f"{parsed.preset} on {channels}×{size}×{size}")
+    table.add_column("layer")
+    table.add_column("output: poses, activations" if len(rows[-1].shapes) > 1 else "output")
+    table.add_column("parameters", justify="right")
+    for row in rows:
+        shapes = ", ".join("×".join(map(str, shape)) for shape in row.shapes)
+        table.add_row(row.name, shapes, f"{row.num_parameters:,}" if row.num_parameters else "")
+    table.add_section()
+    table.add_row("all", "", f"{sum(row.num_parameters for row in rows):,}")
+    _out.print(table)
+    return 0
+
+
+def _models(arguments: list[str]) -> int:
+    """List the networks that "summary" and "train" know."""
+    _parser("models", "List the presets.").parse_args(arguments)
+    _out.print("\n".join(list_models()))
+    return 0
+
+
+def _data(arguments: list[str]) -> int:
+    """List, fetch and verify data sets."""
+    parser = _parser("data", "list: what is there; fetch: download what is missing; verify: compare checksums.")
+    parser.add_argument("action", type=str, help="list, fetch or verify")
+    parser.add_argument("names", type=str, nargs="*", help=f"of {', '.join(_DATA_SETS)}; fetch needs at least one")
+    parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
+    parsed = parser.parse_args(arguments)
+    if parsed.action not in ("list", "fetch", "verify"):
+        raise ValueError(f"the action must be list, fetch or verify; got {parsed.action!r}")
+    for name in parsed.names:
+        if name not in _DATA_SETS:
+            raise ValueError(f"the data set must be one of {', '.join(_DATA_SETS)}; got {name!r}")
+    if parsed.action == "fetch" and not parsed.names:
+        raise ValueError(f"name what to fetch: {', '.join(_DATA_SETS)}")
+    names = parsed.names or list(_DATA_SETS)
+    return {"list": _list_data, "fetch": _fetch_data, "verify": _verify_data}[parsed.action](names, parsed.root)
+
+
+def _list_data(names: list[str], root: str | None) -> int:
+    from matcaps.data import data_root
+    from matcaps.data.files import missing_files
+
+    _out.print(f"data root: {data_root(root)}", markup=False, soft_wrap=True)
+    for name in names:
+        missing = missing_files(name, root)
+        state = f"missing {', '.join(missing)}" if missing else "there"
+        _out.print(f"  {name}: {state}", markup=False, soft_wrap=True)
+    _out.print("  embedded: there (it comes with matcaps)")
+    return 0
+
+
+def _fetch_data(names: list[str], root: str | None) -> int:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TimeRemainingColumn, TransferSpeedColumn
+
+    from matcaps.data import fetch
+
+    columns = ("[progress.description]{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=_err) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(file: str, done: int, total: int | None) -> None:
+            if file not in tasks:
+                tasks[file] = bars.add_task(file, total=total)
+            bars.update(tasks[file], completed=done, total=total)
+
+        statuses = [status for name in names for status in fetch(name, root, progress=progress)]
+    _print_statuses(statuses)
+    return 0
+
+
+def _verify_data(names: list[str], root: str | None) -> int:
+    from matcaps.data import verify
+
+    statuses = [status for name in names for status in verify(name, root)]
+    _print_statuses(statuses)
+    return 0 if all(status.state == "ok" for status in statuses) else 1
+
+
+def _print_statuses(statuses: list[Any]) -> None:
+    for status in statuses:
+        _out.print(f"{status.state:<8} {status.path or status.name}: {status.detail}", markup=False, soft_wrap=True)
+
+
+def _doctor(arguments: list[str]) -> int:
+    """Say what this installation has, and what it lacks."""
+    parser = _parser("doctor", "Say what this installation has, and what it lacks.")
+    parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
+    parsed = parser.parse_args(arguments)
+    from matcaps.training.doctor import examine
+
+    for name, finding in examine(parsed.root).items():
+        _out.print(f"{name:<16} {finding}", markup=False, soft_wrap=True)
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "eval": _eval,
+    "predict": _predict,
+    "summary": _summary,
+    "models": _models,
+    "data": _data,
+    "doctor": _doctor,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

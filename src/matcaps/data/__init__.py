@@ -1,0 +1,75 @@
+"""Images: read, divided, prepared and brought in batches.
+
+Names are imported when they are first used, so that ``matcaps.data.settings`` can be had without torch.
+"""
+
+from typing import TYPE_CHECKING
+
+from matcaps._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from matcaps.data.build import DataBundle, load_data
+    from matcaps.data.dataset import ImageDataset
+    from matcaps.data.download import DownloadError, fetch
+    from matcaps.data.embedded import load_embedded
+    from matcaps.data.files import FileStatus, missing_files, verify
+    from matcaps.data.folder import load_image, load_image_folder
+    from matcaps.data.idx import read_idx
+    from matcaps.data.loader import Batch, EpochSampler, make_loader
+    from matcaps.data.mnist import load_mnist
+    from matcaps.data.roots import data_root
+    from matcaps.data.settings import DataSettings, SplitSettings, TransformSettings
+    from matcaps.data.smallnorb import load_smallnorb, read_norb_matrix
+    from matcaps.data.sources import SOURCES
+    from matcaps.data.splits import Split, split_dataset
+    from matcaps.data.transforms import Transform
+
+_MODULES = {
+    "build": ("DataBundle", "load_data"),
+    "dataset": ("ImageDataset",),
+    "download": ("DownloadError", "fetch"),
+    "embedded": ("load_embedded",),
+    "files": ("FileStatus", "missing_files", "verify"),
+    "folder": ("load_image", "load_image_folder"),
+    "idx": ("read_idx",),
+    "loader": ("Batch", "EpochSampler", "make_loader"),
+    "mnist": ("load_mnist",),
+    "roots": ("data_root",),
+    "settings": ("DataSettings", "SplitSettings", "TransformSettings"),
+    "smallnorb": ("load_smallnorb", "read_norb_matrix"),
+    "sources": ("SOURCES",),
+    "splits": ("Split", "split_dataset"),
+    "transforms": ("Transform",),
+}
+__getattr__, __dir__ = lazy_names(
+    __name__, {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
+)
+
+__all__ = [
+    "SOURCES",
+    "Batch",
+    "DataBundle",
+    "DataSettings",
+    "DownloadError",
+    "EpochSampler",
+    "FileStatus",
+    "ImageDataset",
+    "Split",
+    "SplitSettings",
+    "Transform",
+    "TransformSettings",
+    "data_root",
+    "fetch",
+    "load_data",
+    "load_embedded",
+    "load_image",
+    "load_image_folder",
+    "load_mnist",
+    "load_smallnorb",
+    "make_loader",
+    "missing_files",
+    "read_idx",
+    "read_norb_matrix",
+    "split_dataset",
+    "verify",
+]

@@ -1,0 +1,238 @@
+"""Batches in an order, and with an augmentation, that depend on seed and epoch alone."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from matcaps.data.dataset import ImageDataset
+from matcaps.data.random import permutation
+from matcaps.data.transforms import Transform
+
+
+class Batch(NamedTuple):
+    """What a loader gives.
+
+    Attributes:
+        images: ``[B, C, h, w]``, float32; in evaluation with several crops ``[B, crops, C, h, w]``.
+        labels: ``[B]``, int64.
+        indices: ``[B]``, int64; each image's position in its official part (:attr:`ImageDataset.indices`).
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+class BatchKey(NamedTuple):
+    """What a sampler asks a dataset for: a whole batch.
+
+    Attributes:
+        epoch: the epoch, from 0.
+        positions: ``[B]``, int64 positions in the dataset.
+    """
+
+    epoch: int
+    positions: np.ndarray
+
+
+class EpochSampler(Sampler[BatchKey]):
+    """The batches of an epoch, for one of several processes.
+
+    In training the order is drawn anew in every epoch from the seed and the epoch. Step k of all processes together
+    holds exactly the images that step k of a single process with a batch ``world_size`` times as large would hold;
+    every process has the same number of steps, and no image comes twice in an epoch. In evaluation the order is the
+    dataset's, and each image comes exactly once over all processes, whose numbers of images may differ by one.
+
+    The epoch is set from outside, as with torch's DistributedSampler; Lightning does it by itself.
+
+    Args:
+        num_images: images in the dataset.
+        batch_size: images in a batch of one process.
+        train: whether to shuffle.
+        seed: the run's seed; the same in every process.
+        rank: this process, from 0.
+        world_size: number of processes.
+        drop_last: in training, leave out a last step that is not full. Otherwise the last step is divided evenly,
+            and its images are left out only if they are fewer than the processes.
+
+    Raises:
+        ValueError: a number is out of range, or a process would have nothing to do.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        *,
+        train: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must be from 0 to below world_size; got rank {rank} of {world_size}")
+        if num_images < world_size or (train and drop_last and num_images < batch_size * world_size):
+            needed = batch_size * world_size if train and drop_last else world_size
+            raise ValueError(
+                f"{needed} images are needed for a step of every process; got {num_images}: "
+                "use a smaller batch, fewer processes, or drop_last=False"
+            )
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.is_train = train
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.drop_last = drop_last
+        self.epoch = 0
+        self._resume: tuple[int, int] | None = None
+
+    @property
+    def sampler(self) -> "EpochSampler":
+        """This sampler: Lightning calls ``set_epoch`` on a batch sampler's ``sampler``."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch the next iteration is, from 0."""
+        self.epoch = epoch
+
+    def resume_at(self, epoch: int, batch: int) -> None:
+        """Start epoch ``epoch``, once, with its batch number ``batch`` (from 0), as if the ones before had been given.
+
+        Call it before training goes on; ``len`` stays the number of batches of a whole epoch.
+        """
+        self.set_epoch(epoch)
+        self._resume = (epoch, batch)
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch of this process."""
+        if not self.is_train:
+            own = len(range(self.rank, self.num_images, self.world_size))
+            return -(-own // self.batch_size)
+        full, left = divmod(self.num_images, self.batch_size * self.world_size)
+        return full + (not self.drop_last and left >= self.world_size)
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        # Not a generator itself: the epoch is fixed now, not when a worker asks for the first batch.
+        start = 0
+        if self._resume is not None and self._resume[0] == self.epoch:
+            start, self._resume = self._resume[1], None
+        return self._batches(self.epoch, start)
+
+    def _batches(self, epoch: int, start: int) -> Iterator[BatchKey]:
+        if self.is_train:
+            order = permutation(self.seed, epoch, self.num_images)
+            step = self.batch_size * self.world_size
+            for batch in range(start, len(self)):
+                yield BatchKey(epoch, order[batch * step : (batch + 1) * step][self.rank :: self.world_size])
+        else:
+            own = np.arange(self.rank, self.num_images, self.world_size)
+            for batch in range(start, len(self)):
+                yield BatchKey(epoch, own[batch * self.batch_size : (batch + 1) * self.batch_size])
+
+
+class PreparedImages(Dataset[Batch]):
+    """A dataset that prepares a whole batch in one go.
+
+    Args:
+        dataset: the images.
+        transform: how to prepare them.
+        train: whether to augment.
+        seed: the run's seed.
+    """
+
+    def __init__(self, dataset: ImageDataset, transform: Transform, *, train: bool, seed: int) -> None:
+        self.dataset = dataset
+        self.transform = transform
+        self.is_train = train
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: BatchKey) -> Batch:
+        return self.__getitems__(key)
+
+    def __getitems__(self, key: BatchKey) -> Batch:
+        """The batch that a sampler asks for; torch's DataLoader calls this."""
+        positions = torch.from_numpy(key.positions)
+        images = self.dataset.images[positions]
+        indices = self.dataset.indices[positions]
+        if self.is_train:
+            prepared = self.transform.train(images, indices.numpy(), seed=self.seed, epoch=key.epoch)
+        elif self.transform.num_test_crops > 1:
+            prepared = self.transform.evaluate_crops(images)
+        else:
+            prepared = self.transform.evaluate(images)
+        return Batch(prepared, self.dataset.labels[positions], indices)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def make_loader(
+    dataset: ImageDataset,
+    transform: Transform,
+    *,
+    train: bool,
+    batch_size: int,
+    seed: int = 0,
+    num_workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    drop_last: bool = False,
+) -> DataLoader[Batch]:
+    """A loader of :class:`Batch` that draws nothing from torch's global random numbers.
+
+    Its ``batch_sampler`` is an :class:`EpochSampler`. With Lightning use ``Trainer(use_distributed_sampler=False)``
+    and give ``rank`` and ``world_size`` here.
+
+    Args:
+        dataset: the images.
+        transform: made for images of this size.
+        train: whether to shuffle and augment.
+        batch_size: images in a batch of one process.
+        seed: the run's seed.
+        num_workers: further processes that prepare batches; they change no number.
+        rank: this process, from 0.
+        world_size: number of processes.
+        drop_last: in training, leave out a last step that is not full.
+
+    Raises:
+        ValueError: the transform is for another size, or as :class:`EpochSampler`.
+    """
+    if dataset.image_size != transform.image_size:
+        raise ValueError(
+            f"transform must be made for images of {dataset.image_size} pixels, the dataset's; "
+            f"got one for {transform.image_size}"
+        )
+    sampler = EpochSampler(
+        len(dataset),
+        batch_size,
+        train=train,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        drop_last=drop_last,
+    )
+    options: dict[str, Any] = {"persistent_workers": True} if num_workers else {}
+    return DataLoader(
+        PreparedImages(dataset, transform, train=train, seed=seed),
+        # torch's annotations know only of lists of indices; a key for a whole batch serves as well.
+        batch_sampler=cast(Any, sampler),
+        collate_fn=cast(Any, _as_it_is),
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        # A loader seeds its workers at each epoch; from a generator of its own, so that a run with more or fewer
+        # loaders keeps its numbers.
+        generator=torch.Generator().manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF),
+        **options,
+    )

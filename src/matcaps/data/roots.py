@@ -1,0 +1,25 @@
+"""Where data sets are looked for."""
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+ENVIRONMENT_VARIABLE = "MATCAPS_DATA"
+
+
+def data_root(root: str | os.PathLike[str] | None = None) -> Path:
+    """The folder that holds the data sets, each in a folder of its own (``ROOT/mnist``, ``ROOT/smallnorb``).
+
+    The first of these that is given: the argument, the environment variable ``MATCAPS_DATA``, ``data`` in the user's
+    cache folder for matcaps. The folder need not exist.
+
+    Args:
+        root: a path; ``~`` is the home folder. None or empty: not given.
+
+    Returns:
+        An absolute path.
+    """
+    chosen = root or os.environ.get(ENVIRONMENT_VARIABLE)
+    path = Path(chosen) if chosen else Path(platformdirs.user_cache_dir("matcaps")) / "data"
+    return path.expanduser().absolute()

@@ -1,0 +1,183 @@
+"""Rules that say which images train, which validate and which test.
+
+No image is ever in two parts: each rule divides the positions of one official part, and images of different official
+parts are different images. :func:`split_dataset` checks it before it returns.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from matcaps.data.dataset import ImageDataset
+from matcaps.data.random import make_keys
+from matcaps.data.settings import SplitSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The parts of a data set under a rule; no image is in two of them.
+
+    Attributes:
+        train: images to train on.
+        validation: images to choose by; None if the rule keeps none.
+        test: images to judge by. Under the rules "elevation" and "azimuth": viewpoints never trained on.
+        familiar_test: under those rules, the other test images, seen from viewpoints that were trained on (of other
+            objects); otherwise None.
+    """
+
+    train: ImageDataset
+    validation: ImageDataset | None
+    test: ImageDataset
+    familiar_test: ImageDataset | None = None
+
+    def __post_init__(self) -> None:
+        parts = [part for part in (self.train, self.validation, self.test, self.familiar_test) if part is not None]
+        for source in {part.split for part in parts}:
+            indices = torch.cat([part.indices for part in parts if part.split == source])
+            # No mend to offer: a rule that lets this happen is a mistake of ours.
+            assert len(indices.unique()) == len(indices), f"an image of the {source} part is in two parts of a split"
+
+
+def balanced_choice(labels: Tensor, count: int, seed: int) -> Tensor:
+    """A seeded choice of images, evenly over the classes.
+
+    Each class is put in an order of its own; the choice takes the first of every class, then the second of every
+    class, and so on. So a smaller choice with the same seed is part of a larger one.
+
+    Args:
+        labels: ``[N]``, int64.
+        count: how many to choose; all if there are fewer.
+        seed: the seed.
+
+    Returns:
+        ``[min(count, N)]`` positions, int64, ascending.
+    """
+    keys = torch.from_numpy((make_keys(seed, 0, torch.arange(len(labels)).numpy()) >> 1).astype("int64"))
+    by_key = keys.argsort(stable=True)
+    by_class = by_key[labels[by_key].argsort(stable=True)]
+    first_of_class = torch.searchsorted(labels[by_class].contiguous(), labels[by_class].contiguous())
+    rank = torch.arange(len(labels)) - first_of_class
+    # Within a rank by key, so that what is left over after the last full round is a fair draw.
+    order = torch.stack([rank, keys[by_class]], 1)
+    chosen = by_class[_sorted_rows(order)[:count]]
+    return chosen.sort().values
+
+
+def _sorted_rows(rows: Tensor) -> Tensor:
+    """The order that sorts ``[N, 2]`` rows by the first column, then by the second."""
+    by_second = rows[:, 1].argsort(stable=True)
+    return by_second[rows[by_second, 0].argsort(stable=True)]
+
+
+def stratified_fraction(labels: Tensor, fraction: float, seed: int) -> Tensor:
+    """A seeded choice of the same share of every class: ``[N]`` booleans.
+
+    Of a class of n images, ``round(fraction · n)`` are chosen, but never all of them.
+
+    Args:
+        labels: ``[N]``, int64.
+        fraction: from 0 to below 1.
+        seed: the seed.
+    """
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    keys = torch.from_numpy((make_keys(seed, 1, torch.arange(len(labels)).numpy()) >> 1).astype("int64"))
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        count = min(round(fraction * len(members)), len(members) - 1)
+        chosen[members[keys[members].argsort(stable=True)[:count]]] = True
+    return chosen
+
+
+def _has_instance(dataset: ImageDataset, instances: tuple[int, ...]) -> Tensor:
+    return torch.isin(dataset.attributes["instance"], torch.tensor(instances, dtype=torch.int64))
+
+
+def _familiar(dataset: ImageDataset, settings: SplitSettings, role: str) -> Tensor | None:
+    """Which images show a viewpoint to train on: ``[N]`` booleans; None if the rule is about none."""
+    if settings.rule not in ("elevation", "azimuth"):
+        return None
+    values = dataset.attributes[settings.rule]
+    unknown = int((values < 0).sum())
+    if unknown:
+        raise ValueError(
+            f"the rule {settings.rule!r} needs the {settings.rule} of every image; it is unknown (-1) for {unknown:,} "
+            f"of the {len(dataset):,} images of {dataset.name}'s {dataset.split} part, which would {role}: "
+            "use source='test' with test_instances, or the published info file"
+        )
+    chosen = settings.train_elevations if settings.rule == "elevation" else settings.train_azimuths
+    return torch.isin(values, torch.tensor(chosen, dtype=torch.int64))
+
+
+def split_dataset(train: ImageDataset | None, test: ImageDataset | None, settings: SplitSettings) -> Split:
+    """Divide a data set by a rule.
+
+    Args:
+        train: the official training part; may be None if the source is "test".
+        test: the official test part; may be None if the source is "train".
+        settings: the rule.
+
+    Returns:
+        Parts that share no image.
+
+    Raises:
+        ValueError: a part comes out empty, the rule needs labels that the set has not, or an official part is
+            missing.
+    """
+    sources = {"both": (train, test), "train": (train, train), "test": (test, test)}[settings.source]
+    train_pool, test_pool = sources
+    if train_pool is None or test_pool is None:
+        raise ValueError(f"the source {settings.source!r} needs an official part that was not given")
+    is_single = train_pool is test_pool
+    if settings.uses_attributes:
+        for pool in (train_pool, test_pool):
+            if "instance" not in pool.attributes:
+                raise ValueError(f"the rule {settings.rule!r} needs labels that {pool.name} has not: use smallnorb")
+
+    trains, tests = (torch.ones(len(pool), dtype=torch.bool) for pool in (train_pool, test_pool))
+    validates = torch.zeros_like(trains)
+    if settings.test_instances:
+        tests &= _has_instance(test_pool, settings.test_instances)
+        if is_single:
+            trains &= ~tests
+    if settings.validation_instances:
+        validates |= trains & _has_instance(train_pool, settings.validation_instances)
+    if settings.train_instances:
+        trains &= _has_instance(train_pool, settings.train_instances)
+
+    train_views = _familiar(train_pool, settings, "train")
+    test_views = _familiar(test_pool, settings, "test")
+    familiar_test = None
+    if train_views is not None and test_views is not None:
+        trains &= train_views
+        validates &= train_views
+        # In a single source with no test objects the familiar views of the tested objects are what trains.
+        if not is_single or settings.test_instances:
+            familiar = tests & test_views
+            familiar_test = test_pool.subset(familiar) if familiar.any() else None
+        tests &= ~test_views
+
+    trains &= ~validates
+    if settings.validation_fraction:
+        candidates = trains.nonzero().flatten()
+        chosen = stratified_fraction(train_pool.labels[candidates], settings.validation_fraction, settings.seed)
+        validates[candidates[chosen]] = True
+        trains &= ~validates
+    parts = {"train": (train_pool, trains), "test": (test_pool, tests)}
+    if settings.validation_instances or settings.validation_fraction:
+        parts["validation"] = (train_pool, validates)
+    for role, (pool, chosen) in parts.items():
+        if not chosen.any():
+            raise ValueError(
+                f"no image is left to {role} of the {len(pool):,} in {pool.name}'s {pool.split} part under {settings}"
+            )
+    made = {role: pool.subset(chosen) for role, (pool, chosen) in parts.items()}
+    return Split(made["train"], made.get("validation"), made["test"], familiar_test)
+
+
+def limit_images(dataset: ImageDataset, count: int | None, seed: int) -> ImageDataset:
+    """At most ``count`` images of a set, evenly over the classes; all of them if None."""
+    if count is None or count >= len(dataset):
+        return dataset
+    limited = dataset.subset(balanced_choice(dataset.labels, count, seed))
+    return replace(limited, origin=f"{dataset.origin}; {count:,} of {len(dataset):,} images")

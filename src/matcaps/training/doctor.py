@@ -1,0 +1,40 @@
+"""What an installation has, and what it lacks."""
+
+import importlib.metadata
+import platform
+
+import torch
+
+import matcaps
+from matcaps.data import data_root
+from matcaps.data.files import missing_files
+from matcaps.routing import resolve_implementation
+
+_PACKAGES = ("lightning", "torchmetrics", "safetensors", "huggingface_hub", "tensorboard", "jsonargparse")
+
+
+def examine(root: str | None = None) -> dict[str, str]:
+    """Return findings by name, each one line for people.
+
+    Args:
+        root: folder that holds the data sets.
+    """
+    findings = {
+        "matcaps": f"{matcaps.__version__} in {matcaps.__path__[0]}",
+        "python": f"{platform.python_version()} on {platform.platform()}",
+        "torch": f"{torch.__version__}, {torch.get_num_threads()} threads",
+    }
+    for package in _PACKAGES:
+        findings[package] = importlib.metadata.version(package)
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        findings["gpu"] = f"{', '.join(names)} (CUDA {torch.version.cuda})"
+    else:
+        findings["gpu"] = "none that torch can use"
+    for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
+        findings[f"routing on {device}"] = resolve_implementation(device, torch.float32)
+    findings["data root"] = str(data_root(root))
+    for name in ("mnist", "fashion-mnist", "smallnorb"):
+        missing = missing_files(name, root)
+        findings[name] = f"{len(missing)} files missing: matcaps data fetch {name}" if missing else "there"
+    return findings

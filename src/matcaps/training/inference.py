@@ -1,0 +1,125 @@
+"""Use what a training left: test it on labelled images, or classify new ones."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from matcaps.data import DataBundle, DataSettings, Transform, load_data, load_image
+from matcaps.data.build import Part
+from matcaps.models.pretrained import from_pretrained, read_config, resolve_folder
+from matcaps.training.evaluation import Evaluation, class_scores, evaluate
+from matcaps.training.record import SETTINGS_NAME, read_settings
+from matcaps.training.settings import TrainSettings
+
+_PARTS = ("train", "validation", "test", "familiar_test")
+
+
+def evaluate_saved(
+    source: str,
+    *,
+    data: str | None = None,
+    folder: str | None = None,
+    root: str | None = None,
+    part: str = "test",
+    num_crops: int | None = None,
+    batch_size: int = 200,
+) -> Evaluation:
+    """Test a saved network on labelled images, prepared as its training images were, without augmentation.
+
+    Args:
+        source: folder of a run or of saved weights, or an id on the Hugging Face hub.
+        data: name of the data set; None: the one that it was trained on, divided as then.
+        folder: for the data set "folder": where the images are.
+        root: folder that holds the data sets.
+        part: "test", "validation", "familiar_test" or "train".
+        num_crops: crops of each image whose scores are averaged; None: as in training.
+        batch_size: images at a time.
+
+    Raises:
+        FileNotFoundError: the network or the data are missing.
+        ValueError: the data do not fit the network: other classes, another number of channels or another size.
+    """
+    if part not in _PARTS:
+        raise ValueError(f"part must be one of {', '.join(_PARTS)}; got {part!r}")
+    network = from_pretrained(source)
+    description = read_config(source)
+    settings = _data_settings(source, description, data, folder)
+    if root is not None:
+        settings = replace(settings, root=root)
+    transform = _transform(description)
+    options = replace(transform.settings, num_test_crops=num_crops or transform.settings.num_test_crops)
+    settings = replace(settings, transform=options, max_test_images=None, max_train_images=None)
+    if settings.name in ("smallnorb", "folder"):
+        settings = replace(settings, image_size=transform.image_size)
+    bundle = load_data(settings)
+    _check_fit(network, description, bundle)
+    chosen: Part = part  # type: ignore[assignment]
+    if chosen == "train":  # as the other parts are seen: in order, without augmentation
+        bundle = replace(bundle, test=bundle.train)
+        chosen = "test"
+    return evaluate(network, bundle.loader(chosen, batch_size=batch_size), bundle.classes)
+
+
+@torch.inference_mode()
+def predict_files(source: str, images: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Classify image files with a saved network.
+
+    Args:
+        source: folder of a run or of saved weights, or an id on the Hugging Face hub.
+        images: paths of image files.
+
+    Returns:
+        For each path the score of each class, by the class's name.
+
+    Raises:
+        FileNotFoundError: the network or an image is missing.
+        ValueError: a file is no image, or the network was saved without a description of its input.
+    """
+    network = from_pretrained(source)
+    description = read_config(source)
+    transform = _transform(description)
+    channels = description["model"]["in_channels"]
+    loaded = {path: load_image(path, transform.image_size, channels) for path in images}
+    predictions = {}
+    for path, image in loaded.items():
+        scores = class_scores(network, transform.evaluate(image))[0].tolist()
+        predictions[path] = dict(zip(description["classes"], scores, strict=True))
+    return predictions
+
+
+def _data_settings(source: str, description: dict[str, Any], data: str | None, folder: str | None) -> DataSettings:
+    """The data to test on: the run's own, or the named set as published."""
+    path = resolve_folder(source) / SETTINGS_NAME
+    if path.is_file():
+        own = TrainSettings.from_dict(read_settings(path)).data
+        if data in (None, own.name):
+            return own if folder is None else replace(own, folder=folder)
+    name = data or description.get("data")
+    if name is None:
+        raise ValueError(f"{source} does not say what it was trained on: name the data set to test on with --data")
+    return DataSettings.from_dict({"name": name, "folder": folder})
+
+
+def _transform(description: dict[str, Any]) -> Transform:
+    if "preprocessing" not in description or "classes" not in description:
+        raise ValueError(
+            "the saved network does not say how its images were prepared and what its classes are called: save it "
+            "with preprocessing= and classes=, as matcaps train does"
+        )
+    return Transform.from_dict(description["preprocessing"])
+
+
+def _check_fit(network: torch.nn.Module, description: dict[str, Any], bundle: DataBundle) -> None:
+    model = description["model"]
+    if bundle.num_channels != model["in_channels"]:
+        raise ValueError(
+            f"the data must have {model['in_channels']} channels, as the network takes; got {bundle.num_channels} "
+            f"in {bundle.settings.name}"
+        )
+    if len(bundle.classes) != model["num_classes"]:
+        raise ValueError(
+            f"the data must have {model['num_classes']} classes, as the network has; got {len(bundle.classes)} "
+            f"in {bundle.settings.name}"
+        )
