@@ -1,0 +1,39 @@
+# What a newcomer needs: `make train`, then `make test`. Everything else is listed by `make help`.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# One thread for each test process: two processes with two threads each would fight over two cores.
+TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+.PHONY: help setup train test lint format clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.installed ## make .venv and install matcaps into it, as constraints.txt pins it
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+train: setup ## train the quickstart network on the images that come with matcaps, about three minutes
+	$(BIN)/matcaps train quickstart
+
+test: setup ## check style and run the tests; those on real data need MATCAPS_TEST_DATA
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(TESTS)
+
+lint: setup ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: setup ## mend the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove .venv and what tools left; runs/ stays
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist build
