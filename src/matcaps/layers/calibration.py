@@ -10,8 +10,10 @@ from matcaps.routing import RoutingIteration
 
 CALIBRATIONS = ("none", "beta", "full")
 
-_ROUNDS = 3
-"""Assignments depend on what is being set, so it is set a few times over; changes after the third are under 1 %."""
+_ROUNDS = 4
+"""Assignments depend on what is being set, so it is set a few times over."""
+
+_TINY = 1e-6
 
 
 @torch.no_grad()
@@ -25,14 +27,18 @@ def calibrate_routing(
 ) -> None:
     """Set ``routing`` (and for ``"full"`` also ``weight``) in place from the traced routing of one batch.
 
+    Both kinds set the two β. The cost of use β_u becomes minus the mean of ½ ln σ², so that a cost says how much
+    better or worse than usual votes agree, not how many there are; the reward β_a of each parent type becomes its
+    mean cost, so that about half of its capsules are active.
+
     Args:
         weight: the layer's transformation matrices.
         routing: the layer's β and inverse temperature.
         trace: routes the batch with the layer as it stands.
-        calibration: ``"none"``; ``"beta"``: the reward β_a of each parent type becomes its mean cost, so that about
-            half of its capsules are active; ``"full"``: before that, the matrices are scaled so that poses leave the
-            layer with standard deviation 1, and the inverse temperature so that the logits' standard deviation is
-            ``gain``.
+        calibration: ``"none"``; ``"beta"``; or ``"full"``: before the β, the matrices are scaled so that each pose
+            component leaves the layer with standard deviation 1 (over images, positions and types; what coordinate
+            addition adds to all of them does not count), and the inverse temperature so that each type's logits
+            have the standard deviation ``gain``.
         gain: standard deviation of the activations' logits, for ``"full"``.
 
     Raises:
@@ -44,13 +50,22 @@ def calibrate_routing(
         return
     for _ in range(_ROUNDS):
         if calibration == "full":
-            weight.div_(trace()[-1].mean.std().clamp_min(1e-6))
-            if routing.activation_rule == "paper":
-                deviation = trace()[-1].cost.std().clamp_min(1e-6)
-                routing.inverse_temperature *= gain / (deviation * routing.inverse_temperature[-1])
-        if routing.activation_rule == "paper":
-            cost = trace()[-1].cost
-            mean_cost = cost.mean(dim=tuple(range(cost.ndim - 1)))
-            routing.beta_activation.copy_(routing.inverse_temperature[-1] * mean_cost)
-        else:
-            routing.beta_activation.zero_()  # standardised costs have mean 0 over the parents already
+            pose_variance = trace()[-1].mean.flatten(0, -2).var(dim=0).mean()
+            weight.div_(pose_variance.sqrt().clamp_min(_TINY))
+        _set_beta(routing, trace()[-1], gain if calibration == "full" else None)
+
+
+def _set_beta(routing: RoutingParameters, state: RoutingIteration, gain: float | None) -> None:
+    """Set both β, and the inverse temperature if a gain is wanted, from the state of the last iteration."""
+    half_log_variance = state.variance.log().sum(dim=-1) / 2
+    components = state.variance.shape[-1]
+    use = torch.full_like(routing.beta_use, -half_log_variance.mean().item() / components)
+    cost = state.mass * (components * use + half_log_variance)
+    mean_cost = cost.mean(dim=tuple(range(cost.ndim - 1)))
+    deviation = (cost - mean_cost).std().clamp_min(_TINY)
+    if routing.activation_rule == "paper":
+        if gain is not None:
+            routing.scale_temperature(gain / (deviation * routing.inverse_temperature[-1]))
+        routing.set_beta(use, mean_cost, data=components * state.mass.mean())
+    else:  # standardised costs have mean 0 and deviation 1 over the parents already
+        routing.set_beta(use, torch.zeros_like(use), data=components * state.mass.mean() / deviation)

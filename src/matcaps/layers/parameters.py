@@ -10,8 +10,9 @@ from torch import Tensor, nn
 class RoutingParameters(nn.Module):
     """The learned β and the fixed settings of one routing.
 
-    β is held in logit units, that is, multiplied by the last inverse temperature. In the paper's units the reward
-    is of the order of a thousand, and a step of Adam would move it by some millionths of a logit.
+    β is held in logit units: a unit step moves a typical capsule's activation by about one logit. In the paper's
+    units the reward is of the order of a thousand, and a step of Adam would move it by some millionths of a logit;
+    the cost of use acts on every unit of data and pose component at once, and would move it by hundreds.
 
     Args:
         num_parents: parent types, ``J``.
@@ -22,11 +23,13 @@ class RoutingParameters(nn.Module):
         implementation: which implementation of the operator to use.
 
     Attributes:
-        beta_use: ``[J]``, in logits a unit of data and pose component.
-        beta_activation: ``[J]``, in logits.
+        beta_use: ``[J]``, in logits: times the inverse temperature and ``data_scale``.
+        beta_activation: ``[J]``, in logits: times the inverse temperature.
+        data_scale: a buffer, what a typical parent's cost rises by when its β_u rises by one; 1 until calibrated.
     """
 
     inverse_temperature: Tensor
+    data_scale: Tensor
 
     def __init__(
         self,
@@ -42,22 +45,43 @@ class RoutingParameters(nn.Module):
         self.beta_use = nn.Parameter(torch.zeros(num_parents))
         self.beta_activation = nn.Parameter(torch.zeros(num_parents))
         self.register_buffer("inverse_temperature", torch.tensor(list(inverse_temperature), dtype=torch.float32))
+        self.register_buffer("data_scale", torch.tensor(1.0))
         self.activation_rule = activation_rule
         self.variance_floor = variance_floor
         self.annealing = annealing
         self.implementation = implementation
 
+    def paper_beta_use(self) -> Tensor:
+        """β_u in the paper's units, ``[J]``."""
+        return self.beta_use / (self.inverse_temperature[-1] * self.data_scale)
+
+    def paper_beta_activation(self) -> Tensor:
+        """β_a in the paper's units, ``[J]``."""
+        return self.beta_activation / self.inverse_temperature[-1]
+
     def options(self) -> dict[str, Any]:
         """Arguments of the tracing operators: β in the paper's units, the schedule and the rule."""
-        last = self.inverse_temperature[-1]
         return {
-            "beta_use": self.beta_use / last,
-            "beta_activation": self.beta_activation / last,
+            "beta_use": self.paper_beta_use(),
+            "beta_activation": self.paper_beta_activation(),
             "inverse_temperature": self.inverse_temperature,
             "activation_rule": self.activation_rule,
             "variance_floor": self.variance_floor,
             "annealing": self.annealing,
         }
+
+    @torch.no_grad()
+    def scale_temperature(self, factor: Tensor | float) -> None:
+        """Multiply the inverse temperature of every iteration; both β keep their values in logits."""
+        self.inverse_temperature.mul_(factor)
+
+    @torch.no_grad()
+    def set_beta(self, use: Tensor, activation: Tensor, data: Tensor | float) -> None:
+        """Set both β from the paper's units, ``[J]`` each, and ``data_scale``."""
+        last = self.inverse_temperature[-1]
+        self.data_scale.fill_(data)
+        self.beta_use.copy_(use * last * data)
+        self.beta_activation.copy_(activation * last)
 
     def extra_repr(self) -> str:
         schedule = ", ".join(f"{value:.3g}" for value in self.inverse_temperature.tolist())

@@ -25,6 +25,7 @@ class RoutingIteration(NamedTuple):
         assignment: ``[..., I, J]``, what share of each child the M-step gave to each parent.
         mean: ``[..., J, P]``, each parent's mean vote.
         variance: ``[..., J, P]``, the votes' variance about it, floor included.
+        mass: ``[..., J]``, how much data each parent has: assignment times the child's activation, summed.
         cost: ``[..., J]``, the cost of describing the parent's data, in nats.
         activation: ``[..., J]``, in [0, 1].
     """
@@ -32,6 +33,7 @@ class RoutingIteration(NamedTuple):
     assignment: Tensor
     mean: Tensor
     variance: Tensor
+    mass: Tensor
     cost: Tensor
     activation: Tensor
 
@@ -176,9 +178,9 @@ def _iterate(
     """The EM loop. ``log_partition`` maps logits ``[..., I, J]`` to the log-sum-exp over the parents that compete."""
     num_iterations = len(inverse_temperature)
     for iteration in range(num_iterations):
-        mean, variance, cost = _m_step(votes, activations, assignment, beta_use, variance_floor)
+        mean, variance, mass, cost = _m_step(votes, activations, assignment, beta_use, variance_floor)
         activation_logit = inverse_temperature[iteration] * _evidence(cost, beta_activation, activation_rule)
-        yield RoutingIteration(assignment, mean, variance, cost, activation_logit.sigmoid())
+        yield RoutingIteration(assignment, mean, variance, mass, cost, activation_logit.sigmoid())
         if iteration + 1 < num_iterations:
             logit = logsigmoid(activation_logit).unsqueeze(-2) + annealing * _log_density(votes, mean, variance)
             assignment = (logit - log_partition(logit)).exp()
@@ -186,8 +188,8 @@ def _iterate(
 
 def _m_step(
     votes: Tensor, activations: Tensor, assignment: Tensor, beta_use: Tensor, variance_floor: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Fit each parent's Gaussian: mean ``[..., J, P]``, variance ``[..., J, P]`` and cost ``[..., J]``."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Fit each parent's Gaussian: mean and variance ``[..., J, P]``, mass and cost ``[..., J]``."""
     data = assignment * activations.unsqueeze(-1)
     mass = data.sum(dim=-2)
     # A parent with no data keeps mean 0, variance at the floor and cost 0, and passes no gradient: 0 / 0 never occurs.
@@ -197,7 +199,7 @@ def _m_step(
     mean = (share * votes).sum(dim=-3)
     variance = (share * (votes - mean.unsqueeze(-3)) ** 2).sum(dim=-3) + variance_floor
     cost = mass * (beta_use.unsqueeze(-1) + variance.log() / 2).sum(dim=-1)
-    return mean, variance, cost
+    return mean, variance, mass, cost
 
 
 def _evidence(cost: Tensor, beta_activation: Tensor, activation_rule: str) -> Tensor:
