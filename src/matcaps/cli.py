@@ -1,10 +1,12 @@
 """The ``matcaps`` command: the only place that parses arguments or prints. Torch is imported where it is needed."""
 
 import json
+import re
 import sys
+from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 _DATA_SETS = ("mnist", "fashion-mnist", "smallnorb")
 
+_PLAIN: dict[str, Any] = {"markup": False, "soft_wrap": True}
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 
@@ -37,23 +40,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _out.print(f"matcaps {__version__}")
         return 0
     if command not in _COMMANDS:
-        _err.print(f"matcaps: there is no command {command!r}; the commands are {', '.join(_COMMANDS)}", markup=False)
+        known = ", ".join(_COMMANDS)
+        _err.print(f"matcaps: there is no command {command!r}; the commands are {known}", **_PLAIN)
         return 2
     try:
         return _COMMANDS[command](arguments[1:])
     except KeyboardInterrupt:
         _err.print("matcaps: interrupted; a training goes on with: matcaps train --resume RUN")
         return 130
+    except ArgumentError as error:
+        _err.print(f"matcaps {command}: {error}\nmatcaps {command} --help lists what it takes", **_PLAIN)
+        return 2
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and type(error).__name__ != "TrainingDivergedError":
             raise  # a mistake of ours: show where
-        _err.print(f"matcaps {command}: {_describe(error)}", markup=False, soft_wrap=True)
+        _err.print(f"matcaps {command}: {_describe(error)}", **_PLAIN)
         return 1
 
 
 def _describe(error: Exception) -> str:
-    if isinstance(error, PermissionError):
-        return f"no permission for {error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     return str(error)
 
 
@@ -67,14 +74,33 @@ def _print_help() -> None:
 def _parser(command: str, description: str) -> "ArgumentParser":
     from jsonargparse import ArgumentParser
 
-    return ArgumentParser(prog=f"matcaps {command}", description=description)
+    class OneLineParser(ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            _err.print(f"{self.prog}: {_one_line(message)} (see {self.prog} --help)", **_PLAIN)
+            sys.exit(2)
+
+    return OneLineParser(prog=f"matcaps {command}", description=description)
+
+
+def _one_line(message: str) -> str:
+    """The parser's complaint in one line; what it says of a value's type in this package's words."""
+    key = re.search(r'Parser key "([^"]+)":', message)
+    given = re.search(r"(?:Given value:|Got value:) (.*)", message)
+    expected = [
+        entry for entry in re.findall(r"Expected a (.+?)(?:\. Got value.*)?$", message, re.M) if "None" not in entry
+    ]
+    if key is None or given is None or not expected:
+        return " ".join(message.split())
+    kinds = [re.sub(r"<class '(.+)'>|typing\.Literal\[(.+)\]", lambda m: m[1] or f"one of {m[2]}", e) for e in expected]
+    return f"{key[1]} must be {' or '.join(kinds)}; got {given[1].strip()!r}"
 
 
 def _train(arguments: list[str]) -> int:
     """Train a network by a recipe, or resume an interrupted training."""
-    from jsonargparse import ActionConfigFile
+    from jsonargparse import ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
 
-    base = recipe_settings(_base_recipe(arguments))
+    name = _base_recipe(arguments)
+    base = TrainSettings() if name == "custom" else recipe_settings(name)  # "custom" is what Python's runs are called
     parser = _parser("train", "Train a network by a recipe. Every setting of the recipe can be changed.")
     parser.add_argument("recipe", nargs="?", help=f"one of {', '.join(list_recipes())}")
     parser.add_argument(
@@ -93,7 +119,7 @@ def _train(arguments: list[str]) -> int:
         if len(arguments) != (1 if arguments[0].startswith("--resume=") else 2):
             raise ValueError("--resume goes on with a run as it was set up: give no recipe or setting with it")
         return _fit(_settings_of(parsed.resume), parsed.resume, resume=True)
-    chosen = parser.instantiate_classes(parsed).as_dict()
+    chosen = vars(parser.instantiate_classes(parsed))
     for name in ("config", "output", "resume", "recipe"):
         chosen.pop(name, None)
     return _fit(TrainSettings(recipe=base.recipe, **chosen), parsed.output, resume=False)
@@ -107,6 +133,8 @@ def _base_recipe(arguments: list[str]) -> str:
         name, _, value = argument.partition("=")
         if name == "--config":
             value = value or (arguments[index + 1] if index + 1 < len(arguments) else "")
+            if not Path(value).is_file():
+                raise FileNotFoundError(f"no settings file {value}: give a YAML file, such as a run's settings.yaml")
             from matcaps.training.record import read_settings
 
             return str(read_settings(Path(value)).get("recipe", "quickstart"))
@@ -142,8 +170,7 @@ def _fit(settings: TrainSettings, folder: str | None, *, resume: bool) -> int:
         _out.print(
             f"test accuracy {100 * result.test.accuracy:.2f} % (error {result.test.error_percent:.2f} %) on "
             f"{result.test.num_images} images, after {result.seconds:.0f} s of training\nrun folder: {result.folder}",
-            markup=False,
-            soft_wrap=True,
+            **_PLAIN,
         )
     return 0
 
@@ -212,7 +239,7 @@ def _predict(arguments: list[str]) -> int:
         return 0
     for path, scores in predictions.items():
         best = sorted(scores.items(), key=lambda item: -item[1])[:3]
-        _out.print(f"{path}: " + ", ".join(f"{name} {score:.3f}" for name, score in best), markup=False, soft_wrap=True)
+        _out.print(f"{path}: " + ", ".join(f"{name} {score:.3f}" for name, score in best), **_PLAIN)
     return 0
 
 
@@ -266,7 +293,7 @@ def _data(arguments: list[str]) -> int:
             raise ValueError(f"the data set must be one of {', '.join(_DATA_SETS)}; got {name!r}")
     if parsed.action == "fetch" and not parsed.names:
         raise ValueError(f"name what to fetch: {', '.join(_DATA_SETS)}")
-    names = parsed.names or list(_DATA_SETS)
+    names: list[str] = parsed.names or list(_DATA_SETS)
     return {"list": _list_data, "fetch": _fetch_data, "verify": _verify_data}[parsed.action](names, parsed.root)
 
 
@@ -274,11 +301,11 @@ def _list_data(names: list[str], root: str | None) -> int:
     from matcaps.data import data_root
     from matcaps.data.files import missing_files
 
-    _out.print(f"data root: {data_root(root)}", markup=False, soft_wrap=True)
+    _out.print(f"data root: {data_root(root)}", **_PLAIN)
     for name in names:
         missing = missing_files(name, root)
         state = f"missing {', '.join(missing)}" if missing else "there"
-        _out.print(f"  {name}: {state}", markup=False, soft_wrap=True)
+        _out.print(f"  {name}: {state}", **_PLAIN)
     _out.print("  embedded: there (it comes with matcaps)")
     return 0
 
@@ -312,7 +339,7 @@ def _verify_data(names: list[str], root: str | None) -> int:
 
 def _print_statuses(statuses: list[Any]) -> None:
     for status in statuses:
-        _out.print(f"{status.state:<8} {status.path or status.name}: {status.detail}", markup=False, soft_wrap=True)
+        _out.print(f"{status.state:<8} {status.path or status.name}: {status.detail}", **_PLAIN)
 
 
 def _doctor(arguments: list[str]) -> int:
@@ -323,7 +350,7 @@ def _doctor(arguments: list[str]) -> int:
     from matcaps.training.doctor import examine
 
     for name, finding in examine(parsed.root).items():
-        _out.print(f"{name:<16} {finding}", markup=False, soft_wrap=True)
+        _out.print(f"{name:<16} {finding}", **_PLAIN)
     return 0
 
 

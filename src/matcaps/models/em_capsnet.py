@@ -73,10 +73,11 @@ class EMCapsNet(nn.Module):
 
     def layer_outputs(self, images: Tensor) -> "OrderedDict[str, Capsules]":
         """Return the capsules that leave each capsule layer, by the layer's name, in order."""
+        coordinates = self._coordinates(images)
         outputs = OrderedDict(primary_capsules=self.primary_capsules(self._features(images)))
         outputs["conv_capsules1"] = self.conv_capsules1(outputs["primary_capsules"])
         outputs["conv_capsules2"] = self.conv_capsules2(outputs["conv_capsules1"])
-        outputs["class_capsules"] = self.class_capsules(outputs["conv_capsules2"], self._coordinates(images))
+        outputs["class_capsules"] = self.class_capsules(outputs["conv_capsules2"], coordinates)
         return outputs
 
     def trace(self, images: Tensor) -> "OrderedDict[str, list[RoutingIteration]]":
@@ -94,11 +95,11 @@ class EMCapsNet(nn.Module):
 
         Call it once, before training; eight to thirty-two images are enough.
         """
-        calibration = self.config.calibration
+        calibration, coordinates = self.config.calibration, self._coordinates(images)
         capsules = self.primary_capsules(self._features(images))
         capsules = self.conv_capsules1.calibrate(capsules, calibration)
         capsules = self.conv_capsules2.calibrate(capsules, calibration)
-        self.class_capsules.calibrate(capsules, self._coordinates(images), calibration)
+        self.class_capsules.calibrate(capsules, coordinates, calibration)
 
     def save_pretrained(self, folder: str | PathLike[str], **metadata: object) -> None:
         """Write weights and configuration; see :func:`matcaps.models.pretrained.save_pretrained`."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
@@ -51,12 +51,25 @@ class ExactResume(Callback):
     ) -> None:
         self._random_state = checkpoint["matcaps"]["random_state"]
         self.seconds = checkpoint["matcaps"]["seconds"]
-        epoch, batch = divmod(checkpoint["global_step"], len(self._sampler))
-        if batch:
-            self._sampler.resume_at(epoch, batch)
+        # Lightning asks for the first batches before it tells the sampler the epoch, so the sampler hears it here.
+        self._sampler.resume_at(*divmod(checkpoint["global_step"], len(self._sampler)))
 
     def _elapsed(self) -> float:
         return self.seconds + (0.0 if self._started is None else time.perf_counter() - self._started)
+
+
+class AveragedWeights(EMAWeightAveraging):
+    """Average the weights; leave the average in the network, also where a resumed run has no epoch left to train.
+
+    Args:
+        decay: share of the average that each optimiser step keeps.
+    """
+
+    def __init__(self, decay: float):
+        super().__init__(decay=decay, use_buffers=False)
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.on_train_end(trainer, pl_module)  # Lightning skips it where every epoch is done; twice does no harm
 
 
 class MetricsFile(Callback):

@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -47,6 +48,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
 
 
+class _WithinEpoch(ModelCheckpoint):
+    """A checkpoint every some minutes, but none after an epoch's last step.
+
+    Lightning takes a run that resumes there as one whose epoch is over, validation, metrics and all; the checkpoint
+    after the epoch follows anyhow.
+    """
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if batch_idx + 1 < trainer.num_training_batches:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+
 def checkpoint_callbacks(folder: Path, minutes: float) -> list[Callback]:
     """One checkpoint after each epoch and one every some minutes within, each replacing its predecessor."""
     common: dict[str, Any] = {
@@ -58,7 +78,7 @@ def checkpoint_callbacks(folder: Path, minutes: float) -> list[Callback]:
     }
     return [
         ModelCheckpoint(filename=AFTER_EPOCH, every_n_epochs=1, save_on_train_epoch_end=True, **common),
-        ModelCheckpoint(filename=WITHIN_EPOCH, train_time_interval=timedelta(minutes=minutes), **common),
+        _WithinEpoch(filename=WITHIN_EPOCH, train_time_interval=timedelta(minutes=minutes), **common),
     ]
 
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from matcaps.data import DataBundle, DataSettings, Transform, load_data, load_image
 from matcaps.data.build import Part
-from matcaps.models.pretrained import from_pretrained, read_config, resolve_folder
+from matcaps.models.pretrained import CONFIG_NAME, WEIGHTS_NAME, from_pretrained, read_config, resolve_folder
 from matcaps.training.evaluation import Evaluation, class_scores, evaluate
 from matcaps.training.record import SETTINGS_NAME, read_settings
 from matcaps.training.settings import TrainSettings
@@ -43,6 +45,7 @@ def evaluate_saved(
     """
     if part not in _PARTS:
         raise ValueError(f"part must be one of {', '.join(_PARTS)}; got {part!r}")
+    check_finished(source)
     network = from_pretrained(source)
     description = read_config(source)
     settings = _data_settings(source, description, data, folder)
@@ -77,6 +80,7 @@ def predict_files(source: str, images: Sequence[str]) -> dict[str, dict[str, flo
         FileNotFoundError: the network or an image is missing.
         ValueError: a file is no image, or the network was saved without a description of its input.
     """
+    check_finished(source)
     network = from_pretrained(source)
     description = read_config(source)
     transform = _transform(description)
@@ -87,6 +91,21 @@ def predict_files(source: str, images: Sequence[str]) -> dict[str, dict[str, flo
         scores = class_scores(network, transform.evaluate(image))[0].tolist()
         predictions[path] = dict(zip(description["classes"], scores, strict=True))
     return predictions
+
+
+def check_finished(source: str | PathLike[str]) -> None:
+    """Refuse the folder of a run that has not come to its weights.
+
+    Raises:
+        FileNotFoundError: it has settings, but no weights or no description of them.
+    """
+    folder = Path(source)
+    if (folder / SETTINGS_NAME).is_file() and not all(
+        (folder / name).is_file() for name in (WEIGHTS_NAME, CONFIG_NAME)
+    ):
+        raise FileNotFoundError(
+            f"the run in {folder} has no final weights yet: finish it with matcaps train --resume {folder}"
+        )
 
 
 def _data_settings(source: str, description: dict[str, Any], data: str | None, folder: str | None) -> DataSettings:

@@ -6,6 +6,7 @@ import lightning.pytorch as lightning
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from matcaps.capsules import Capsules
@@ -46,8 +47,10 @@ class Training(lightning.LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = steps_per_epoch * settings.epochs
         num_classes: int = network.config.num_classes  # type: ignore[union-attr]
+        self.train_loss = MeanMetric()
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.train_accuracy.persistent(mode=True)  # so that an epoch which is interrupted still counts every image
+        for metric in (self.train_loss, self.train_accuracy):
+            metric.persistent(mode=True)  # so that an epoch which is interrupted still counts every image
         self.validation_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def forward(self, images: Tensor) -> Tensor:
@@ -63,6 +66,11 @@ class Training(lightning.LightningModule):
         """The spread loss's margin at an optimiser step."""
         return margin_at(self.settings.loss, step, self.steps_per_epoch, self.total_steps)
 
+    def on_train_epoch_start(self) -> None:
+        """Count anew; a run that resumes between two epochs comes with the counts of the one before."""
+        self.train_loss.reset()
+        self.train_accuracy.reset()
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         output = self.network(batch.images)
         scores = self.class_scores(output)
@@ -75,9 +83,11 @@ class Training(lightning.LightningModule):
             loss = loss + self.settings.loss.reconstruction_weight * reconstruction
         if not torch.isfinite(loss):
             raise TrainingDivergedError(self._blame(batch.images, loss))
-        self.train_accuracy(scores.detach(), batch.labels)
+        self.train_loss.update(loss.detach(), weight=len(batch.labels))
+        self.train_accuracy.update(scores.detach(), batch.labels)
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, prog_bar=True)
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
+        self.log("train/step_loss", loss.detach())
         self.log("train/margin", margin)
         return loss
 

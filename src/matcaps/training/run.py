@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,14 +14,14 @@ from typing import Any
 import lightning.pytorch as lightning
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from matcaps.data import DataBundle, load_data
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, model_config
 from matcaps.models.config import BaselineCNNConfig
-from matcaps.models.pretrained import CONFIG_NAME, WEIGHTS_NAME, from_pretrained
-from matcaps.training.callbacks import CapsuleHealth, ExactResume, MetricsFile, Throughput
+from matcaps.models.pretrained import from_pretrained
+from matcaps.training.callbacks import AveragedWeights, CapsuleHealth, ExactResume, MetricsFile, Throughput
 from matcaps.training.checkpoints import (
     CHECKPOINTS_NAME,
     AtomicCheckpointIO,
@@ -28,6 +29,7 @@ from matcaps.training.checkpoints import (
     newest_checkpoint,
 )
 from matcaps.training.evaluation import Evaluation, evaluate
+from matcaps.training.inference import check_finished
 from matcaps.training.module import Training
 from matcaps.training.record import (
     RESULTS_NAME,
@@ -87,19 +89,18 @@ def train(
         ValueError: settings, data or checkpoint do not fit.
         TrainingDivergedError: a loss or gradient was not finite; the last checkpoint from before is kept.
     """
+    _check_devices(settings)
     bundle = load_data(settings.data, settings.seed)
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
     network = make_network(settings, bundle)
-    folder = _claim_folder(settings, folder, resume)
-    training = _make_training(settings, network, bundle)
     loader = bundle.loader("train", rank=_rank(), world_size=_world_size(settings))
-    training.steps_per_epoch = len(loader)
-    training.total_steps = len(loader) * settings.epochs
+    training = _make_training(settings, network, bundle, len(loader))
+    folder = _claim_folder(settings, folder, resume)
     clock, throughput = ExactResume(loader.batch_sampler), Throughput()  # type: ignore[arg-type]
     averaging = []
     if settings.optimizer.ema_decay is not None:
-        averaging = [EMAWeightAveraging(decay=settings.optimizer.ema_decay, use_buffers=False)]
-    with _quiet():
+        averaging = [AveragedWeights(settings.optimizer.ema_decay)]
+    with _quiet(), _shared_folder(folder):
         trainer = lightning.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
@@ -125,13 +126,14 @@ def train(
             log_every_n_steps=min(settings.log_every_steps, len(loader)),
             gradient_clip_val=None,
         )
-        trainer.fit(
-            training,
-            train_dataloaders=loader,
-            val_dataloaders=None if bundle.validation is None else bundle.loader("validation"),
-            ckpt_path=newest_checkpoint(folder / CHECKPOINTS_NAME) if resume else None,
-            weights_only=True,
-        )
+        with _interruptible():
+            trainer.fit(
+                training,
+                train_dataloaders=loader,
+                val_dataloaders=None if bundle.validation is None else bundle.loader("validation"),
+                ckpt_path=newest_checkpoint(folder / CHECKPOINTS_NAME) if resume else None,
+                weights_only=True,
+            )
     if not trainer.is_global_zero:
         return TrainResult(folder, None, clock.seconds)
     network.eval()
@@ -152,10 +154,7 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[EMCapsNet | BaselineCNN, T
     """
     folder = Path(folder)
     settings = TrainSettings.from_dict(read_settings(folder / SETTINGS_NAME))
-    if not (folder / WEIGHTS_NAME).is_file() or not (folder / CONFIG_NAME).is_file():
-        raise FileNotFoundError(
-            f"the run in {folder} has no final weights yet: finish it with matcaps train --resume {folder}"
-        )
+    check_finished(folder)
     network = from_pretrained(folder)
     assert isinstance(network, EMCapsNet | BaselineCNN)
     return network, settings
@@ -185,14 +184,26 @@ def describe_input(bundle: DataBundle) -> dict[str, Any]:
     }
 
 
-def _make_training(settings: TrainSettings, network: EMCapsNet | BaselineCNN, bundle: DataBundle) -> Training:
+def _check_devices(settings: TrainSettings) -> None:
+    """Refuse what this machine lacks before anything is written."""
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if settings.accelerator == "gpu" and there < settings.devices:
+        raise ValueError(
+            f"{settings.devices} GPU must be there for accelerator gpu; torch can use {there} here: "
+            "use --accelerator cpu, or fewer --devices"
+        )
+
+
+def _make_training(
+    settings: TrainSettings, network: EMCapsNet | BaselineCNN, bundle: DataBundle, steps_per_epoch: int
+) -> Training:
     decoder = None
     if settings.loss.reconstruction_weight > 0:
         if not isinstance(network, EMCapsNet):
             raise ValueError("reconstruction_weight must be 0 for a CNN: it has no poses to reconstruct from")
         size = bundle.image_size
         decoder = PoseDecoder(len(bundle.classes), (bundle.num_channels, size, size))
-    return Training(settings, network, 1, decoder)
+    return Training(settings, network, steps_per_epoch, decoder)
 
 
 def _first_images(bundle: DataBundle, count: int) -> torch.Tensor:
@@ -230,8 +241,21 @@ def _claim_folder(settings: TrainSettings, folder: str | os.PathLike[str] | None
             )
         folder.mkdir(parents=True, exist_ok=True)
         write_settings(folder / SETTINGS_NAME, settings.to_dict())
-    os.environ[_FOLDER_VARIABLE] = str(folder)  # for the processes that Lightning starts
     return folder
+
+
+@contextmanager
+def _shared_folder(folder: Path) -> Iterator[None]:
+    """Tell the processes that Lightning starts where the run goes."""
+    before = os.environ.get(_FOLDER_VARIABLE)
+    os.environ[_FOLDER_VARIABLE] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_FOLDER_VARIABLE]
+        else:
+            os.environ[_FOLDER_VARIABLE] = before
 
 
 def _results(
@@ -267,6 +291,19 @@ def _world_size(settings: TrainSettings) -> int:
 
 
 @contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl+C be a KeyboardInterrupt; Lightning makes an exit of it, and has the process ignore the next one."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as leaving:
+        if not isinstance(leaving.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from leaving
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the hints of Lightning that do not apply here."""
     logger = logging.getLogger("lightning.pytorch")
@@ -280,6 +317,7 @@ def _quiet() -> Iterator[None]:
             ".*exists and is not empty.*",
             ".*You defined a `validation_step` but have no `val_dataloader`.*",
             ".*GPU available but not used.*",
+            ".*your dataloader is not resumable.*",  # its sampler is: ExactResume
         ):
             warnings.filterwarnings("ignore", message=message)
         try:

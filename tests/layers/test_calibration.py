@@ -1,0 +1,94 @@
+import pytest
+import torch
+
+from matcaps.capsules import Capsules
+from matcaps.layers import CALIBRATIONS, ClassCapsules, ConvCapsules
+
+
+def make_layers(activation_rule: str = "paper") -> list[ConvCapsules | ClassCapsules]:
+    torch.manual_seed(0)
+    options = {"activation_rule": activation_rule, "annealing": 1 / 16}
+    return [
+        ConvCapsules(4, 6, stride=2, **options),
+        ConvCapsules(4, 6, competition="window", **options),
+        ClassCapsules(4, 10, **options),
+    ]
+
+
+@pytest.fixture
+def capsules() -> Capsules:
+    generator = torch.Generator().manual_seed(1)
+    poses = 0.3 * torch.randn(16, 9, 8, 4, 4, 4, generator=generator)
+    return Capsules(poses, torch.rand(16, 9, 8, 4, generator=generator))
+
+
+@pytest.mark.parametrize("index", range(3))
+@pytest.mark.parametrize("rule", ["paper", "standardised"])
+@pytest.mark.parametrize("calibration", ["beta", "full"])
+def test_about_half_of_the_capsules_are_active(index, rule, calibration, capsules):
+    layer = make_layers(rule)[index]
+    routed = layer.calibrate(capsules, calibration=calibration)
+    assert 0.3 < (routed.activations > 0.5).float().mean() < 0.7
+    assert 0.3 < routed.activations.mean() < 0.7
+
+
+@pytest.mark.parametrize("index", range(3))
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+def test_calibrate_returns_what_the_layer_then_makes(index, calibration, capsules):
+    layer = make_layers()[index]
+    for one, other in zip(layer.calibrate(capsules, calibration=calibration), layer(capsules), strict=True):
+        assert torch.equal(one, other)
+        assert not one.requires_grad
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_none_changes_nothing(index, capsules):
+    layer, same = make_layers()[index], make_layers()[index]
+    layer.calibrate(capsules, calibration="none")
+    for name, value in layer.state_dict().items():
+        assert torch.equal(value, same.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_beta_leaves_weights_and_temperatures(index, capsules):
+    layer, same = make_layers()[index], make_layers()[index]
+    layer.calibrate(capsules, calibration="beta")
+    assert torch.equal(layer.weight, same.weight)
+    assert torch.equal(layer.routing.inverse_temperature, same.routing.inverse_temperature)
+    assert not torch.equal(layer.routing.beta_activation, same.routing.beta_activation)
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_full_sets_the_scale_of_poses(index, capsules):
+    layer = make_layers()[index]
+    routed = layer.calibrate(capsules, calibration="full")
+    assert 0.7 < routed.poses.std() < 1.4
+    # The number does not depend on the units of what comes in.
+    larger = make_layers()[index]
+    routed = larger.calibrate(Capsules(30 * capsules.poses, capsules.activations), calibration="full")
+    assert 0.7 < routed.poses.std() < 1.4
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_full_keeps_the_schedule_and_leaves_it_finite(index, capsules):
+    layer, same = make_layers()[index], make_layers()[index]
+    layer.calibrate(capsules, calibration="full")
+    temperature = layer.routing.inverse_temperature
+    assert temperature.isfinite().all()
+    assert (temperature > 0).all()
+    before = same.routing.inverse_temperature
+    torch.testing.assert_close(temperature / temperature[-1], before / before[-1])
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_blank_input_stays_finite(index, capsules):
+    layer = make_layers()[index]
+    blank = Capsules(torch.zeros_like(capsules.poses), torch.full_like(capsules.activations, 0.5))
+    routed = layer.calibrate(blank, calibration="full")
+    assert all(tensor.isfinite().all() for tensor in (*routed, *layer.state_dict().values()))
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_unknown_calibration(index, capsules):
+    with pytest.raises(ValueError, match="calibration must be one of .*; got 'some'"):
+        make_layers()[index].calibrate(capsules, calibration="some")
