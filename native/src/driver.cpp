@@ -65,6 +65,13 @@ class Forward {
     return image;
   }
 
+  // What lies beyond this target's lanes: the state is a tensor, and tensors hold no rubbish.
+  void clear_padding(const ForwardImage<Real>& image) const {
+    if (!problem_.state) return;
+    const int64_t used = (job_.iterations - 1) * image.assignment_step + job_.iterations * image.statistics_step;
+    std::fill_n(image.assignment + used, state_size(problem_) - used, Real(0));
+  }
+
   void by_image(int64_t slots) {
     const Kernels<Real>& kernels = plan_.kernels();
     std::atomic<int64_t> next{0};
@@ -72,6 +79,7 @@ class Forward {
       Scratch<Real>& scratch = workspaces_[slot].scratch();
       for (int64_t index; (index = next.fetch_add(1)) < job_.batch;) {
         const ForwardImage<Real> at = image(index, slot);
+        clear_padding(at);
         if (!job_.child_competition) {
           kernels.windows_forward(job_, at, 0, job_.windows, scratch);
           continue;
@@ -103,6 +111,7 @@ class Forward {
   void by_window() {
     const Kernels<Real>& kernels = plan_.kernels();
     typedef const ForwardImage<Real>& Image;
+    for (int64_t index = 0; index < job_.batch; ++index) clear_padding(image(index, index));
     if (!job_.child_competition) {
       in_step(job_.windows, [&](Image at, Range r, Scratch<Real>& scratch) {
         kernels.windows_forward(job_, at, r.begin, r.end, scratch);

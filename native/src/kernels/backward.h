@@ -43,15 +43,15 @@ void activate_window_backward(const Job<Real>& job, const BackwardImage<Real>& i
       grad_logit = grad_activation * (sigmoid * other);
     } else {
       const Real* from = image.grad_logit + t * assignment_size(job) + assignment_at(job, window, block);
-      V total{};
+      Total<V> total;
       for (int64_t begin = 0; begin < job.children; begin += kChunk) {
         const int64_t end = begin + kChunk < job.children ? begin + kChunk : job.children;
         V sum{};
         for (int64_t n = begin; n < end; ++n) sum += L::load(from + n * N);
-        total += sum;
+        total.add(sum);
       }
-      L::store(grad + kLogitSum * N, total);
-      grad_logit = total * other;
+      L::store(grad + kLogitSum * N, total.sum);
+      grad_logit = total.sum * other;
     }
     L::store(grad_evidence + block * N, inverse_temperature * grad_logit);
     L::store(evidence + block * N, e);
@@ -95,11 +95,11 @@ void activate_window_backward(const Job<Real>& job, const BackwardImage<Real>& i
 // first += sum g D and second += sum g D², with D = vote - mean, over the children
 template <class Real, int N>
 INLINE void add_moments(const Votes<Real, N>& votes, const Real* weight, int64_t count, const Real* mean,
-                        Vector<Real, N>* first, Vector<Real, N>* second) {
+                        Total<Vector<Real, N>>* first, Total<Vector<Real, N>>* second) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
   for (int row = 0; row < 4; ++row) {
-    V m[4], total[4]{}, total_squares[4]{};
+    V m[4];
     UNROLL for (int c = 0; c < 4; ++c) m[c] = L::load(mean + (row * 4 + c) * N);
     for (int64_t begin = 0; begin < count; begin += kChunk) {
       const int64_t end = begin + kChunk < count ? begin + kChunk : count;
@@ -115,13 +115,9 @@ INLINE void add_moments(const Votes<Real, N>& votes, const Real* weight, int64_t
         }
       }
       UNROLL for (int c = 0; c < 4; ++c) {
-        total[c] += sum[c];
-        total_squares[c] += squares[c];
+        first[row * 4 + c].add(sum[c]);
+        second[row * 4 + c].add(squares[c]);
       }
-    }
-    UNROLL for (int c = 0; c < 4; ++c) {
-      first[row * 4 + c] += total[c];
-      second[row * 4 + c] += total_squares[c];
     }
   }
 }
@@ -166,7 +162,7 @@ void m_step_of_block_backward(const Job<Real>& job, const BackwardImage<Real>& i
   const V grad_cost = L::load(grad + kGradCost * N);
   const bool last = t + 1 == job.iterations;
 
-  V first[16]{}, second[16]{};
+  Total<V> first[16], second[16];
   if (!last) {
     const Real* grad_logit = image.grad_logit + t * assignment_size(job) + at;
     for_each_tile<Real, N>(job, scratch.poses, block, votes, ready, [&](int64_t begin, int64_t count) {
@@ -184,9 +180,9 @@ void m_step_of_block_backward(const Job<Real>& job, const BackwardImage<Real>& i
     if (last) {
       grad_mean = L::load(grad + (kGradMean + h) * N);
     } else {
-      grad_mean = job.annealing * inverse * first[h];
+      grad_mean = job.annealing * inverse * first[h].sum;
       grad_variance += Real(0.5) * job.annealing * inverse *
-                       (second[h] * inverse - L::load(grad + kLogitSum * N));
+                       (second[h].sum * inverse - L::load(grad + kLogitSum * N));
     }
     L::store(grad + (kGradMean + h) * N, grad_mean);
     L::store(grad + (kGradVariance + h) * N, grad_variance);

@@ -16,7 +16,7 @@ Vector<Real, N> compute_shares(const Job<Real>& job, const Scratch<Real>& scratc
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
   const Bits<Real, N> parent = is_parent<Real, N>(job, block);
-  V mass{};
+  Total<V> total;
   for (int64_t begin = 0; begin < job.children; begin += kChunk) {
     const int64_t end = begin + kChunk < job.children ? begin + kChunk : job.children;
     V sum{};
@@ -26,8 +26,9 @@ Vector<Real, N> compute_shares(const Job<Real>& job, const Scratch<Real>& scratc
       L::store(share + n * N, data);
       sum += data;
     }
-    mass += sum;
+    total.add(sum);
   }
+  const V mass = total.sum;
   const auto has_data = mass > Real(kEmptyMass);
   const V inverse = Real(1) / (has_data ? mass : V{} + Real(1));
   for (int64_t n = 0; n < job.children; ++n)
@@ -57,28 +58,34 @@ INLINE void add_to_mean(const Votes<Real, N>& votes, const Real* share, int64_t 
   }
 }
 
+// Adds sum share D² to spread and sum share D to rest, with D = vote - mean: the rest is what the mean's own sum
+// rounded away.
 template <class Real, int N>
-INLINE void add_to_spread(const Votes<Real, N>& votes, const Real* share, int64_t count, const Real* mean,
-                          Vector<Real, N>* spread) {
+INLINE void add_to_spread(const Votes<Real, N>& votes, const Real* share, int64_t count, const Vector<Real, N>* mean,
+                          Total<Vector<Real, N>>* spread, Vector<Real, N>* rest) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
   for (int row = 0; row < 4; ++row) {
-    V m[4], total[4]{};
-    UNROLL for (int c = 0; c < 4; ++c) m[c] = L::load(mean + (row * 4 + c) * N);
+    V m[4];
+    UNROLL for (int c = 0; c < 4; ++c) m[c] = mean[row * 4 + c];
     for (int64_t begin = 0; begin < count; begin += kChunk) {
       const int64_t end = begin + kChunk < count ? begin + kChunk : count;
-      V sum[4]{};
+      V squares[4]{}, sum[4]{};
       for (int64_t n = begin; n < end; ++n) {
         const V s = L::load(share + n * N);
         const Real* v = votes.at(row, n);
         UNROLL for (int c = 0; c < 4; ++c) {
           const V d = L::load(v + c * N) - m[c];
-          sum[c] += (s * d) * d;
+          const V sd = s * d;
+          sum[c] += sd;
+          squares[c] += sd * d;
         }
       }
-      UNROLL for (int c = 0; c < 4; ++c) total[c] += sum[c];
+      UNROLL for (int c = 0; c < 4; ++c) {
+        spread[row * 4 + c].add(squares[c]);
+        rest[row * 4 + c] += sum[c];
+      }
     }
-    UNROLL for (int c = 0; c < 4; ++c) spread[row * 4 + c] += total[c];
   }
 }
 
@@ -134,26 +141,29 @@ void m_step_of_block(const Job<Real>& job, const ForwardImage<Real>& image, int6
       add_to_mean<Real, N>(chunk, scratch.share + begin * N, end - begin, mean);
     }
   }
-  for (int h = 0; h < 16; ++h) L::store(record + (kMean + h) * N, mean[h]);
 
-  V spread[16]{};
+  Total<V> total[16];
+  V rest[16]{};
   for_each_tile<Real, N>(job, scratch.poses, block, votes, true, [&](int64_t begin, int64_t count) {
-    add_to_spread<Real, N>(votes, scratch.share + begin * N, count, record + kMean * N, spread);
+    add_to_spread<Real, N>(votes, scratch.share + begin * N, count, mean, total, rest);
   });
 
-  V log_sum{}, scale[16];
+  V log_sum[4]{}, scale[16];
   for (int h = 0; h < 16; ++h) {
-    L::store(record + (kSpread + h) * N, spread[h]);
-    const V variance = spread[h] + job.variance_floor;
-    log_sum += logarithm<Real, N>(variance);
+    const V spread = total[h].sum - rest[h] * rest[h];
+    L::store(record + (kMean + h) * N, mean[h] + rest[h]);
+    L::store(record + (kSpread + h) * N, spread);
+    const V variance = spread + job.variance_floor;
+    log_sum[h % 4] += logarithm<Real, N>(variance);
     scale[h] = (Real(-0.5) * job.annealing) / variance;
   }
+  const V log_determinant = (log_sum[0] + log_sum[1]) + (log_sum[2] + log_sum[3]);
   L::store(record + kMass * N, mass);
-  L::store(record + kDescription * N, Real(16) * L::load(job.beta_use + block * N) + Real(0.5) * log_sum);
+  L::store(record + kDescription * N, Real(16) * L::load(job.beta_use + block * N) + Real(0.5) * log_determinant);
   if (t + 1 == job.iterations) return;
 
   Real* out = image.assignment + t * image.assignment_step + at;
-  const V constant = (Real(-0.5) * job.annealing) * log_sum;
+  const V constant = (Real(-0.5) * job.annealing) * log_determinant;
   for_each_tile<Real, N>(job, scratch.poses, block, votes, true, [&](int64_t begin, int64_t count) {
     squared_distances<Real, N>(votes, count, record + kMean * N, scale, constant, out + begin * N);
   });

@@ -7,6 +7,18 @@ namespace {
 
 constexpr int64_t kChunk = 16;  // children whose sum is formed before it joins the total: shorter sums round less
 
+// A sum that carries what its last addition rounded away (Kahan).
+template <class V>
+struct Total {
+  V sum{}, carried{};
+  INLINE void add(V term) {
+    const V corrected = term - carried;
+    const V next = sum + corrected;
+    carried = (next - sum) - corrected;
+    sum = next;
+  }
+};
+
 template <class Real>
 INLINE int64_t block_of(const Job<Real>& job, int64_t window, int64_t block) {
   return window * job.blocks + block;

@@ -17,10 +17,14 @@ _RECORD = 36  # kRecord in native/src/job.h
 _STATE_PARENTS = 16  # kLanesOfState in native/src/driver.cpp
 
 
-def missing_reason() -> str | None:
-    """Say why the compiled CPU core cannot be used, or return None where it can."""
-    library = load()
-    return library if isinstance(library, str) else None
+LIBRARY: Library | None
+"""The compiled core, where it could be loaded."""
+
+MISSING: str | None
+"""Why it could not."""
+
+_loaded = load()
+LIBRARY, MISSING = (None, _loaded) if isinstance(_loaded, str) else (_loaded, None)
 
 
 def supports(device: torch.device, dtype: torch.dtype) -> bool:
@@ -30,10 +34,9 @@ def supports(device: torch.device, dtype: torch.dtype) -> bool:
 
 def describe() -> str:
     """Say in one line what is loaded: instruction set, threads and file; or why nothing is."""
-    library = load()
-    if isinstance(library, str):
-        return library
-    return f"{library.target} code on {library.threading}, from {library.path}"
+    if LIBRARY is None:
+        return f"not available: {MISSING}"
+    return f"{LIBRARY.target} code on {LIBRARY.threading}, from {LIBRARY.path}"
 
 
 def conv_em_routing(
@@ -120,10 +123,9 @@ def _route(
 
 
 def _library() -> Library:
-    library = load()
-    if isinstance(library, str):
-        raise RuntimeError(f"implementation='native' is not available: {library}")
-    return library
+    if LIBRARY is None:
+        raise RuntimeError(f"implementation='native' is not available: {MISSING}")
+    return LIBRARY
 
 
 def _out_shape(poses: Tensor, weight: Tensor, stride: int) -> list[int]:

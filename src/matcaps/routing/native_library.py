@@ -1,8 +1,6 @@
 """Finds, loads and calls the compiled CPU core, a shared library with a plain C interface (``native/src/matcaps.h``)."""
 
 import ctypes
-import functools
-import importlib.metadata
 import os
 import re
 import sys
@@ -146,9 +144,8 @@ class Library:
             raise RuntimeError(f"the native CPU core failed: {message.value.decode(errors='replace')}")
 
 
-@functools.cache
 def load() -> Library | str:
-    """Load the library, once; return it, or why there is none."""
+    """Load the library; return it, or why there is none. Never raises."""
     wanted = os.environ.get(LIBRARY_VARIABLE)
     if wanted == "off":
         return f"the environment variable {LIBRARY_VARIABLE} is 'off'"
@@ -170,6 +167,8 @@ def _find() -> Path | None:
     if here.exists():
         return here
     # An editable install keeps what was compiled among the installed packages, away from the sources.
+    import importlib.metadata  # slow, and seldom needed
+
     try:
         installed = importlib.metadata.distribution("matcaps").locate_file(f"matcaps/routing/_native{suffix}")
     except importlib.metadata.PackageNotFoundError:
