@@ -91,7 +91,8 @@ struct Scratch {
   Real* uniform;      // [child]
   Real* grad_poses;   // [child][16]
   Real* grad_activations;
-  Real* factors;      // [iteration][4][16][lanes]
+  Real* factors;      // [16][iteration][4][lanes]
+  Real* data;         // [iteration][children at a time][lanes]
   Real* parents;      // [4][blocks * lanes]
   const Real** places;  // [2 * K * K] see compete.h
 };

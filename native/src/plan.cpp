@@ -108,6 +108,7 @@ Workspace<Real>::Workspace(const Plan<Real>& plan, bool backward) : scratch_{} {
       {&scratch_.grad_poses, backward ? job.children * 16 : 0},
       {&scratch_.grad_activations, backward ? job.children : 0},
       {&scratch_.factors, backward ? job.iterations * 4 * 16 * job.lanes : 0},
+      {&scratch_.data, backward ? job.iterations * 4 * job.lanes : 0},
   };
   const int64_t line = 64 / sizeof(Real);
   int64_t total = 0;

@@ -136,15 +136,19 @@ INLINE void quadratic_forms(const Votes<Real, N>& votes, int64_t count, const Re
       a[c] = linear[row * 4 + c];
       b[c] = square[row * 4 + c];
     }
-    for (int64_t n = 0; n < count; ++n) {
+    for_groups<4>(count, [&](auto group, int64_t n) {
+      constexpr int G = decltype(group)::size;
       const Real* v = votes.at(row, n);
-      V sum{};
+      V sum[G];
+      UNROLL for (int i = 0; i < G; ++i) sum[i] = row ? L::load(out + (n + i) * N) : constant;
       UNROLL for (int c = 0; c < 4; ++c) {
-        const V d = L::load(v + c * N) - m[c];
-        sum += d * (a[c] + b[c] * d);
+        UNROLL for (int i = 0; i < G; ++i) {
+          const V d = L::load(v + (i * 4 + c) * N) - m[c];
+          sum[i] += d * (a[c] + b[c] * d);
+        }
       }
-      L::store(out + n * N, sum + (row ? L::load(out + n * N) : constant));
-    }
+      UNROLL for (int i = 0; i < G; ++i) L::store(out + (n + i) * N, sum[i]);
+    });
   }
 }
 
@@ -233,9 +237,8 @@ void windows_backward(const Job<Real>& job, const BackwardImage<Real>& image, co
       const int64_t at = (t - 1) * assignment_size(job) + assignment_at(job, window, 0);
       scratch.places[0] = image.grad_logit + at;
       scratch.places[1] = image.assignment + at;
-      for (int64_t n = 0; n < job.children; ++n)
-        scratch.grad_activations[n] +=
-            normalise_backward<Real, N>(job, scratch.places, 1, n, scratch.activations[n]);
+      normalise_all_backward<Real, N>(job, scratch.places, 1, job.children, scratch.activations,
+                                      scratch.grad_activations);
     }
     scatter(job, window, sums, scratch);
   }

@@ -5,14 +5,6 @@
 
 namespace {
 
-// The parents that compete for a child are those of one or more windows. For each window: where its block 0 has the
-// child (from block to block: children * lanes further), and where its block 0 has the record.
-template <class Real>
-struct Rivals {
-  const Real** places;
-  int64_t count;
-};
-
 // The windows that cover the children at (row, column). offsets are relative to the buffers' beginnings.
 template <class Real, class Visit>
 INLINE void for_each_cover(const Job<Real>& job, int64_t row, int64_t column, Visit visit) {
@@ -27,63 +19,89 @@ INLINE void for_each_cover(const Job<Real>& job, int64_t row, int64_t column, Vi
   }
 }
 
-// places: pairs of (log-densities, record) of one child. Turns the log-densities into assignments.
-template <class Real, int N>
-INLINE void normalise(const Job<Real>& job, const Real** places, int64_t count, int64_t child) {
-  typedef Lanes<Real, N> L;
-  typedef typename L::V V;
-  const int64_t step = job.children * N;
-  V peaks = L::all(-__builtin_inf());
+// The parents that compete for a child are those of the one or more windows that cover it. `places` has a pair for each
+// window: where block 0 has child 0 of the children at hand, and where block 0 has the record, or the assignment.
+
+// Calls visit(pointer to G vectors of children, second pointer, block) for every block of every window.
+template <class Real, int N, class Visit>
+INLINE void for_each_rival(const Job<Real>& job, const Real** places, int64_t count, int64_t child,
+                           int64_t second_step, Visit visit) {
   for (int64_t place = 0; place < count; ++place) {
-    for (int64_t block = 0; block < job.blocks; ++block) {
-      Real* logit = const_cast<Real*>(places[2 * place]) + block * step + child * N;
-      V value = L::load(logit) + L::load(places[2 * place + 1] + (block * kRecord + kLogActivation) * N);
-      value = is_parent<Real, N>(job, block) ? value : L::all(-__builtin_inf());
-      L::store(logit, value);
-      peaks = L::maximum(peaks, value);
-    }
-  }
-  const V peak = L::all(L::largest(peaks));
-  V sums{};
-  for (int64_t place = 0; place < count; ++place) {
-    for (int64_t block = 0; block < job.blocks; ++block) {
-      Real* logit = const_cast<Real*>(places[2 * place]) + block * step + child * N;
-      const V value = exponential<Real, N>(L::load(logit) - peak);
-      L::store(logit, value);
-      sums += value;
-    }
-  }
-  const Real inverse = Real(1) / L::sum(sums);
-  for (int64_t place = 0; place < count; ++place) {
-    for (int64_t block = 0; block < job.blocks; ++block) {
-      Real* logit = const_cast<Real*>(places[2 * place]) + block * step + child * N;
-      L::store(logit, L::load(logit) * inverse);
-    }
+    Real* first = const_cast<Real*>(places[2 * place]) + child * N;
+    const Real* second = places[2 * place + 1];
+    for (int64_t block = 0; block < job.blocks; ++block, first += job.children * N, second += second_step)
+      visit(first, second, block);
   }
 }
 
-// places: pairs of (gradient of R·a, assignment R) of one child. Turns the former into the gradient of the logits,
-// R·a·(gradient - sum R·gradient), and returns the sum, which is the gradient of the child's activation.
-template <class Real, int N>
-INLINE Real normalise_backward(const Job<Real>& job, const Real** places, int64_t count, int64_t child,
-                               Real activation) {
+// Turns the log-densities of G children into assignments.
+template <class Real, int N, int G>
+INLINE void normalise(const Job<Real>& job, const Real** places, int64_t count, int64_t child) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
-  const int64_t step = job.children * N;
-  V sums{};
-  for (int64_t place = 0; place < count; ++place)
-    for (int64_t block = 0; block < job.blocks; ++block)
-      sums += L::load(places[2 * place] + block * step + child * N) *
-              L::load(places[2 * place + 1] + block * step + child * N);
-  const Real sum = L::sum(sums);
-  for (int64_t place = 0; place < count; ++place) {
-    for (int64_t block = 0; block < job.blocks; ++block) {
-      Real* grad = const_cast<Real*>(places[2 * place]) + block * step + child * N;
-      const V assignment = L::load(places[2 * place + 1] + block * step + child * N);
-      L::store(grad, (assignment * activation) * (L::load(grad) - sum));
+  V peak[G], sum[G]{};
+  UNROLL for (int i = 0; i < G; ++i) peak[i] = L::all(-__builtin_inf());
+  for_each_rival<Real, N>(job, places, count, child, kRecord * N, [&](Real* logit, const Real* record, int64_t block) {
+    V log_activation = L::load(record + kLogActivation * N);
+    const bool is_whole = (block + 1) * N <= job.parent_types;
+    const Bits<Real, N> parent = is_parent<Real, N>(job, block);
+    UNROLL for (int i = 0; i < G; ++i) {
+      V value = L::load(logit + i * N) + log_activation;
+      if (!is_whole) value = parent ? value : L::all(-__builtin_inf());
+      L::store(logit + i * N, value);
+      peak[i] = L::maximum(peak[i], value);
     }
+  });
+  UNROLL for (int i = 0; i < G; ++i) peak[i] = L::all(L::largest(peak[i]));
+  for_each_rival<Real, N>(job, places, count, child, 0, [&](Real* logit, const Real*, int64_t) {
+    UNROLL for (int i = 0; i < G; ++i) {
+      const V value = exponential<Real, N>(L::load(logit + i * N) - peak[i]);
+      L::store(logit + i * N, value);
+      sum[i] += value;
+    }
+  });
+  UNROLL for (int i = 0; i < G; ++i) sum[i] = Real(1) / L::all(L::sum(sum[i]));
+  for_each_rival<Real, N>(job, places, count, child, 0, [&](Real* logit, const Real*, int64_t) {
+    UNROLL for (int i = 0; i < G; ++i) L::store(logit + i * N, L::load(logit + i * N) * sum[i]);
+  });
+}
+
+// Turns the gradients of R·a of G children into those of their logits, R·a·(gradient - sum R·gradient), and adds the
+// sums, which are the gradients of the children's activations, to grad_activations.
+template <class Real, int N, int G>
+INLINE void normalise_backward(const Job<Real>& job, const Real** places, int64_t count, int64_t child,
+                               const Real* activations, Real* grad_activations) {
+  typedef Lanes<Real, N> L;
+  typedef typename L::V V;
+  V sum[G]{};
+  const int64_t step = job.children * N;
+  for_each_rival<Real, N>(job, places, count, child, step, [&](Real* grad, const Real* assignment, int64_t) {
+    UNROLL for (int i = 0; i < G; ++i) sum[i] += L::load(grad + i * N) * L::load(assignment + (child + i) * N);
+  });
+  UNROLL for (int i = 0; i < G; ++i) {
+    const Real total = L::sum(sum[i]);
+    grad_activations[i] += total;
+    sum[i] = L::all(total);
   }
-  return sum;
+  for_each_rival<Real, N>(job, places, count, child, step, [&](Real* grad, const Real* assignment, int64_t) {
+    UNROLL for (int i = 0; i < G; ++i)
+      L::store(grad + i * N, (L::load(assignment + (child + i) * N) * activations[i]) * (L::load(grad + i * N) - sum[i]));
+  });
+}
+
+template <class Real, int N>
+INLINE void normalise_all(const Job<Real>& job, const Real** places, int64_t count, int64_t children) {
+  for_groups<4>(children, [&](auto group, int64_t n) {
+    normalise<Real, N, decltype(group)::size>(job, places, count, n);
+  });
+}
+
+template <class Real, int N>
+INLINE void normalise_all_backward(const Job<Real>& job, const Real** places, int64_t count, int64_t children,
+                                   const Real* activations, Real* grad_activations) {
+  for_groups<4>(children, [&](auto group, int64_t n) {
+    normalise_backward<Real, N, decltype(group)::size>(job, places, count, n, activations + n, grad_activations + n);
+  });
 }
 
 template <class Real, int N>
@@ -99,7 +117,7 @@ void compete(const Job<Real>& job, const ForwardImage<Real>& image, int64_t t, i
         scratch.places[2 * count++ + 1] = records + record_at(job, window, 0);
       });
       if (count == 0) continue;
-      for (int64_t i = 0; i < job.child_types; ++i) normalise<Real, N>(job, scratch.places, count, i);
+      normalise_all<Real, N>(job, scratch.places, count, job.child_types);
     }
   }
 }
@@ -119,9 +137,8 @@ void compete_backward(const Job<Real>& job, const BackwardImage<Real>& image, co
       });
       if (count == 0) continue;
       const int64_t child = (row * job.width + column) * job.child_types;
-      for (int64_t i = 0; i < job.child_types; ++i)
-        sums.grad_activations[child + i] +=
-            normalise_backward<Real, N>(job, scratch.places, count, i, image.activations[child + i]);
+      normalise_all_backward<Real, N>(job, scratch.places, count, job.child_types, image.activations + child,
+                                      sums.grad_activations + child);
     }
   }
 }
@@ -139,7 +156,7 @@ void windows_forward(const Job<Real>& job, const ForwardImage<Real>& image, int6
       if (t + 1 == job.iterations) break;
       scratch.places[0] = image.assignment + t * image.assignment_step + assignment_at(job, window, 0);
       scratch.places[1] = image.statistics + t * image.statistics_step + record_at(job, window, 0);
-      for (int64_t n = 0; n < job.children; ++n) normalise<Real, N>(job, scratch.places, 1, n);
+      normalise_all<Real, N>(job, scratch.places, 1, job.children);
     }
   }
 }

@@ -101,15 +101,19 @@ INLINE void squared_distances(const Votes<Real, N>& votes, int64_t count, const 
       m[c] = L::load(mean + (row * 4 + c) * N);
       s[c] = scale[row * 4 + c];
     }
-    for (int64_t n = 0; n < count; ++n) {
+    for_groups<4>(count, [&](auto group, int64_t n) {
+      constexpr int G = decltype(group)::size;
       const Real* v = votes.at(row, n);
-      V sum{};
+      V sum[G];
+      UNROLL for (int i = 0; i < G; ++i) sum[i] = row ? L::load(out + (n + i) * N) : constant;
       UNROLL for (int c = 0; c < 4; ++c) {
-        const V d = L::load(v + c * N) - m[c];
-        sum += (d * d) * s[c];
+        UNROLL for (int i = 0; i < G; ++i) {
+          const V d = L::load(v + (i * 4 + c) * N) - m[c];
+          sum[i] += (d * d) * s[c];
+        }
       }
-      L::store(out + n * N, sum + (row ? L::load(out + n * N) : constant));
-    }
+      UNROLL for (int i = 0; i < G; ++i) L::store(out + (n + i) * N, sum[i]);
+    });
   }
 }
 

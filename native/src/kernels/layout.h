@@ -19,6 +19,19 @@ struct Total {
   }
 };
 
+// Calls body(Group<G>, n) for groups of G children, whose independent sums hide one another's latency, and for the
+// children left over one by one.
+template <int G>
+struct Group {
+  static constexpr int size = G;
+};
+template <int G, class Body>
+INLINE void for_groups(int64_t count, Body body) {
+  int64_t n = 0;
+  for (; n + G <= count; n += G) body(Group<G>(), n);
+  for (; n < count; ++n) body(Group<1>(), n);
+}
+
 template <class Real>
 INLINE int64_t block_of(const Job<Real>& job, int64_t window, int64_t block) {
   return window * job.blocks + block;

@@ -18,12 +18,15 @@ void scatter(const Job<Real>& job, int64_t window, const Sums<Real>& sums, Scrat
   for (int64_t i = 0; i < job.children; ++i) scratch.grad_activations[i] = 0;
 }
 
-// The factors of one row of the pose in one iteration, in the order of their use.
-enum { kFactorMean, kFactorGradMean, kFactorTwiceGradVariance, kFactorPrecision, kFactors };
+// What multiplies data R·a and the gradients of the logits in the gradient of a vote, K·D + O with D = vote - last mean:
+// K = sum over t of data_t kData - grad logit_t kLogit,
+// O = sum over t of data_t kDataOffset - grad logit_t kLogitOffset.
+enum { kData, kDataOffset, kLogit, kLogitOffset, kFactors };
 
+// The factors of component h in iteration t.
 template <class Real, int N>
-INLINE Real* factors_of(const Scratch<Real>& scratch, int64_t t, int row) {
-  return scratch.factors + (t * 4 + row) * kFactors * 4 * N;
+INLINE Real* factors_of(const Job<Real>& job, const Scratch<Real>& scratch, int h, int64_t t) {
+  return scratch.factors + (h * job.iterations + t) * kFactors * N;
 }
 
 template <class Real, int N>
@@ -31,59 +34,65 @@ INLINE void prepare_factors(const Job<Real>& job, const BackwardImage<Real>& ima
                             const Scratch<Real>& scratch) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
+  const int64_t records = job.windows * job.blocks * kRecord * N;
+  const Real* last = image.statistics + (job.iterations - 1) * records + record_at(job, window, block);
   for (int64_t t = 0; t < job.iterations; ++t) {
-    const Real* record =
-        image.statistics + t * job.windows * job.blocks * kRecord * N + record_at(job, window, block);
+    const Real* record = image.statistics + t * records + record_at(job, window, block);
     const Real* grad = image.grad_record + t * grad_records_size(job) + grad_record_at(job, window, block);
     const V mass = L::load(record + kMass * N);
     const auto has_data = mass > Real(kEmptyMass);
     // divided by the mass here, so that the data R·a themselves multiply them
     const V inverse_mass = has_data ? Real(1) / (has_data ? mass : V{} + Real(1)) : V{};
     for (int h = 0; h < 16; ++h) {
-      Real* factors = factors_of<Real, N>(scratch, t, h / 4) + h % 4 * N;
-      const V inverse = Real(1) / (L::load(record + (kSpread + h) * N) + job.variance_floor);
-      L::store(factors + kFactorMean * 4 * N, L::load(record + (kMean + h) * N));
-      L::store(factors + kFactorGradMean * 4 * N, L::load(grad + (kGradMean + h) * N) * inverse_mass);
-      L::store(factors + kFactorTwiceGradVariance * 4 * N,
-               Real(2) * L::load(grad + (kGradVariance + h) * N) * inverse_mass);
-      L::store(factors + kFactorPrecision * 4 * N, job.annealing * inverse);
+      Real* factors = factors_of<Real, N>(job, scratch, h, t);
+      const V precision = job.annealing / (L::load(record + (kSpread + h) * N) + job.variance_floor);
+      const V twice = Real(2) * L::load(grad + (kGradVariance + h) * N) * inverse_mass;
+      const V shift = L::load(last + (kMean + h) * N) - L::load(record + (kMean + h) * N);
+      L::store(factors + kData * N, twice);
+      L::store(factors + kDataOffset * N, L::load(grad + (kGradMean + h) * N) * inverse_mass + twice * shift);
+      L::store(factors + kLogit * N, precision);
+      L::store(factors + kLogitOffset * N, precision * shift);
     }
   }
 }
 
-// grad[child] of the votes of C children from n on, every iteration's contribution:
+// grad[child] of the votes of G children from n on, every iteration's contribution:
 // data (grad mean + 2 grad variance D) - grad logit · precision · D, with D = vote - mean
-template <class Real, int N, int C>
+template <class Real, int N, int G>
 INLINE void vote_gradients(const Job<Real>& job, const BackwardImage<Real>& image, int64_t at, int64_t n,
-                           const Votes<Real, N>& votes, int64_t tile_n, Vector<Real, N> first_data[C],
-                           const Scratch<Real>& scratch, Vector<Real, N> grad[C][16]) {
+                           const Votes<Real, N>& votes, int64_t tile_n, const Vector<Real, N>* first_data,
+                           const Real* last_mean, const Scratch<Real>& scratch, Vector<Real, N> (*grad)[16]) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
-  const int64_t size = assignment_size(job);
-  for (int row = 0; row < 4; ++row) {
-    V g[C][4]{};
-    for (int64_t t = 0; t < job.iterations; ++t) {
-      const Real* f = factors_of<Real, N>(scratch, t, row);
-      V data[C], logit[C];
-      UNROLL for (int i = 0; i < C; ++i) {
-        data[i] = t ? L::load(image.assignment + (t - 1) * size + at + (n + i) * N) * scratch.activations[n + i]
-                    : first_data[i];
-        logit[i] = t + 1 < job.iterations ? L::load(image.grad_logit + t * size + at + (n + i) * N) : V{};
+  const int64_t size = assignment_size(job), last = job.iterations - 1;
+  const Real* assignment = image.assignment + at + n * N;
+  const Real* grad_logit = image.grad_logit + at + n * N;
+  Real* data = scratch.data;  // [iteration][G][lanes]
+  for (int64_t t = 0; t <= last; ++t)
+    UNROLL for (int i = 0; i < G; ++i)
+      L::store(data + (t * G + i) * N, t ? L::load(assignment + (t - 1) * size + i * N) * scratch.activations[n + i]
+                                         : first_data[i]);
+  for (int h = 0; h < 16; ++h) {
+    V slope[G]{}, offset[G]{};
+    const Real* f = factors_of<Real, N>(job, scratch, h, 0);
+    for (int64_t t = 0; t <= last; ++t, f += kFactors * N) {
+      const V a = L::load_once(f + kData * N), b = L::load_once(f + kDataOffset * N);
+      UNROLL for (int i = 0; i < G; ++i) {
+        const V d = L::load_once(data + (t * G + i) * N);
+        slope[i] += d * a;
+        offset[i] += d * b;
       }
-      UNROLL for (int c = 0; c < 4; ++c) {
-        const V mean = L::load(f + (kFactorMean * 4 + c) * N);
-        const V grad_mean = L::load(f + (kFactorGradMean * 4 + c) * N);
-        const V twice = L::load(f + (kFactorTwiceGradVariance * 4 + c) * N);
-        const V precision = L::load(f + (kFactorPrecision * 4 + c) * N);
-        UNROLL for (int i = 0; i < C; ++i) {
-          const V d = L::load(votes.at(row, tile_n + i) + c * N) - mean;
-          g[i][c] += data[i] * grad_mean;
-          g[i][c] += (data[i] * twice - logit[i] * precision) * d;
-        }
+      if (t == last) break;
+      const V c = L::load_once(f + kLogit * N), e = L::load_once(f + kLogitOffset * N);
+      UNROLL for (int i = 0; i < G; ++i) {
+        const V g = L::load_once(grad_logit + t * size + i * N);
+        slope[i] -= g * c;
+        offset[i] -= g * e;
       }
     }
-    UNROLL for (int i = 0; i < C; ++i)
-      UNROLL for (int c = 0; c < 4; ++c) grad[i][row * 4 + c] = g[i][c];
+    const V mean = L::load(last_mean + h * N);
+    UNROLL for (int i = 0; i < G; ++i)
+      grad[i][h] = slope[i] * (L::load(votes.at(h / 4, tile_n + i) + h % 4 * N) - mean) + offset[i];
   }
 }
 
@@ -124,22 +133,25 @@ INLINE void pose_and_weight_gradients(const Vector<Real, N>* grad, const Real* p
   }
 }
 
-template <class Real, int N, int C>
+template <class Real, int N, int G>
 INLINE void sweep_children(const Job<Real>& job, const BackwardImage<Real>& image, const Sums<Real>& sums,
                            int64_t window, int64_t block, int64_t n, const Votes<Real, N>& votes, int64_t tile_n,
                            const Scratch<Real>& scratch) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
-  V grad[C][16], data[C];
+  V grad[G][16], data[G];
   const Bits<Real, N> parent = is_parent<Real, N>(job, block);
-  for (int i = 0; i < C; ++i) {
+  for (int i = 0; i < G; ++i) {
     const V uniform = parent ? L::all(scratch.uniform[n + i]) : V{};
     data[i] = uniform * scratch.activations[n + i];
     // the first assignment is constant: the gradient of R·a goes to the activation alone
     scratch.grad_activations[n + i] += L::sum(uniform * L::load(scratch.grad_data + (n + i) * N));
   }
-  vote_gradients<Real, N, C>(job, image, assignment_at(job, window, block), n, votes, tile_n, data, scratch, grad);
-  for (int i = 0; i < C; ++i) {
+  const Real* last_mean = image.statistics + (job.iterations - 1) * job.windows * job.blocks * kRecord * N +
+                          record_at(job, window, block) + kMean * N;
+  vote_gradients<Real, N, G>(job, image, assignment_at(job, window, block), n, votes, tile_n, data, last_mean, scratch,
+                             grad);
+  for (int i = 0; i < G; ++i) {
     const int64_t weight_at = ((n + i) % job.weight_period * job.blocks + block) * 16 * N;
     pose_and_weight_gradients<Real, N>(grad[i], scratch.poses + (n + i) * 16, job.weight + weight_at,
                                        scratch.grad_poses + (n + i) * 16, sums.grad_weight + weight_at);
@@ -154,10 +166,9 @@ void sweep(const Job<Real>& job, const BackwardImage<Real>& image, const Sums<Re
            int64_t block, const Votes<Real, N>& votes, const Scratch<Real>& scratch) {
   prepare_factors<Real, N>(job, image, window, block, scratch);
   for_each_tile<Real, N>(job, scratch.poses, block, votes, true, [&](int64_t begin, int64_t count) {
-    int64_t n = 0;
-    for (; n + 2 <= count; n += 2)
-      sweep_children<Real, N, 2>(job, image, sums, window, block, begin + n, votes, n, scratch);
-    if (n < count) sweep_children<Real, N, 1>(job, image, sums, window, block, begin + n, votes, n, scratch);
+    for_groups<4>(count, [&](auto group, int64_t n) {
+      sweep_children<Real, N, decltype(group)::size>(job, image, sums, window, block, begin + n, votes, n, scratch);
+    });
   });
 }
 

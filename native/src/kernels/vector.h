@@ -40,6 +40,17 @@ struct Lanes {
   };
   static INLINE V load(const Real* from) { return reinterpret_cast<const Unaligned*>(from)->v; }
   static INLINE void store(Real* to, V v) { reinterpret_cast<Unaligned*>(to)->v = v; }
+  // A load that stays in a register. Where one vector meets two others, compilers like to load it twice; loads are then
+  // what the loop waits for.
+  static INLINE V load_once(const Real* from) {
+    V v = load(from);
+#if defined(__x86_64__)
+    __asm__("" : "+x"(v));
+#elif defined(__aarch64__)
+    __asm__("" : "+w"(v));
+#endif
+    return v;
+  }
   static INLINE V all(Real x) { return x - V{}; }
   static INLINE V maximum(V a, V b) { return a > b ? a : b; }
   // Lane l holds l.

@@ -34,13 +34,13 @@ void compute_votes(const Job<Real>& job, const Real* poses, int64_t block, int64
     for (int half = 0; half < 2; ++half, p += 8) {  // two rows at a time: their eight sums stay in registers
       V first[4], second[4];
       UNROLL for (int c = 0; c < 4; ++c) {
-        const V wc = L::load(w + c * N);
+        const V wc = L::load_once(w + c * N);
         first[c] = p[0] * wc;
         second[c] = p[4] * wc;
       }
       UNROLL for (int k = 1; k < 4; ++k) {
         UNROLL for (int c = 0; c < 4; ++c) {
-          const V wc = L::load(w + (k * 4 + c) * N);
+          const V wc = L::load_once(w + (k * 4 + c) * N);
           first[c] += p[k] * wc;
           second[c] += p[4 + k] * wc;
         }
