@@ -104,15 +104,15 @@ INLINE void squared_distances(const Votes<Real, N>& votes, int64_t count, const 
     for_groups<4>(count, [&](auto group, int64_t n) {
       constexpr int G = decltype(group)::size;
       const Real* v = votes.at(row, n);
-      V sum[G];
-      UNROLL for (int i = 0; i < G; ++i) sum[i] = row ? L::load(out + (n + i) * N) : constant;
+      V sum[G]{};  // apart from the total so far, which may be large
       UNROLL for (int c = 0; c < 4; ++c) {
         UNROLL for (int i = 0; i < G; ++i) {
           const V d = L::load(v + (i * 4 + c) * N) - m[c];
           sum[i] += (d * d) * s[c];
         }
       }
-      UNROLL for (int i = 0; i < G; ++i) L::store(out + (n + i) * N, sum[i]);
+      UNROLL for (int i = 0; i < G; ++i)
+        L::store(out + (n + i) * N, sum[i] + (row ? L::load(out + (n + i) * N) : constant));
     });
   }
 }
