@@ -1,11 +1,18 @@
 """The operator: EM routing between capsules, what it computes and the ways to compute it."""
 
-from matcaps.routing.api import class_em_routing, conv_em_routing, em_routing, resolve_implementation
+from matcaps.routing.api import (
+    available_implementations,
+    class_em_routing,
+    conv_em_routing,
+    em_routing,
+    resolve_implementation,
+)
 from matcaps.routing.reference import RoutingIteration
 from matcaps.routing.trace import trace_class_em_routing, trace_conv_em_routing, trace_em_routing
 
 __all__ = [
     "RoutingIteration",
+    "available_implementations",
     "class_em_routing",
     "conv_em_routing",
     "em_routing",

@@ -6,37 +6,25 @@ import torch
 from torch import Tensor
 
 from matcaps.capsules import POSE_SIZE, Capsules
-from matcaps.routing import reference
+from matcaps.routing import native, reference
 from matcaps.routing.checks import prepare_class, prepare_conv, prepare_votes
+from matcaps.routing.choice import (
+    IMPLEMENTATIONS,
+    available_implementations,
+    check_implementation,
+    choose_implementation,
+    resolve_implementation,
+)
 from matcaps.routing.reference import RoutingIteration
 
-IMPLEMENTATIONS = ("reference",)
-
-
-def resolve_implementation(device: torch.device | str, dtype: torch.dtype) -> str:
-    """Name the implementation that ``implementation="auto"`` takes for tensors of this device and dtype.
-
-    A pure function of its arguments and of what is installed.
-
-    Args:
-        device: where the tensors are, such as ``"cpu"`` or ``"cuda"``.
-        dtype: their floating-point dtype.
-
-    Returns:
-        ``"reference"``, the plain PyTorch implementation: in this version the only one.
-
-    Raises:
-        TypeError: ``dtype`` is not floating point.
-
-    Example:
-        >>> resolve_implementation("cpu", torch.float32)
-        'reference'
-    """
-    torch.device(device)
-    if not dtype.is_floating_point:
-        raise TypeError(f"dtype must be floating point; got {dtype}")
-    return "reference"
-
+__all__ = [
+    "IMPLEMENTATIONS",
+    "available_implementations",
+    "class_em_routing",
+    "conv_em_routing",
+    "em_routing",
+    "resolve_implementation",
+]
 
 def em_routing(
     votes: Tensor,
@@ -65,7 +53,8 @@ def em_routing(
             tutorial and most public code.
         variance_floor: added to every variance; 5e-4 in the authors' code.
         annealing: factor on the log-densities in the E-step; 1 in the paper, less softens the assignments.
-        implementation: ``"auto"`` (see :func:`resolve_implementation`) or ``"reference"``.
+        implementation: ``"auto"`` or ``"reference"``, which are the same here: the gain of the others is never to
+            have the votes in memory, where these already are.
 
     Returns:
         The parents' poses ``[..., J, P]`` (the last means) and activations ``[..., J]`` in [0, 1].
@@ -81,7 +70,12 @@ def em_routing(
         >>> poses.shape, active.shape
         (torch.Size([2, 5, 16]), torch.Size([2, 5]))
     """
-    _check_implementation(implementation)
+    check_implementation(implementation)
+    if implementation not in ("auto", "reference"):
+        raise ValueError(
+            f"em_routing has no implementation {implementation!r}, whose gain is never to have the votes in memory: "
+            "use conv_em_routing or class_em_routing, or implementation='reference'"
+        )
     tensors, options = prepare_votes(
         votes,
         activations,
@@ -130,7 +124,8 @@ def conv_em_routing(
         activation_rule: see :func:`em_routing`.
         variance_floor: see :func:`em_routing`.
         annealing: see :func:`em_routing`.
-        implementation: see :func:`em_routing`.
+        implementation: ``"auto"`` (see :func:`resolve_implementation`), or one of ``IMPLEMENTATIONS``. Only the
+            reference has second-order gradients.
 
     Returns:
         ``Capsules`` with poses ``[B, H', W', J, 4, 4]`` and activations ``[B, H', W', J]``, where
@@ -139,6 +134,7 @@ def conv_em_routing(
     Raises:
         TypeError: an argument is not a floating-point tensor, or ``inverse_temperature`` not a sequence.
         ValueError: shapes, devices or options do not fit; the message says how.
+        RuntimeError: the implementation asked for is not installed; the message says why.
 
     Example:
         >>> parents = conv_em_routing(torch.randn(1, 14, 14, 8, 4, 4), torch.rand(1, 14, 14, 8),
@@ -147,7 +143,7 @@ def conv_em_routing(
         >>> parents.poses.shape
         torch.Size([1, 6, 6, 16, 4, 4])
     """
-    _check_implementation(implementation)
+    check_implementation(implementation)
     tensors, options = prepare_conv(
         poses,
         activations,
@@ -161,9 +157,14 @@ def conv_em_routing(
         variance_floor=variance_floor,
         annealing=annealing,
     )
+    chosen = choose_implementation(implementation, poses.device, tensors[0].dtype)
     with torch.autocast(poses.device.type, enabled=False):
-        last = _last(reference.conv_em_routing(*tensors, **options))
-    return _as_capsules(last, _promoted(poses, activations, weight, beta_use, beta_activation))
+        if chosen == "native":
+            parents = native.conv_em_routing(*tensors, **options)
+        else:
+            parents = _as_capsules(_last(reference.conv_em_routing(*tensors, **options)))
+    dtype = _promoted(poses, activations, weight, beta_use, beta_activation)
+    return Capsules(parents[0].to(dtype), parents[1].to(dtype))
 
 
 def class_em_routing(
@@ -193,7 +194,8 @@ def class_em_routing(
         activation_rule: see :func:`em_routing`.
         variance_floor: see :func:`em_routing`.
         annealing: see :func:`em_routing`.
-        implementation: see :func:`em_routing`.
+        implementation: ``"auto"`` (see :func:`resolve_implementation`), or one of ``IMPLEMENTATIONS``. Only the
+            reference has second-order gradients.
 
     Returns:
         ``Capsules`` with poses ``[B, J, 4, 4]`` and activations ``[B, J]``.
@@ -201,6 +203,7 @@ def class_em_routing(
     Raises:
         TypeError: an argument is not a floating-point tensor, or ``inverse_temperature`` not a sequence.
         ValueError: shapes, devices or options do not fit; the message says how.
+        RuntimeError: the implementation asked for is not installed; the message says why.
 
     Example:
         >>> classes = class_em_routing(torch.randn(1, 4, 4, 16, 4, 4), torch.rand(1, 4, 4, 16),
@@ -209,7 +212,7 @@ def class_em_routing(
         >>> classes.activations.shape
         torch.Size([1, 5])
     """
-    _check_implementation(implementation)
+    check_implementation(implementation)
     tensors, options = prepare_class(
         poses,
         activations,
@@ -222,17 +225,14 @@ def class_em_routing(
         variance_floor=variance_floor,
         annealing=annealing,
     )
+    chosen = choose_implementation(implementation, poses.device, tensors[0].dtype)
     with torch.autocast(poses.device.type, enabled=False):
-        last = _last(reference.class_em_routing(*tensors, **options))
-    return _as_capsules(last, _promoted(poses, activations, weight, beta_use, beta_activation))
-
-
-def _check_implementation(implementation: str) -> None:
-    if implementation != "auto" and implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"implementation must be 'auto' or one of {IMPLEMENTATIONS}; got {implementation!r}: "
-            "this version of matcaps has no other"
-        )
+        if chosen == "native":
+            parents = native.class_em_routing(*tensors, **options)
+        else:
+            parents = _as_capsules(_last(reference.class_em_routing(*tensors, **options)))
+    dtype = _promoted(poses, activations, weight, beta_use, beta_activation)
+    return Capsules(parents[0].to(dtype), parents[1].to(dtype))
 
 
 def _last(iterations: Iterator[RoutingIteration]) -> RoutingIteration:
@@ -249,6 +249,5 @@ def _promoted(*tensors: Tensor) -> torch.dtype:
     return dtype
 
 
-def _as_capsules(last: RoutingIteration, dtype: torch.dtype) -> Capsules:
-    poses = last.mean.unflatten(-1, (POSE_SIZE, POSE_SIZE))
-    return Capsules(poses.to(dtype), last.activation.to(dtype))
+def _as_capsules(last: RoutingIteration) -> Capsules:
+    return Capsules(last.mean.unflatten(-1, (POSE_SIZE, POSE_SIZE)), last.activation)

@@ -1,0 +1,18 @@
+// Work on several threads: tasks are taken in order from a counter, whoever comes first.
+#pragma once
+
+#include <stdint.h>
+
+#include <functional>
+
+#include "matcaps.h"
+
+namespace matcaps {
+
+void set_fork(matcaps_fork fork);
+
+// Runs task(0) ... task(tasks - 1) on at most this many threads. Denormals count as zero inside tasks: assignments that
+// small change nothing, and cost a hundredfold. Rethrows the first exception of a task.
+void parallel(int threads, int64_t tasks, const std::function<void(int64_t)>& task);
+
+}  // namespace matcaps

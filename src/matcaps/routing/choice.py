@@ -1,0 +1,72 @@
+"""Which implementation routes: ``"auto"`` asks here, and an explicit choice is refused here if it cannot be had."""
+
+import torch
+
+from matcaps.routing import native
+
+IMPLEMENTATIONS = ("reference", "native")
+"""The implementations that this version of matcaps has, whether or not this machine can run them."""
+
+
+def available_implementations() -> tuple[str, ...]:
+    """Name the implementations that can run here, the reference first.
+
+    Example:
+        >>> "reference" in available_implementations()
+        True
+    """
+    return ("reference",) if native.MISSING else IMPLEMENTATIONS
+
+
+def resolve_implementation(device: torch.device | str, dtype: torch.dtype) -> str:
+    """Name the implementation that ``implementation="auto"`` takes for tensors of this device and dtype.
+
+    A pure function of its arguments and of what is installed. It speaks for ``conv_em_routing`` and
+    ``class_em_routing``; ``em_routing``, whose votes are already in memory, has the reference alone.
+
+    Args:
+        device: where the tensors are, such as ``"cpu"`` or ``"cuda"``.
+        dtype: their floating-point dtype.
+
+    Returns:
+        ``"native"`` on the CPU where the compiled core is installed, otherwise ``"reference"``.
+
+    Raises:
+        TypeError: ``dtype`` is not floating point.
+
+    Example:
+        >>> resolve_implementation("cuda", torch.float32)
+        'reference'
+    """
+    device = torch.device(device)
+    if not dtype.is_floating_point:
+        raise TypeError(f"dtype must be floating point; got {dtype}")
+    computing_dtype = torch.promote_types(dtype, torch.float32)
+    if native.MISSING is None and native.supports(device, computing_dtype):
+        return "native"
+    return "reference"
+
+
+def choose_implementation(implementation: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Resolve ``"auto"``, and refuse what cannot be had, with the reason."""
+    check_implementation(implementation)
+    if implementation == "auto":
+        return resolve_implementation(device, dtype)
+    if implementation == "native":
+        if native.MISSING is not None:
+            raise RuntimeError(f"implementation='native' is not available: {native.MISSING}")
+        if not native.supports(device, dtype):
+            raise ValueError(
+                f"implementation='native' computes in float32 or float64 on the CPU; got {dtype} on {device}: "
+                "move the tensors, or use implementation='auto'"
+            )
+    return implementation
+
+
+def check_implementation(implementation: str) -> None:
+    """Refuse a name that is not one of ours."""
+    if implementation != "auto" and implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"implementation must be 'auto' or one of {IMPLEMENTATIONS}; got {implementation!r}: "
+            "this version of matcaps has no other"
+        )

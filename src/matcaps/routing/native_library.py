@@ -1,0 +1,205 @@
+"""Finds, loads and calls the compiled CPU core, a shared library with a plain C interface (``native/src/matcaps.h``)."""
+
+import ctypes
+import os
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+LIBRARY_VARIABLE = "MATCAPS_NATIVE_LIBRARY"
+"""Environment variable: the library's path, or ``off`` to do without."""
+
+ABI = 1
+"""The interface that this file speaks; the library must say the same."""
+
+_MESSAGE_SIZE = 512
+
+_Fork = ctypes.c_void_p
+
+
+class Problem(ctypes.Structure):
+    """``matcaps_problem``: one routing of a batch, forward or backward."""
+
+    _fields_ = (
+        *[
+            (name, ctypes.c_int64)
+            for name in (
+                "batch",
+                "height",
+                "width",
+                "child_types",
+                "parent_types",
+                "kernel_size",
+                "stride",
+                "iterations",
+            )
+        ],
+        *[
+            (name, ctypes.c_int32)
+            for name in ("one_window", "child_competition", "standardised", "double_precision", "threads", "reserved")
+        ],
+        *[(name, ctypes.c_double) for name in ("variance_floor", "annealing")],
+        *[
+            (name, ctypes.c_void_p)
+            for name in (
+                "poses",
+                "activations",
+                "weight",
+                "beta_use",
+                "beta_activation",
+                "inverse_temperature",
+                "coordinates",
+                "state",
+                "out_poses",
+                "out_activations",
+                "grad_out_poses",
+                "grad_out_activations",
+                "grad_poses",
+                "grad_activations",
+                "grad_weight",
+                "grad_beta_use",
+                "grad_beta_activation",
+                "grad_inverse_temperature",
+                "grad_coordinates",
+            )
+        ],
+    )
+
+
+class Library:
+    """The loaded library. Its functions release the GIL, and a failure in one of its threads raises here."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._functions = ctypes.CDLL(str(path))
+        abi = self._functions.matcaps_abi()
+        if abi != ABI:
+            raise OSError(f"{path} has interface {abi}, this matcaps needs {ABI}: install matcaps again")
+        self._functions.matcaps_target.restype = ctypes.c_char_p
+        self._functions.matcaps_set_fork.argtypes = [_Fork]
+        self._functions.matcaps_fma_peak.argtypes = [
+            ctypes.c_int,
+            ctypes.c_int,
+            ctypes.c_double,
+            ctypes.POINTER(ctypes.c_double),
+            ctypes.c_char_p,
+            ctypes.c_size_t,
+        ]
+        for function in (self._functions.matcaps_exp, self._functions.matcaps_log):
+            function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
+            function.restype = None
+        self._openmp = _openmp_of_torch()
+        self.share_threads(True)
+
+    @property
+    def target(self) -> str:
+        """The instruction set in use, such as ``"avx2"``."""
+        return self._functions.matcaps_target().decode()
+
+    @property
+    def threading(self) -> str:
+        """Whose threads it runs on."""
+        return f"torch's OpenMP, {self._openmp[0]}" if self._shares else "its own"
+
+    def set_target(self, name: str) -> bool:
+        """Use another instruction set; False where this machine or this build lacks it."""
+        return bool(self._functions.matcaps_set_target(name.encode()))
+
+    def share_threads(self, share: bool) -> None:
+        """Run on the threads of torch's OpenMP runtime, where it was found, or on threads of its own."""
+        self._shares = share and self._openmp is not None
+        self._functions.matcaps_set_fork(self._openmp[1] if self._shares else None)
+
+    def forward(self, problem: Problem) -> None:
+        """Route forward."""
+        self._call(self._functions.matcaps_forward, ctypes.byref(problem))
+
+    def backward(self, problem: Problem) -> None:
+        """Compute the gradients of a routing."""
+        self._call(self._functions.matcaps_backward, ctypes.byref(problem))
+
+    def fail_in_task(self, threads: int) -> None:
+        """Raise what a failure inside one of its threads raises; for tests."""
+        self._call(self._functions.matcaps_fail_in_task, threads)
+
+    def fma_peak(self, threads: int, dtype: torch.dtype = torch.float32, seconds: float = 0.2) -> float:
+        """Measure the floating-point operations a second that nothing but fused multiply-adds reaches."""
+        rate = ctypes.c_double()
+        is_double = int(dtype == torch.float64)
+        self._call(self._functions.matcaps_fma_peak, threads, is_double, seconds, ctypes.byref(rate))
+        return rate.value
+
+    def elementwise(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """Apply the core's own ``"exp"`` or ``"log"``; for tests."""
+        out = torch.empty_like(x)
+        function = getattr(self._functions, f"matcaps_{name}")
+        function(x.data_ptr(), out.data_ptr(), x.numel(), int(x.dtype == torch.float64))
+        return out
+
+    def _call(self, function, *arguments) -> None:
+        message = ctypes.create_string_buffer(_MESSAGE_SIZE)
+        if function(*arguments, message, ctypes.c_size_t(_MESSAGE_SIZE)):
+            raise RuntimeError(f"the native CPU core failed: {message.value.decode(errors='replace')}")
+
+
+def load() -> Library | str:
+    """Load the library; return it, or why there is none. Never raises."""
+    wanted = os.environ.get(LIBRARY_VARIABLE)
+    if wanted == "off":
+        return f"the environment variable {LIBRARY_VARIABLE} is 'off'"
+    path = Path(wanted) if wanted else _find()
+    if path is None:
+        return (
+            "this installation of matcaps holds no compiled CPU core, as happens where no C++ compiler was at hand: "
+            "install a compiler (GCC or Clang), then matcaps again"
+        )
+    try:
+        return Library(path)
+    except (OSError, AttributeError) as error:
+        return f"the compiled CPU core could not be loaded: {error}"
+
+
+def _find() -> Path | None:
+    suffix = ".dll" if sys.platform == "win32" else ".so"
+    here = Path(__file__).with_name("_native" + suffix)
+    if here.exists():
+        return here
+    # An editable install keeps what was compiled among the installed packages, away from the sources.
+    import importlib.metadata  # slow, and seldom needed
+
+    try:
+        installed = importlib.metadata.distribution("matcaps").locate_file(f"matcaps/routing/_native{suffix}")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    installed = Path(str(installed))
+    return installed if installed.exists() else None
+
+
+def _openmp_of_torch() -> tuple[str, int] | None:
+    """Return the name of the OpenMP runtime that torch has loaded and the address of its ``GOMP_parallel``.
+
+    Two runtimes side by side keep waking one another's threads; the library starts none of its own if it can help it.
+    """
+    if not hasattr(os, "RTLD_NOLOAD"):
+        return None
+    for path in _openmp_candidates():
+        try:
+            runtime = ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+            address = ctypes.cast(runtime.GOMP_parallel, ctypes.c_void_p).value
+        except (OSError, AttributeError):
+            continue
+        if address:
+            return Path(path).name, address
+    return None
+
+
+def _openmp_candidates() -> list[str]:
+    name = re.compile(r"lib(gomp|iomp5|omp)\b")
+    ours = sorted(str(path) for path in (Path(torch.__file__).parent / "lib").glob("lib*omp*") if name.match(path.name))
+    try:
+        loaded = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if ".so" in line}
+    except OSError:
+        loaded = set()
+    return ours + sorted(path for path in loaded if name.match(Path(path).name) and path not in ours)
