@@ -101,7 +101,7 @@ def test_bad_input(loss):
         loss(ACTIVATIONS, F.one_hot(TARGETS, 3))
     with pytest.raises(ValueError, match=r"targets must be int64 class indices; got torch.float32"):
         loss(ACTIVATIONS, TARGETS.float())
-    with pytest.raises(ValueError, match="reduction must be \"mean\" or \"sum\"; got 'none'"):
+    with pytest.raises(ValueError, match='reduction must be "mean" or "sum"; got \'none\''):
         loss(ACTIVATIONS, TARGETS, reduction="none")
 
 

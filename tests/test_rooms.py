@@ -1,6 +1,7 @@
 """The package has three rooms with doors in one direction; this walks the imports and holds it."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_helpers_import_nothing_of_the_package():
 
 
 def test_operator_imports_torch_and_itself():
-    allowed = {"torch", "triton", "matcaps", *stdlib_names()}
+    allowed = {"torch", "triton", "matcaps", *sys.stdlib_module_names}
     for path in MODULES:
         if room_of(part_of(path)) == "operator":
             for line, name in imported(path):
@@ -131,9 +132,3 @@ def test_only_the_command_prints_parses_and_exits(path):
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_no_file_grows_beyond_500_lines(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
-
-
-def stdlib_names() -> set[str]:
-    import sys
-
-    return set(sys.stdlib_module_names)

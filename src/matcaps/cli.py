@@ -1,6 +1,7 @@
 """The ``matcaps`` command: the only place that parses arguments or prints. Torch is imported where it is needed."""
 
 import json
+import os
 import re
 import sys
 from argparse import ArgumentError
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    return str(error)
+    return " ".join(str(error).split())  # a YAML error has eight lines
 
 
 def _print_help() -> None:
@@ -116,10 +117,11 @@ def _train(arguments: list[str]) -> int:
     parser.set_defaults(_flat(values))
     parsed = parser.parse_args(arguments)
     if parsed.resume is not None:
-        if len(arguments) != (1 if arguments[0].startswith("--resume=") else 2):
+        if len(arguments) != (2 if arguments[0] == "--resume" else 1):
             raise ValueError("--resume goes on with a run as it was set up: give no recipe or setting with it")
         return _fit(_settings_of(parsed.resume), parsed.resume, resume=True)
-    chosen = vars(parser.instantiate_classes(parsed))
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name before 4.49
+    chosen = vars(instantiate(parsed))
     for name in ("config", "output", "resume", "recipe"):
         chosen.pop(name, None)
     return _fit(TrainSettings(recipe=base.recipe, **chosen), parsed.output, resume=False)
@@ -160,7 +162,8 @@ def _settings_of(run: str) -> TrainSettings:
 
 
 def _fit(settings: TrainSettings, folder: str | None, *, resume: bool) -> int:
-    _err.print(f"matcaps {__version__}: training {settings.model.preset} on {settings.data.name}", markup=False)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # the first of several processes speaks
+        _err.print(f"matcaps {__version__}: training {settings.model.preset} on {settings.data.name}", markup=False)
     from matcaps.training.progress import EpochLines
     from matcaps.training.run import train
 
@@ -254,8 +257,8 @@ def _summary(arguments: list[str]) -> int:
     from matcaps.models import BaselineCNNConfig, create_model, model_config, summarise
 
     config = model_config(parsed.preset)
-    channels = parsed.in_channels or config.in_channels
-    size = parsed.image_size or (28 if channels == 1 else 32)
+    channels = config.in_channels if parsed.in_channels is None else parsed.in_channels
+    size = parsed.image_size if parsed.image_size is not None else 28 if channels == 1 else 32
     changes: dict[str, Any] = {"image_size": (size, size)} if isinstance(config, BaselineCNNConfig) else {}
     network = create_model(parsed.preset, in_channels=channels, num_classes=parsed.num_classes, **changes)
     rows = summarise(network, (size, size))
@@ -316,7 +319,7 @@ def _fetch_data(names: list[str], root: str | None) -> int:
     from matcaps.data import fetch
 
     columns = ("[progress.description]{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=_err) as bars:
+    with Progress(*columns, TimeRemainingColumn(), console=_err, disable=not _err.is_terminal) as bars:
         tasks: dict[str, TaskID] = {}
 
         def progress(file: str, done: int, total: int | None) -> None:

@@ -90,5 +90,5 @@ def test_blank_input_stays_finite(index, capsules):
 
 @pytest.mark.parametrize("index", range(3))
 def test_unknown_calibration(index, capsules):
-    with pytest.raises(ValueError, match="calibration must be one of .*; got 'some'"):
+    with pytest.raises(ValueError, match=r"calibration must be one of .*; got 'some'"):
         make_layers()[index].calibrate(capsules, calibration="some")

@@ -103,7 +103,7 @@ def read_config(source: str | PathLike[str]) -> dict[str, Any]:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(description, dict) or description.get("architecture") not in _CONFIGS:
+    if not isinstance(description, dict) or description.get("architecture") not in list(_CONFIGS):
         raise ValueError(f'{path} must be an object whose "architecture" is one of {list(_CONFIGS)}')
     return description
 

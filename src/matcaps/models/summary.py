@@ -35,7 +35,17 @@ def summarise(model: nn.Module, image_size: tuple[int, int]) -> list[LayerSummar
     """
     if not isinstance(model, EMCapsNet | BaselineCNN):
         raise TypeError(f"model must be an EMCapsNet or a BaselineCNN; got {type(model).__name__}")
-    model = model.eval()
+    if min(image_size) < 1:
+        raise ValueError(f"image_size must be rows and columns, at least 1 each; got {image_size}")
+    was_training = model.training
+    model.eval()  # dropout would draw random numbers
+    try:
+        return _rows(model, image_size)
+    finally:
+        model.train(was_training)
+
+
+def _rows(model: EMCapsNet | BaselineCNN, image_size: tuple[int, int]) -> list[LayerSummary]:
     images = next(model.parameters()).new_zeros(1, model.config.in_channels, *image_size)
     rows = [LayerSummary("image", (_shape(images),), 0)]
     if isinstance(model, EMCapsNet):

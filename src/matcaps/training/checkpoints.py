@@ -48,7 +48,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
 
 
-class _WithinEpoch(ModelCheckpoint):
+class _Newest(ModelCheckpoint):
+    """Remembers nothing in the checkpoint: where a run's folder was before it moved is of no use, nor is a best one."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+
+class _WithinEpoch(_Newest):
     """A checkpoint every some minutes, but none after an epoch's last step.
 
     Lightning takes a run that resumes there as one whose epoch is over, validation, metrics and all; the checkpoint
@@ -77,7 +87,7 @@ def checkpoint_callbacks(folder: Path, minutes: float) -> list[Callback]:
         "auto_insert_metric_name": False,
     }
     return [
-        ModelCheckpoint(filename=AFTER_EPOCH, every_n_epochs=1, save_on_train_epoch_end=True, **common),
+        _Newest(filename=AFTER_EPOCH, every_n_epochs=1, save_on_train_epoch_end=True, **common),
         _WithinEpoch(filename=WITHIN_EPOCH, train_time_interval=timedelta(minutes=minutes), **common),
     ]
 

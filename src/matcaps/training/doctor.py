@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+from pathlib import Path
 
 import torch
 
@@ -20,7 +21,7 @@ def examine(root: str | None = None) -> dict[str, str]:
         root: folder that holds the data sets.
     """
     findings = {
-        "matcaps": f"{matcaps.__version__} in {matcaps.__path__[0]}",
+        "matcaps": f"{matcaps.__version__} in {Path(matcaps.__file__).parent}",
         "python": f"{platform.python_version()} on {platform.platform()}",
         "torch": f"{torch.__version__}, {torch.get_num_threads()} threads",
     }

@@ -52,7 +52,7 @@ def evaluate(network: nn.Module, loader: DataLoader[Batch], classes: tuple[str, 
         loader: see :func:`matcaps.data.make_loader`.
         classes: the classes' names, in the order of their labels.
     """
-    confusion = MulticlassConfusionMatrix(len(classes))
+    confusion = MulticlassConfusionMatrix(len(classes), sync_on_compute=False)  # the first of several processes tests
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()

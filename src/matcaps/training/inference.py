@@ -45,6 +45,8 @@ def evaluate_saved(
     """
     if part not in _PARTS:
         raise ValueError(f"part must be one of {', '.join(_PARTS)}; got {part!r}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     check_finished(source)
     network = from_pretrained(source)
     description = read_config(source)
@@ -52,7 +54,7 @@ def evaluate_saved(
     if root is not None:
         settings = replace(settings, root=root)
     transform = _transform(description)
-    options = replace(transform.settings, num_test_crops=num_crops or transform.settings.num_test_crops)
+    options = transform.settings if num_crops is None else replace(transform.settings, num_test_crops=num_crops)
     settings = replace(settings, transform=options, max_test_images=None, max_train_images=None)
     if settings.name in ("smallnorb", "folder"):
         settings = replace(settings, image_size=transform.image_size)

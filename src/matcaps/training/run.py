@@ -317,6 +317,7 @@ def _quiet() -> Iterator[None]:
             ".*exists and is not empty.*",
             ".*You defined a `validation_step` but have no `val_dataloader`.*",
             ".*GPU available but not used.*",
+            ".*It is recommended to use `self.log\\(.*sync_dist=True.*",  # what is watched is the same everywhere
             ".*your dataloader is not resumable.*",  # its sampler is: ExactResume
         ):
             warnings.filterwarnings("ignore", message=message)

@@ -246,6 +246,8 @@ class TrainSettings:
         for name, value in values.items():
             if name not in known:
                 raise ValueError(f"training has no setting {name!r}; it has {', '.join(sorted(known))}")
+            if name in ("data", *parts) and not isinstance(value, dict):
+                raise ValueError(f"{name} must be a mapping of names to values; got {type(value).__name__}")
             if name == "data":
                 made[name] = DataSettings.from_dict(value)
             elif name in parts:

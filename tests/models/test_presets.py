@@ -1,0 +1,122 @@
+import pytest
+import torch
+
+import matcaps
+from matcaps.models import BaselineCNN, BaselineCNNConfig, EMCapsNet, EMCapsNetConfig, create_model, model_config
+
+
+def test_list_models():
+    assert {"tutorial", "paper", "paper-small", "quickstart", "baseline-cnn"} <= set(matcaps.list_models())
+
+
+@pytest.mark.parametrize("preset", matcaps.list_models())
+def test_every_preset_runs(preset):
+    network = create_model(preset)
+    assert network.training
+    config = network.config
+    size = config.image_size if isinstance(config, BaselineCNNConfig) else (28, 28)
+    output = network(torch.randn(2, config.in_channels, *size))
+    scores = output if isinstance(network, BaselineCNN) else output.activations
+    assert scores.shape == (2, config.num_classes)
+    assert scores.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("preset", "count"),
+    [("tutorial", 318_964), ("paper", 317_194), ("paper-small", 68_754), ("baseline-cnn", 4_253_349)],
+)
+def test_parameter_counts(preset, count):
+    assert sum(parameter.numel() for parameter in create_model(preset).parameters()) == count
+
+
+@pytest.mark.parametrize("preset", ["tutorial", "paper", "paper-small"])
+def test_published_presets_are_as_published(preset):
+    config = model_config(preset)
+    assert config.annealing == 1
+    assert config.variance_floor == 5e-4
+    assert config.iterations == 3
+    assert config.coordinate_scale == 1
+    if preset == "tutorial":
+        assert (config.competition, config.activation_rule) == ("window", "standardised")
+        assert config.inverse_temperature == config.class_inverse_temperature == (1, 2, 3)
+        assert (config.coordinates, config.coordinate_components) == ("grid", (0, 1))
+    else:
+        assert (config.competition, config.activation_rule) == ("child", "paper")
+        assert config.inverse_temperature == pytest.approx((5.0e-4, 9.75e-4, 1.42625e-3))
+        assert config.class_inverse_temperature == pytest.approx((1.25e-4, 2.4375e-4, 3.565625e-4))
+        assert (config.coordinates, config.coordinate_components) == ("receptive-field", (3, 7))
+
+
+@pytest.mark.parametrize(("iterations", "expected"), [(1, (1,)), (2, (1, 2)), (3, (1, 2, 3)), (5, (1, 1.5, 2, 2.5, 3))])
+def test_tutorial_temperatures(iterations, expected):
+    assert EMCapsNetConfig(iterations=iterations, temperature_schedule="tutorial").inverse_temperature == expected
+
+
+def test_create_model_with_changes():
+    network = matcaps.create_model("paper-small", in_channels=3, num_classes=7, annealing=1 / 16, iterations=2)
+    assert isinstance(network, EMCapsNet)
+    assert network.config == model_config("paper-small", in_channels=3, num_classes=7, annealing=1 / 16, iterations=2)
+    assert network(torch.randn(1, 3, 32, 32)).activations.shape == (1, 7)
+
+
+def test_fresh_weights_each_time_and_the_seed_decides():
+    torch.manual_seed(0)
+    first, second = create_model("paper-small"), create_model("paper-small")
+    torch.manual_seed(0)
+    again = create_model("paper-small")
+    assert not torch.equal(first.class_capsules.weight, second.class_capsules.weight)
+    assert torch.equal(first.class_capsules.weight, again.class_capsules.weight)
+
+
+def test_unknown_preset():
+    with pytest.raises(ValueError, match=r"preset must be one of .*'paper-small'.*; got 'papper'"):
+        create_model("papper")
+
+
+@pytest.mark.parametrize(("preset", "name"), [("paper", "dropout"), ("baseline-cnn", "annealing")])
+def test_unknown_setting(preset, name):
+    with pytest.raises(TypeError, match=f"preset '{preset}' has no setting '{name}'; it has in_channels"):
+        create_model(preset, **{name: 1})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"in_channels": 0}, "in_channels must be a whole number of at least 1; got 0"),
+        ({"num_classes": True}, "num_classes must be a whole number of at least 1; got True"),
+        ({"iterations": 2.0}, "iterations must be a whole number of at least 1; got 2.0"),
+        ({"annealing": 0}, "annealing must be positive; got 0"),
+        ({"variance_floor": float("nan")}, "variance_floor must be positive; got nan"),
+        ({"competition": "none"}, r"competition must be one of \('child', 'window'\); got 'none'"),
+        ({"stem_padding": "full"}, r"stem_padding must be one of \('valid', 'same'\); got 'full'"),
+        ({"coordinates": "polar"}, "coordinates must be one of"),
+        ({"coordinate_components": (3, 3)}, "coordinate_components must be two different components"),
+        ({"calibration": "half"}, "calibration must be one of"),
+        ({"activation_rule": "softmax"}, "activation_rule must be one of"),
+        ({"temperature_schedule": "hot"}, "temperature_schedule must be one of"),
+    ],
+)
+def test_bad_capsule_settings(changes, message):
+    with pytest.raises(ValueError, match=message):
+        create_model("paper-small", **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size": (32, 2)}, r"image_size must be rows and columns, at least 4 each; got \(32, 2\)"),
+        ({"image_size": (32,)}, "image_size must be rows and columns"),
+        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\); got 1.0"),
+        ({"hidden_units": 0}, "hidden_units must be a whole number of at least 1; got 0"),
+    ],
+)
+def test_bad_cnn_settings(changes, message):
+    with pytest.raises(ValueError, match=message):
+        create_model("baseline-cnn", **changes)
+
+
+def test_configurations_are_frozen_values():
+    assert BaselineCNNConfig(image_size=[28, 28]) == BaselineCNNConfig(image_size=(28, 28))
+    assert hash(EMCapsNetConfig(coordinate_components=[0, 1])) == hash(EMCapsNetConfig(coordinate_components=(0, 1)))
+    with pytest.raises(AttributeError):
+        EMCapsNetConfig().annealing = 2

@@ -1,0 +1,195 @@
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import matcaps
+from matcaps.models import BaselineCNN, EMCapsNet, create_model
+from matcaps.models.pretrained import CONFIG_NAME, WEIGHTS_NAME, read_config
+
+TINY = {
+    "quickstart": {"stem_channels": 4, "primary_capsules": 2, "conv_capsules1": 2, "conv_capsules2": 2},
+    "baseline-cnn": {"channels1": 2, "channels2": 2, "hidden_units": 4, "image_size": (28, 28), "in_channels": 1},
+}
+
+
+def make(preset: str = "quickstart") -> EMCapsNet | BaselineCNN:
+    network = create_model(preset, **TINY[preset])
+    if isinstance(network, EMCapsNet):
+        network.calibrate(torch.rand(4, 1, 28, 28))
+    return network
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    make().save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("preset", list(TINY))
+def test_round_trip_is_bit_for_bit(preset, tmp_path):
+    network, images = make(preset), torch.rand(3, 1, 28, 28)
+    network.save_pretrained(tmp_path / "new" / "folder", classes=["a", "b"], note="größe")
+    loaded = [
+        matcaps.from_pretrained(tmp_path / "new" / "folder"),
+        type(network).from_pretrained(str(tmp_path / "new" / "folder")),
+    ]
+    network.eval()
+    for other in loaded:
+        assert type(other) is type(network)
+        assert not other.training
+        assert other.config == network.config
+        assert list(other.state_dict()) == list(network.state_dict())
+        for name, value in network.state_dict().items():
+            assert torch.equal(other.state_dict()[name], value), name
+        scores, others = network(images), other(images)
+        assert all(torch.equal(one, two) for one, two in zip(scores, others, strict=True))
+    description = read_config(tmp_path / "new" / "folder")
+    assert (description["classes"], description["note"]) == (["a", "b"], "größe")
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == [CONFIG_NAME, WEIGHTS_NAME]
+
+
+def test_saving_again_replaces(saved):
+    other = make("baseline-cnn")
+    other.save_pretrained(saved)
+    assert isinstance(matcaps.from_pretrained(saved), BaselineCNN)
+
+
+def test_wrong_class(saved):
+    with pytest.raises(ValueError, match="holds a model of class EMCapsNet, not BaselineCNN: load it with"):
+        BaselineCNN.from_pretrained(saved)
+
+
+def test_only_our_models_are_saved(tmp_path):
+    with pytest.raises(TypeError, match=r"model must be one of \['EMCapsNet', 'BaselineCNN'\]; got Linear"):
+        matcaps.save_pretrained(nn.Linear(1, 1), tmp_path / "x")
+    with pytest.raises(TypeError):
+        make().save_pretrained(tmp_path / "x", note=object())
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("source", ["nowhere", "/no/where", "./no", "~/no", "a/b/c", Path("a/b")])
+def test_no_folder(source):
+    with pytest.raises(FileNotFoundError, match="no saved model at"):
+        matcaps.from_pretrained(source)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS_NAME, CONFIG_NAME])
+def test_missing_file(saved, name):
+    (saved / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"has no {name}: is it a folder of a saved model"):
+        matcaps.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_truncated_weights(saved, keep):
+    content = (saved / WEIGHTS_NAME).read_bytes()
+    (saved / WEIGHTS_NAME).write_bytes(content[:keep])
+    with pytest.raises(ValueError, match="is not a safetensors file, or not whole"):
+        matcaps.from_pretrained(saved)
+
+
+def test_garbage_weights(saved):
+    (saved / WEIGHTS_NAME).write_bytes(os.urandom(10_000))
+    with pytest.raises(ValueError, match="is not a safetensors file, or not whole"):
+        matcaps.from_pretrained(saved)
+
+
+class Bomb:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("write", ["pickle", "torch"])
+def test_a_pickle_in_disguise_is_never_executed(saved, tmp_path, write):
+    mark = tmp_path / "executed"
+    bomb = Bomb(mark)
+    if write == "pickle":
+        (saved / WEIGHTS_NAME).write_bytes(pickle.dumps(bomb))
+    else:
+        torch.save({"stem.weight": bomb}, saved / WEIGHTS_NAME)
+    with pytest.raises(ValueError, match="is not a safetensors file, or not whole"):
+        matcaps.from_pretrained(saved)
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(bomb))
+    assert mark.exists()  # the bomb was live
+
+
+def test_weights_of_another_shape(saved, tmp_path):
+    config = json.loads((saved / CONFIG_NAME).read_text())
+    config["model"]["conv_capsules1"] = 5
+    (saved / CONFIG_NAME).write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"the weights in .* do not fit the model in {CONFIG_NAME}"):
+        matcaps.from_pretrained(saved)
+
+
+def test_config_of_the_other_architecture(saved):
+    other = saved / "other"
+    make("baseline-cnn").save_pretrained(other)
+    (saved / CONFIG_NAME).write_bytes((other / CONFIG_NAME).read_bytes())
+    with pytest.raises(ValueError, match="do not fit the model"):
+        matcaps.from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is not JSON"),
+        ("{", "is not JSON"),
+        ("\xff\xfe", "is not JSON|must be an object"),
+        ("[]", 'must be an object whose "architecture" is one of'),
+        ("{}", 'must be an object whose "architecture" is one of'),
+        ('{"architecture": "ResNet", "model": {}}', 'must be an object whose "architecture" is one of'),
+        ('{"architecture": ["EMCapsNet"], "model": {}}', 'must be an object whose "architecture" is one of'),
+        ('{"architecture": "EMCapsNet"}', "the model described in .* cannot be built"),
+        ('{"architecture": "EMCapsNet", "model": 3}', "the model described in .* cannot be built"),
+        ('{"architecture": "EMCapsNet", "model": {"dropout": 0.5}}', "cannot be built: .*dropout"),
+        ('{"architecture": "EMCapsNet", "model": {"in_channels": -1}}', "cannot be built: in_channels must be"),
+        ('{"architecture": "EMCapsNet", "model": {"coordinate_components": 3}}', "cannot be built"),
+    ],
+)
+def test_malformed_config(saved, content, message):
+    (saved / CONFIG_NAME).write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=message):
+        matcaps.from_pretrained(saved)
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        make().save_pretrained(tmp_path / "file" / "model")
+
+
+def test_hub_that_cannot_be_reached(monkeypatch):
+    import huggingface_hub
+
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(FileNotFoundError, match=r"no folder somebody/model, and the hub's repository .*no network"):
+        matcaps.from_pretrained("somebody/model")
+
+
+def test_hub_id(monkeypatch, saved):
+    import huggingface_hub
+
+    asked = []
+
+    def give(repository, **options):
+        asked.append((repository, options["allow_patterns"]))
+        return str(saved)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", give)
+    assert isinstance(EMCapsNet.from_pretrained("somebody/model"), EMCapsNet)
+    assert asked
+    assert all(entry == ("somebody/model", [WEIGHTS_NAME, CONFIG_NAME]) for entry in asked)

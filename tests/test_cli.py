@@ -1,0 +1,511 @@
+"""The command: what it says and returns on good and on bad input."""
+
+import gzip
+import json
+import os
+import struct
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import matcaps
+from matcaps import cli
+from matcaps.data import DataSettings
+from matcaps.data.idx import write_idx
+from matcaps.training import LossSettings, OptimizerSettings, TrainSettings, train
+from matcaps.training.record import read_settings, write_settings
+from tests.training.runs import Stop, StoppedError, tiny_settings, weights
+
+TINY = [
+    "--model.stem_channels=4",
+    "--model.stem_stride=4",
+    "--model.primary_capsules=2",
+    "--model.conv_capsules1=2",
+    "--model.conv_capsules2=2",
+    "--data.max_train_images=20",
+    "--data.max_test_images=20",
+    "--epochs=1",
+    "--accelerator=cpu",
+]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Every test in an empty folder of its own, and with no data sets around."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("MATCAPS_DATA", str(tmp_path / "no-data"))
+
+
+@pytest.fixture
+def call(capsys):
+    """Run the command in this process; return its status, what it printed and what it complained of."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            status = cli.main([str(argument) for argument in arguments])
+        except SystemExit as leaving:
+            status = int(leaving.code or 0)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refuse(call):
+    """Run the command; it must fail in one line that holds a text, and leave nothing behind."""
+
+    def run(text: str, *arguments: object) -> str:
+        before = sorted(Path.cwd().rglob("*"))
+        status, printed, complaint = call(*arguments)
+        assert status in (1, 2)
+        assert printed == ""
+        lines = [line for line in complaint.splitlines() if not line.startswith("matcaps 0.")]
+        assert len(lines) == 1, complaint
+        assert lines[0].startswith("matcaps")
+        assert text in lines[0]
+        assert "Traceback" not in complaint
+        assert sorted(Path.cwd().rglob("*")) == before
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return train(tiny_settings(epochs=1), tmp_path_factory.mktemp("run")).folder
+
+
+@pytest.fixture(scope="module")
+def unfinished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("unfinished")
+    with pytest.raises(StoppedError):
+        train(tiny_settings(), folder, callbacks=[Stop("on_train_batch_start", 1)])
+    return folder
+
+
+def make_mnist(root: Path, *, size: int = 28) -> Path:
+    folder = root / "mnist"
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(0)
+    for prefix, count in (("train", 30), ("t10k", 20)):
+        images = pixels.integers(0, 256, (count, size, size), dtype=np.uint8)
+        write_idx(folder / f"{prefix}-images-idx3-ubyte.gz", images)
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", (np.arange(count) % 10).astype(np.uint8))
+    return root
+
+
+# What needs no torch
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["train", "--help"], ["train", "mnist", "--help"], ["--version"], ["models"], ["eval", "-h"]],
+)
+def test_quick_commands_load_no_torch(arguments):
+    code = f"""
+import sys
+from matcaps import cli
+try:
+    cli.main({arguments!r})
+except SystemExit:
+    pass
+heavy = {{"torch", "lightning", "torchmetrics", "tensorboard", "PIL"}}
+print("loaded:", sorted(heavy & set(sys.modules)))
+"""
+    assert python(code).splitlines()[-1] == "loaded: []"
+
+
+def test_import_loads_no_torch():
+    assert python("import sys, matcaps; print('torch' in sys.modules, matcaps.__version__)") == (
+        f"False {matcaps.__version__}\n"
+    )
+
+
+def test_help_names_every_command(call):
+    for arguments in ([], ["--help"], ["-h"]):
+        status, printed, complaint = call(*arguments)
+        assert (status, complaint) == (0, "")
+        for name in ("train", "eval", "predict", "summary", "models", "data", "doctor"):
+            assert f"\n  {name} " in printed
+
+
+def test_help_of_train_explains_settings(call):
+    status, printed, _ = call("train", "smallnorb", "--help")
+    assert status == 0
+    text = " ".join(printed.split())
+    for setting in ("--model.annealing", "--optimizer.ema_decay", "--data.split.rule", "--checkpoint_minutes"):
+        assert setting in text
+    assert "0.0625 learns far faster" in text
+    assert "smallnorb" in text
+
+
+def test_console_script():
+    script = Path(sys.executable).with_name("matcaps")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == f"matcaps {matcaps.__version__}"
+
+
+def test_models(call):
+    assert call("models") == (0, "\n".join(matcaps.list_models()) + "\n", "")
+
+
+def test_unknown_command(refuse):
+    assert "train, eval, predict" in refuse("there is no command 'trian'", "trian")
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "predict", "summary", "models", "data", "doctor"])
+def test_unknown_option(refuse, command):
+    needed = {"train": ["quickstart"], "eval": ["x"], "predict": ["x", "y"], "summary": ["paper"], "data": ["list"]}
+    refuse("--nonsense", command, *needed.get(command, []), "--nonsense=3")
+
+
+@pytest.mark.parametrize("command", ["eval", "predict", "summary", "data"])
+def test_missing_argument(refuse, command):
+    refuse("required", command)
+
+
+# summary
+
+
+def test_summary_of_the_tutorial(call):
+    status, printed, _ = call("summary", "tutorial")
+    assert status == 0
+    for text in ("14×14×32×4×4", "6×6×32×4×4", "4×4×32×4×4", "10×4×4", "318,964"):
+        assert text in printed
+
+
+def test_summary_of_others(call):
+    assert "4,253,349" in call("summary", "baseline-cnn")[1]
+    status, printed, _ = call("summary", "paper-small", "--in_channels=3", "--num_classes=7", "--image_size=48")
+    assert status == 0
+    assert "3×48×48" in printed
+    assert "7×4×4" in printed
+
+
+def test_bad_summaries(refuse):
+    refuse("preset must be one of", "summary", "papper")
+    refuse("images must have at least 13 rows and columns", "summary", "tutorial", "--image_size=8")
+    refuse("image_size must be int; got 'big'", "summary", "tutorial", "--image_size=big")
+    refuse("num_classes must be a whole number of at least 1; got 0", "summary", "tutorial", "--num_classes=0")
+    refuse("in_channels must be a whole number of at least 1; got 0", "summary", "tutorial", "--in_channels=0")
+    refuse("image_size must be", "summary", "tutorial", "--image_size=-3")
+
+
+# data and doctor
+
+
+def test_data_list(call, tmp_path):
+    status, printed, _ = call("data", "list")
+    assert status == 0
+    assert "embedded: there" in printed
+    assert "mnist: missing train-images-idx3-ubyte.gz" in printed
+    root = make_mnist(tmp_path / "root")
+    assert "  mnist: there" in call("data", "list", "mnist", "--root", root)[1]
+
+
+def test_data_verify(call, tmp_path):
+    status, printed, _ = call("data", "verify", "mnist")
+    assert status == 1
+    assert printed.count("missing") == 4
+    status, printed, _ = call("data", "verify", "mnist", "--root", make_mnist(tmp_path / "root"))
+    assert status == 1
+    assert "t10k-images" in printed
+
+
+def test_bad_data_commands(refuse):
+    refuse("the action must be list, fetch or verify; got 'lst'", "data", "lst")
+    refuse("the data set must be one of mnist, fashion-mnist, smallnorb; got 'norb'", "data", "fetch", "norb")
+    refuse("name what to fetch", "data", "fetch")
+
+
+def test_fetch_into_what_is_no_folder(refuse, tmp_path):
+    (tmp_path / "file").write_text("")
+    refuse("file", "data", "fetch", "mnist", "--root", tmp_path / "file")
+
+
+def test_doctor(call, tmp_path):
+    status, printed, complaint = call("doctor", "--root", make_mnist(tmp_path / "root"))
+    assert (status, complaint) == (0, "")
+    for text in (matcaps.__version__, "routing on cpu", "torch", "smallnorb", "data root"):
+        assert text in printed
+
+
+# train
+
+
+def test_train_eval_predict(call, tmp_path):
+    status, printed, _ = call("train", "quickstart", *TINY, "--output=run", "--optimizer.ema_decay=null", "--seed=3")
+    assert status == 0
+    assert "epoch 1/1" in printed
+    assert "test accuracy" in printed
+    assert "run folder: run" in printed
+    settings = TrainSettings.from_dict(read_settings(Path("run/settings.yaml")))
+    assert (settings.recipe, settings.seed, settings.optimizer.ema_decay) == ("quickstart", 3, None)
+    assert (settings.model.stem_stride, settings.data.max_train_images) == (4, 20)
+
+    status, printed, _ = call("eval", "run")
+    assert status == 0
+    assert "confusion" in printed
+    assert "ankle boot" in printed
+    assert "on 1000 images" in printed
+
+    images = []
+    for name, mode, size in (
+        ("grey.png", "L", (28, 28)),
+        ("colour.jpg", "RGB", (40, 31)),
+        ("clear.png", "RGBA", (9, 9)),
+    ):
+        Image.new(mode, size, 100).save(tmp_path / name)
+        images.append(tmp_path / name)
+    status, printed, _ = call("predict", "run", *images)
+    assert status == 0
+    assert [line.split(": ")[0] for line in printed.splitlines()] == [str(path) for path in images]
+    scores = json.loads(call("predict", "run", images[0], "--json")[1])[str(images[0])]
+    assert len(scores) == 10
+    assert all(0 <= score <= 1 for score in scores.values())
+
+
+def test_eval_as_json_and_on_other_parts(call, run):
+    status, printed, _ = call("eval", run, "--json", "--part=validation", "--batch_size=7")
+    assert status == 0
+    found = json.loads(printed)
+    assert 0 <= found["accuracy"] <= 1
+    assert found["num_images"] == 500
+    assert len(found["confusion"]) == 10
+
+
+def test_eval_on_other_data(call, run, tmp_path):
+    root = make_mnist(tmp_path / "root")
+    with pytest.warns(UserWarning, match="checksum differs"):
+        status, printed, _ = call("eval", run, "--data=mnist", "--root", root, "--json")
+    assert status == 0
+    assert json.loads(printed)["num_images"] == 20
+
+
+def test_a_runs_settings_file_reproduces_it(call, run):
+    status, _, _ = call("train", "--config", run / "settings.yaml", "--output=again")
+    assert status == 0
+    assert weights(Path("again")) == weights(run)
+    assert read_settings(Path("again/settings.yaml")) == read_settings(run / "settings.yaml")
+
+
+def test_a_setting_after_the_file_wins(call, run):
+    status, _, _ = call("train", f"--config={run / 'settings.yaml'}", "--output=again", "--seed=9", "--loss.margin=0.3")
+    assert status == 0
+    before = TrainSettings.from_dict(read_settings(run / "settings.yaml"))
+    after = TrainSettings.from_dict(read_settings(Path("again/settings.yaml")))
+    assert after == replace(before, seed=9, loss=replace(before.loss, margin=0.3))
+
+
+def test_settings_of_pythons_own_runs(call):
+    settings = tiny_settings(recipe="custom", epochs=1, loss=LossSettings("margin"), optimizer=OptimizerSettings())
+    write_settings(Path("mine.yaml"), settings.to_dict())
+    assert call("train", "--config=mine.yaml", "--output=run")[0] == 0
+    assert TrainSettings.from_dict(read_settings(Path("run/settings.yaml"))) == settings
+
+
+def test_resume(call, unfinished):
+    status, printed, _ = call("train", "--resume", unfinished)
+    assert status == 0
+    assert "epoch 3/3" in printed
+    assert "test accuracy" in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        ("recipe must be one of quickstart, mnist", ["quikstart"]),
+        ("name a recipe first: quickstart", []),
+        ("epochs must be int; got 'ten'", ["quickstart", "--epochs=ten"]),
+        ("epochs must be a whole number of at least 1; got 0", ["quickstart", "--epochs=0"]),
+        ("preset must be one of", ["quickstart", "--model.preset=nope"]),
+        ("preset 'quickstart' has no setting 'dropout'", ["quickstart", "--model.dropout=0.3"]),
+        ("model.competition must be one of 'child', 'window'; got 'war'", ["quickstart", "--model.competition=war"]),
+        ("data.name must be one of", ["quickstart", "--data.name=norb"]),
+        ("--model.nonsense", ["quickstart", "--model.nonsense=3"]),
+        ("learning_rate must be positive; got 0.0", ["quickstart", "--optimizer.learning_rate=0"]),
+        ("1000 GPU must be there", ["quickstart", "--accelerator=gpu", "--devices=1000"]),
+        ("mnist is not complete in", ["mnist"]),
+        ("smallnorb is not complete in", ["smallnorb"]),
+        ("folder must be given when name is 'folder'", ["quickstart", "--data.name=folder"]),
+        ("no settings file none.yaml", ["--config=none.yaml"]),
+        ("no settings file none.yaml", ["--config", "none.yaml"]),
+        ("no settings.yaml in nowhere: is it the folder of a run?", ["--resume", "nowhere"]),
+        ("no settings.yaml in nowhere: is it the folder of a run?", ["--resume=nowhere"]),
+        ("--resume goes on with a run as it was set up", ["--resume", "nowhere", "--epochs=4"]),
+        ("--resume goes on with a run as it was set up", ["quickstart", "--resume=nowhere"]),
+    ],
+)
+def test_bad_training(refuse, text, arguments):
+    refuse(text, "train", *arguments)
+
+
+def test_output_that_is_not_empty(refuse):
+    Path("full").mkdir()
+    Path("full/notes.txt").write_text("mine")
+    refuse("full is there already and not empty", "train", "quickstart", *TINY, "--output=full")
+    Path("file").write_text("mine")
+    refuse("file is there already and not empty", "train", "quickstart", *TINY, "--output=file")
+
+
+def test_output_that_cannot_be_written(refuse):
+    Path("file").write_text("mine")
+    refuse("file/run", "train", "quickstart", *TINY, "--output=file/run")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_output_without_permission(refuse):
+    Path("locked").mkdir(mode=0o500)
+    refuse("locked/run: Permission denied", "train", "quickstart", *TINY, "--output=locked/run")
+
+
+def test_malformed_config(refuse):
+    Path("a.yaml").write_text("- 1\n")
+    refuse("a.yaml must hold a mapping of settings; got list", "train", "--config=a.yaml")
+    Path("a.yaml").write_text("epochs: [1\n")
+    refuse("a.yaml is not YAML", "train", "--config=a.yaml")
+    Path("a.yaml").write_text("epoch: 1\n")
+    refuse("epoch", "train", "--config=a.yaml")
+    Path("a.yaml").write_text("recipe: nope\n")
+    refuse("recipe must be one of", "train", "--config=a.yaml")
+
+
+def test_damaged_data(refuse, tmp_path):
+    root = make_mnist(tmp_path / "root")
+    images = root / "mnist" / "train-images-idx3-ubyte.gz"
+    whole = images.read_bytes()
+    options = ["mnist", *TINY, "--data.root", root, "--output=run"]
+    images.write_bytes(whole[: len(whole) // 2])
+    refuse("train-images-idx3-ubyte.gz is malformed", "train", *options)
+    content = gzip.decompress(whole)
+    images.write_bytes(gzip.compress(content[:-100]))
+    refuse("train-images-idx3-ubyte.gz is malformed: expected", "train", *options)
+    images.write_bytes(gzip.compress(struct.pack(">HBBIII", 0, 8, 3, 30, 20, 28) + content[16 : 16 + 30 * 20 * 28]))
+    refuse("train-images-idx3-ubyte.gz", "train", *options)
+    images.write_bytes(b"no idx file")
+    refuse("train-images-idx3-ubyte.gz", "train", *options)
+
+
+def test_divergence_is_one_line(refuse, call, monkeypatch, run):
+    """The run's folder stays, with its last good checkpoint: that is no mistake of the arguments."""
+    from matcaps.training.module import Training
+
+    monkeypatch.setattr(Training, "_loss", lambda self, output, scores, *_: scores.sum() * float("nan"))
+    status, _, complaint = call("train", "quickstart", *TINY, "--output=run")
+    assert status == 1
+    assert complaint.splitlines()[-1].startswith("matcaps train: the loss is nan at step 0")
+
+
+# eval and predict
+
+
+@pytest.mark.parametrize("command", [["eval"], ["predict"]])
+def test_no_network(refuse, command, tmp_path):
+    image = tmp_path / "image.png"
+    Image.new("L", (28, 28)).save(image)
+    more = [image] if command == ["predict"] else []
+    refuse("no saved model at nowhere", *command, "nowhere", *more)
+    refuse("has no model.safetensors and no config.json", *command, ".", *more)
+
+
+def test_unfinished_run(refuse, tmp_path):
+    with pytest.raises(StoppedError):
+        train(tiny_settings(), tmp_path / "half", callbacks=[Stop("on_train_batch_start", 1)])
+    for command in (["eval", tmp_path / "half"], ["predict", tmp_path / "half", "image.png"]):
+        assert "matcaps train --resume" in refuse("has no final weights yet", *command)
+
+
+def test_bad_evaluation(refuse, run, tmp_path):
+    refuse("part must be one of train, validation, test", "eval", run, "--part=tset")
+    refuse("num_test_crops must be one of 1, 5, 9, 13; got 7", "eval", run, "--crops=7")
+    refuse("mnist is not complete in", "eval", run, "--data=mnist")
+    refuse("name must be one of", "eval", run, "--data=norb")
+    refuse("it makes no 'familiar_test'", "eval", run, "--part=familiar_test")
+    refuse("batch_size must be", "eval", run, "--batch_size=0")
+    (tmp_path / "empty").mkdir()
+    refuse("must hold a folder for each class", "eval", run, "--data=folder", "--folder", tmp_path / "empty")
+
+
+def test_data_that_do_not_fit_the_network(refuse, run, tmp_path):
+    for split in ("train", "test"):
+        for name in ("cats", "dogs"):
+            (tmp_path / "pets" / split / name).mkdir(parents=True)
+            Image.new("L", (30, 30)).save(tmp_path / "pets" / split / name / "1.png")
+    text = "the data must have 10 classes, as the network has; got 2"
+    refuse(text, "eval", run, "--data=folder", "--folder", tmp_path / "pets")
+
+
+def test_truncated_weights(refuse, run, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "config.json").write_bytes((run / "config.json").read_bytes())
+    (copy / "model.safetensors").write_bytes(weights(run)[:-10])
+    refuse("is not a safetensors file, or not whole", "eval", copy)
+
+
+def test_bad_images(refuse, run, tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    refuse("text.png cannot be read as an image", "predict", run, tmp_path / "text.png")
+    refuse("none.png: No such file or directory", "predict", run, tmp_path / "none.png")
+    refuse(str(tmp_path), "predict", run, tmp_path)
+    Image.effect_noise((28, 28), 50).save(tmp_path / "half.png")
+    whole = (tmp_path / "half.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+    refuse("half.png", "predict", run, tmp_path / "half.png")
+
+
+def test_weights_without_a_description(refuse, tmp_path):
+    network = matcaps.create_model(
+        "quickstart", stem_channels=2, primary_capsules=1, conv_capsules1=1, conv_capsules2=1
+    )
+    network.save_pretrained(tmp_path / "bare")
+    refuse("does not say what it was trained on", "eval", tmp_path / "bare")
+    Image.new("L", (28, 28)).save(tmp_path / "image.png")
+    refuse("does not say how its images were prepared", "predict", tmp_path / "bare", tmp_path / "image.png")
+
+
+def test_interrupted(call, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli._COMMANDS, "train", interrupt)
+    status, _, complaint = call("train")
+    assert status == 130
+    assert "goes on with: matcaps train --resume RUN" in complaint
+
+
+def test_our_own_mistakes_are_not_hidden(monkeypatch):
+    def stumble(*_):
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setitem(cli._COMMANDS, "train", stumble)
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        cli.main(["train"])
+
+
+def test_settings_are_those_of_python():
+    """Every setting of the dataclasses has its option, under the same name."""
+    options = TrainSettings(data=DataSettings()).to_dict()
+    del options["recipe"]
+    from contextlib import redirect_stdout
+    from io import StringIO
+
+    printed = StringIO()
+    with redirect_stdout(printed), pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    text = printed.getvalue()
+    for name in cli._flat(options):
+        assert f"--{name} " in text, name

@@ -1,0 +1,42 @@
+"""Several processes that train together."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import torch
+from safetensors.torch import load_file
+
+from matcaps.training import OptimizerSettings, train
+from matcaps.training.record import read_metrics
+from tests.training.runs import repeatable_metrics, tiny_settings, write_config
+
+
+def test_two_processes_are_one_with_twice_the_batch(tmp_path):
+    one = tiny_settings(epochs=2, optimizer=OptimizerSettings(ema_decay=0.9, gradient_clip=2.0))
+    two = replace(one, devices=2, data=replace(one.data, batch_size=4))
+    done = subprocess.run(
+        [sys.executable, "-m", "matcaps.cli", "train", write_config(two, tmp_path), "--output=two"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test accuracy") == 1
+    assert done.stdout.count("epoch 2/2") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "two"]
+    train(one, tmp_path / "one")
+    files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("one", "two")]
+    assert files[0] == files[1]
+    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            found[name], value, atol=1e-3, rtol=1e-2, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    assert len(read_metrics(tmp_path / "two" / "metrics.csv")) == 2
+    for single, double in zip(*(repeatable_metrics(tmp_path / name) for name in ("one", "two")), strict=True):
+        assert single["step"] == double["step"]
+        for name in ("train/loss", "train/accuracy", "train/margin", "validation/accuracy"):
+            assert abs(float(single[name]) - float(double[name])) < 1e-2, name

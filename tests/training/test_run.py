@@ -1,0 +1,347 @@
+"""What a training leaves in its folder, and how it stops."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from safetensors.torch import load_file
+
+import matcaps
+from matcaps.data import SplitSettings, load_data
+from matcaps.data.loader import PreparedImages
+from matcaps.models import BaselineCNN, EMCapsNet
+from matcaps.training import (
+    LossSettings,
+    OptimizerSettings,
+    TrainingDivergedError,
+    TrainSettings,
+    evaluate,
+    load_run,
+    train,
+)
+from matcaps.training.checkpoints import newest_checkpoint, read_checkpoint
+from matcaps.training.record import read_metrics, read_settings
+from tests.training.runs import AT_EVERY_STEP, STEPS, TINY_CNN, Stop, StoppedError, tiny_settings, weights
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run, its settings, and the indices of all images that were trained and validated on."""
+    seen: dict[str, set[tuple[str, int]]] = {"train": set(), "validation": set()}
+    parts: dict[int, str] = {}
+    settings = tiny_settings(optimizer=OptimizerSettings(ema_decay=0.9))
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_index):
+            assert module.training
+            seen["train"].update((parts["train"], index) for index in batch.indices.tolist())
+
+        def on_validation_batch_end(self, trainer, module, outputs, batch, batch_index):
+            assert not module.training
+            seen["validation"].update((parts["validation"], index) for index in batch.indices.tolist())
+
+        def on_train_start(self, trainer, module):
+            parts["train"] = trainer.train_dataloader.dataset.dataset.split
+            parts["validation"] = trainer.val_dataloaders.dataset.dataset.split
+
+    result = train(settings, tmp_path_factory.mktemp("runs") / "one", callbacks=[Watch()])
+    return result, settings, seen
+
+
+def test_files(run):
+    folder = run[0].folder
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checkpoints",
+        "config.json",
+        "metrics.csv",
+        "model.safetensors",
+        "results.json",
+        "settings.yaml",
+        "tensorboard",
+    ]
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["after-epoch.ckpt"]
+    assert any(path.name.startswith("events.out.tfevents") for path in (folder / "tensorboard").iterdir())
+
+
+def test_settings_file_is_the_whole_configuration(run):
+    result, settings, _ = run
+    assert TrainSettings.from_dict(read_settings(result.folder / "settings.yaml")) == settings
+
+
+def test_metrics(run):
+    rows = read_metrics(run[0].folder / "metrics.csv")
+    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "5"), ("2", "10"), ("3", "15")]
+    for row in rows:
+        assert float(row["train/loss"]) > 0
+        assert 0 <= float(row["train/accuracy"]) <= 1
+        assert 0 <= float(row["validation/accuracy"]) <= 1
+        assert float(row["train/images_per_second"]) > 0
+        for layer in ("primary_capsules", "conv_capsules1", "conv_capsules2", "class_capsules"):
+            assert 0 <= float(row[f"dead/{layer}"]) <= 1
+            assert 0 <= float(row[f"activation/{layer}"]) <= 1
+    assert [float(row["train/margin"]) for row in rows] == pytest.approx([0.2, 0.3, 0.4])
+
+
+def test_tensorboard(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run[0].folder / "tensorboard"), size_guidance={"histograms": 0})
+    events.Reload()
+    assert {"train/loss", "train/accuracy", "train/margin", "train/images_per_second", "dead/conv_capsules1"} <= set(
+        events.Tags()["scalars"]
+    )
+    histograms = {f"activations/{name}" for name in ("primary_capsules", "conv_capsules1", "class_capsules")}
+    assert histograms <= set(events.Tags()["histograms"])
+    assert len(events.Histograms("activations/class_capsules")) == 3
+
+
+def test_results(run):
+    result, settings, _ = run
+    results = json.loads((result.folder / "results.json").read_text())
+    assert results["test"]["accuracy"] == result.test.accuracy
+    assert results["test"]["num_images"] == 20
+    assert sum(map(sum, results["test"]["confusion"])) == 20
+    assert results["seed"] == settings.seed
+    assert results["command"]
+    assert "commit" in results
+    assert {"platform", "processor", "cpu_count", "torch", "python", "torch_threads"} <= set(results["machine"])
+    assert results["train_seconds"] >= 0
+    assert results["num_train_images"] == STEPS * 8
+    assert str(Path.home()) not in results["command"]
+
+
+def test_weights_are_what_was_tested(run):
+    result, settings, _ = run
+    network, loaded_settings = load_run(result.folder)
+    assert loaded_settings == settings
+    assert isinstance(network, EMCapsNet)
+    bundle = load_data(settings.data, settings.seed)
+    again = evaluate(network, bundle.loader("test"), bundle.classes)
+    assert (again.accuracy, again.confusion) == (result.test.accuracy, result.test.confusion)
+    assert torch.equal(matcaps.from_pretrained(result.folder).stem.weight, network.stem.weight)
+
+
+def test_averaged_weights_are_saved(run):
+    """Not the last ones, and those that the checkpoint holds as the average."""
+    folder = run[0].folder
+    checkpoint = read_checkpoint(folder / "checkpoints" / "after-epoch.ckpt")
+    for name, value in load_file(folder / "model.safetensors").items():
+        assert torch.equal(checkpoint["state_dict"][f"network.{name}"], value), name
+    last = checkpoint["current_model_state"]["network.stem.weight"]
+    assert not torch.equal(last, checkpoint["state_dict"]["network.stem.weight"])
+
+
+def test_checkpoint_tells_nothing_of_this_machine(run):
+    assert str(run[0].folder).encode() not in (run[0].folder / "checkpoints" / "after-epoch.ckpt").read_bytes()
+
+
+def test_no_test_image_is_trained_or_validated_on(run):
+    _, settings, seen = run
+    bundle = load_data(settings.data, settings.seed)
+    tested = {(bundle.test.split, index) for index in bundle.test.indices.tolist()}
+    assert len(tested) == 20
+    assert len(seen["train"]) == STEPS * 8
+    assert len(seen["validation"]) == 20
+    assert not seen["train"] & tested
+    assert not seen["validation"] & tested
+    assert not seen["train"] & seen["validation"]
+
+
+def test_test_images_are_not_touched_before_training_is_over(tmp_path, monkeypatch):
+    """Not for calibration, not for validation, not for watching the capsules."""
+    over, touched = [], []
+
+    class Over(Callback):
+        def on_fit_end(self, trainer, module):
+            over.append(True)
+
+    original = PreparedImages.__getitems__
+
+    def get(self, key):
+        if self.dataset.split == "test":
+            touched.append(bool(over))
+        return original(self, key)
+
+    monkeypatch.setattr(PreparedImages, "__getitems__", get)
+    train(tiny_settings(epochs=1), tmp_path, callbacks=[Over()])
+    assert touched
+    assert all(touched)
+
+
+def test_same_seed_same_weights_another_seed_others(tmp_path):
+    runs = [
+        train(tiny_settings(epochs=1, seed=seed), tmp_path / name).folder
+        for seed, name in ((0, "a"), (0, "b"), (1, "c"))
+    ]
+    assert weights(runs[0]) == weights(runs[1]) != weights(runs[2])
+
+
+def test_never_overwritten(run):
+    result, settings, _ = run
+    before = {path: path.stat().st_mtime_ns for path in result.folder.rglob("*")}
+    with pytest.raises(FileExistsError, match="is there already and not empty: choose another folder, or go on with"):
+        train(settings, result.folder)
+    assert {path: path.stat().st_mtime_ns for path in result.folder.rglob("*")} == before
+
+
+def test_default_folders_differ(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = train(tiny_settings(epochs=1), tmp_path / "given").folder
+    second = train(tiny_settings(epochs=1)).folder
+    assert first != second
+    assert second.parent == Path("runs")
+    assert second.name.startswith("quickstart-")
+    assert "MATCAPS_RUN_FOLDER" not in os.environ
+
+
+def test_an_empty_folder_is_used(tmp_path):
+    assert train(tiny_settings(epochs=1), tmp_path).folder == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": replace(TINY_CNN, annealing=0.5)}, "has no setting 'annealing'"),
+        ({"model": TINY_CNN, "loss": LossSettings(reconstruction_weight=1.0)}, "reconstruction_weight must be 0"),
+        ({"model": replace(tiny_settings().model, stem_stride=8)}, "images must have at least"),
+        ({"devices": 64, "data": replace(tiny_settings().data, max_train_images=20)}, "images are needed"),
+        ({"accelerator": "gpu", "devices": 1000}, "1000 GPU must be there"),
+    ],
+)
+def test_what_cannot_work_leaves_nothing(changes, message, tmp_path):
+    with pytest.raises((ValueError, TypeError), match=message):
+        train(tiny_settings(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_folder_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError):
+        train(tiny_settings(), tmp_path / "file" / "run")
+
+
+def test_bf16_mixed(tmp_path):
+    result = train(tiny_settings(precision="bf16-mixed", epochs=1), tmp_path)
+    loaded = load_file(tmp_path / "model.safetensors")
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in loaded.values())
+    assert result.test.num_images == 20
+
+
+def test_reconstruction(tmp_path):
+    train(tiny_settings(loss=LossSettings(reconstruction_weight=5e-4), epochs=2), tmp_path)
+    rows = read_metrics(tmp_path / "metrics.csv")
+    errors = [float(row["train/reconstruction_loss"]) for row in rows]
+    assert errors[1] < errors[0]
+    load_run(tmp_path)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "spread"])
+def test_cnn(loss, tmp_path):
+    result = train(tiny_settings(model=TINY_CNN, loss=LossSettings(loss), epochs=1), tmp_path)
+    network, _ = load_run(result.folder)
+    assert isinstance(network, BaselineCNN)
+    assert network.config.image_size == (28, 28)
+    assert network.config.in_channels == 1
+    assert not any(name.startswith("dead/") for name in read_metrics(tmp_path / "metrics.csv")[0])
+
+
+@pytest.mark.parametrize("loss", ["margin", "cross-entropy"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_other_losses_and_optimisers(loss, optimizer, tmp_path):
+    settings = tiny_settings(
+        loss=LossSettings(loss, reduction="sum"), optimizer=OptimizerSettings(optimizer, weight_decay=0.1), epochs=1
+    )
+    assert train(settings, tmp_path).test is not None
+
+
+def test_without_validation(tmp_path):
+    settings = tiny_settings(epochs=1)
+    train(replace(settings, data=replace(settings.data, split=SplitSettings())), tmp_path)
+    row = read_metrics(tmp_path / "metrics.csv")[0]
+    assert not any(name.startswith("validation/") for name in row)
+    assert "dead/conv_capsules1" in row
+
+
+class Poison(Callback):
+    """Spoil something after a number of steps."""
+
+    def __init__(self, step: int, what: str):
+        self.step, self.what = step, what
+
+    def on_train_batch_start(self, trainer, module, batch, batch_index):
+        if trainer.global_step == self.step:
+            if self.what == "images":
+                batch.images[0, 0, 3, 3] = float("nan")
+            else:
+                with torch.no_grad():
+                    module.get_parameter(self.what).view(-1)[0] = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("network.stem.weight", "at step 7, first in parameter network.stem.weight: lower the learning rate"),
+        ("network.conv_capsules2.weight", "at step 7, first in parameter network.conv_capsules2.weight"),
+        ("network.class_capsules.routing.beta_use", "parameter network.class_capsules.routing.beta_use"),
+        ("images", "at step 7, first in the input images"),
+    ],
+)
+def test_nan_stops_and_names_its_place(what, message, tmp_path):
+    settings = tiny_settings(checkpoint_minutes=AT_EVERY_STEP)
+    with pytest.raises(TrainingDivergedError, match=message):
+        train(settings, tmp_path, callbacks=[Poison(7, what)])
+    newest = newest_checkpoint(tmp_path / "checkpoints")
+    assert newest is not None
+    checkpoint = read_checkpoint(newest)
+    assert checkpoint["global_step"] == 7
+    assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+    assert not (tmp_path / "model.safetensors").exists()
+    assert not (tmp_path / "results.json").exists()
+    train(settings, tmp_path, resume=True)  # from the good one; nothing poisons it now
+    assert (tmp_path / "results.json").exists()
+
+
+def test_infinite_gradient_stops_before_it_reaches_the_weights(tmp_path):
+    name = "network.conv_capsules1.weight"
+
+    class Spoil(Callback):
+        def on_after_backward(self, trainer, module):
+            if trainer.global_step == 7:
+                module.get_parameter(name).grad.view(-1)[0] = float("inf")
+
+    with pytest.raises(TrainingDivergedError, match=f"the gradient of {name} is not finite at step 7"):
+        train(tiny_settings(), tmp_path, callbacks=[Spoil()])
+    assert newest_checkpoint(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "after-epoch.ckpt"
+
+
+def test_interruption_by_the_keyboard(tmp_path):
+    """Lightning makes an exit of it; here it stays what it is, and the process still hears the next one."""
+
+    class Interrupt(Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_index):
+            if trainer.global_step == 2:
+                raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_settings(), tmp_path, callbacks=[Interrupt()])
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_unfinished_run(tmp_path):
+    with pytest.raises(StoppedError):
+        train(tiny_settings(), tmp_path, callbacks=[Stop("on_train_batch_start", 1)])
+    with pytest.raises(FileNotFoundError, match="has no final weights yet: finish it with matcaps train --resume"):
+        load_run(tmp_path)
+
+
+def test_network_is_left_ready(tmp_path):
+    """A run leaves torch's default dtype, gradients and determinism as they were."""
+    before = (torch.get_default_dtype(), torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled())
+    train(tiny_settings(epochs=1), tmp_path)
+    assert (torch.get_default_dtype(), torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()) == before
