@@ -59,7 +59,7 @@ def test_instruction_sets_agree(target):
         "variance_floor": 5e-4,
         "annealing": 1 / 16,
     }
-    best = [name for name in ("avx512", "avx2", "baseline", "neon") if native.LIBRARY.set_target(name)][0]
+    best = next(name for name in ("avx512", "avx2", "baseline", "neon") if native.LIBRARY.set_target(name))
     results = {}
     for name in (best, target):
         assert native.LIBRARY.set_target(name)

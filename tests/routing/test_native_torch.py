@@ -114,9 +114,7 @@ def test_same_results_from_run_to_run_and_close_across_threads(batch, competitio
         for index, (found, expected) in enumerate(zip(results[count], results[1], strict=True)):
             # the results are the same bits; sums over windows and images add up in another order
             exact = index < 2
-            torch.testing.assert_close(
-                found, expected, rtol=0, atol=0 if exact else 2e-5 * expected.abs().max().item()
-            )
+            torch.testing.assert_close(found, expected, rtol=0, atol=0 if exact else 2e-5 * expected.abs().max().item())
 
 
 @needs_core
@@ -192,7 +190,8 @@ def test_auto_takes_the_core_on_the_cpu():
     assert resolve_implementation("cpu", torch.bfloat16) == "native"
     assert resolve_implementation("cuda", torch.float32) == "reference"
     auto, chosen = (
-        conv_em_routing(*conv_inputs(), inverse_temperature=SCHEDULE, implementation=name) for name in ("auto", "native")
+        conv_em_routing(*conv_inputs(), inverse_temperature=SCHEDULE, implementation=name)
+        for name in ("auto", "native")
     )
     assert torch.equal(auto.poses, chosen.poses)
 
@@ -205,7 +204,7 @@ def test_an_explicit_choice_never_falls_back():
             votes, activations, torch.zeros(5), torch.zeros(5), inverse_temperature=[1.0], implementation="native"
         )
     inputs = [x.to("meta") for x in conv_inputs()]
-    with pytest.raises(ValueError, match="on the CPU; got torch.float32 on meta"):
+    with pytest.raises(ValueError, match=r"on the CPU; got torch\.float32 on meta"):
         conv_em_routing(*inputs, inverse_temperature=SCHEDULE, implementation="native")
 
 

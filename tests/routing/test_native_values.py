@@ -118,7 +118,9 @@ def test_conv_within_budget(size, competition):
 
 
 @pytest.mark.parametrize(
-    "size", [(2, 4, 4, 7, 5, 3), (1, 1, 1, 1, 1, 1), (3, 2, 5, 3, 10, 4), (1, 4, 5, 63, 7, 2), (5, 3, 3, 1, 17, 5)], ids=str
+    "size",
+    [(2, 4, 4, 7, 5, 3), (1, 1, 1, 1, 1, 1), (3, 2, 5, 3, 10, 4), (1, 4, 5, 63, 7, 2), (5, 3, 3, 1, 17, 5)],
+    ids=str,
 )
 @pytest.mark.parametrize("with_coordinates", [False, True])
 def test_class_within_budget(size, with_coordinates):
@@ -213,7 +215,9 @@ def test_gradcheck_class(rule):
 def test_more_votes_than_fit_the_cache():
     # 19·17·3 children of one routing: their votes are computed tile by tile, again for each pass
     options = {"annealing": 1 / 16}
-    assert_within_budget(class_em_routing, [(class_inputs(1, 19, 17, 3, 9, 3, seed=seed), options) for seed in range(2)])
+    assert_within_budget(
+        class_em_routing, [(class_inputs(1, 19, 17, 3, 9, 3, seed=seed), options) for seed in range(2)]
+    )
     for size, competition in (((1, 3, 3, 72, 33, 3, 2), "window"), ((1, 4, 3, 72, 3, 3, 2), "child")):
         cases = [(conv_inputs(*size, seed=seed), {**options, "competition": competition}) for seed in range(4)]
         assert_within_budget(conv_em_routing, cases)

@@ -26,6 +26,7 @@ __all__ = [
     "resolve_implementation",
 ]
 
+
 def em_routing(
     votes: Tensor,
     activations: Tensor,

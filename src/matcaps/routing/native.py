@@ -13,6 +13,8 @@ from matcaps.routing.native_library import Library, Problem, load
 
 DTYPES = (torch.float32, torch.float64)
 
+_INPUTS = ("poses", "activations", "weight", "beta_use", "beta_activation", "inverse_temperature", "coordinates")
+
 _RECORD = 36  # kRecord in native/src/job.h
 _STATE_PARENTS = 16  # kLanesOfState in native/src/driver.cpp
 
@@ -147,13 +149,7 @@ def _state_size(poses: Tensor, weight: Tensor, stride: int, num_iterations: int)
 
 
 def _problem(
-    poses: Tensor,
-    activations: Tensor,
-    weight: Tensor,
-    beta_use: Tensor,
-    beta_activation: Tensor,
-    inverse_temperature: Tensor,
-    coordinates: Tensor | None,
+    inputs: list[Tensor | None],
     stride: int,
     child_competition: bool,
     standardised: bool,
@@ -162,6 +158,11 @@ def _problem(
     **results: Tensor | None,
 ) -> Problem:
     """Describe a routing to the core; the tensors must be contiguous and outlive the call."""
+    tensors = {**dict(zip(_INPUTS, inputs, strict=True)), **results}
+    poses, weight, inverse_temperature = inputs[0], inputs[2], inputs[5]
+    assert poses is not None
+    assert weight is not None
+    assert inverse_temperature is not None
     is_class = weight.ndim == 4
     problem = Problem(
         batch=poses.shape[0],
@@ -180,19 +181,10 @@ def _problem(
         variance_floor=variance_floor,
         annealing=annealing,
     )
-    tensors = {
-        "poses": poses,
-        "activations": activations,
-        "weight": weight,
-        "beta_use": beta_use,
-        "beta_activation": beta_activation,
-        "inverse_temperature": inverse_temperature,
-        "coordinates": coordinates,
-        **results,
-    }
     for name, tensor in tensors.items():
         if tensor is not None:
-            assert tensor.is_contiguous() and tensor.dtype == poses.dtype and tensor.device.type == "cpu", name
+            assert tensor.is_contiguous(), name
+            assert tensor.dtype == poses.dtype, name
             setattr(problem, name, tensor.data_ptr())
     return problem
 
@@ -214,11 +206,9 @@ def _forward(
     keep_state: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     out_poses, out_activations, state = _empty_results(poses, weight, inverse_temperature, stride, keep_state)
-    inputs = _contiguous(
-        poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates
-    )
+    inputs = _contiguous(poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
     problem = _problem(
-        *inputs,
+        inputs,
         stride,
         child_competition,
         standardised,
@@ -282,14 +272,11 @@ def _backward(
     variance_floor: float,
     annealing: float,
 ) -> list[Tensor]:
-    inputs = _contiguous(
-        poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates
-    )
+    inputs = _contiguous(poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
     grads = _empty_grads(*inputs)
-    names = ("poses", "activations", "weight", "beta_use", "beta_activation", "inverse_temperature", "coordinates")
     grad_poses, grad_activations = grad_poses.contiguous(), grad_activations.contiguous()
     problem = _problem(
-        *inputs,
+        inputs,
         stride,
         child_competition,
         standardised,
@@ -298,7 +285,7 @@ def _backward(
         state=state,
         grad_out_poses=grad_poses,
         grad_out_activations=grad_activations,
-        **{f"grad_{name}": grad for name, grad in zip(names, grads, strict=False)},
+        **{f"grad_{name}": grad for name, grad in zip(_INPUTS, grads, strict=False)},
     )
     if problem.batch > 0:
         _library().backward(problem)

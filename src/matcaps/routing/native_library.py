@@ -1,4 +1,4 @@
-"""Finds, loads and calls the compiled CPU core, a shared library with a plain C interface (``native/src/matcaps.h``)."""
+"""Finds, loads and calls the compiled CPU core, a library with a plain C interface (``native/src/matcaps.h``)."""
 
 import ctypes
 import os
@@ -101,7 +101,7 @@ class Library:
     @property
     def threading(self) -> str:
         """Whose threads it runs on."""
-        return f"torch's OpenMP, {self._openmp[0]}" if self._shares else "its own"
+        return f"torch's OpenMP, {self._openmp[0]}" if self._openmp and self._shares else "its own"
 
     def set_target(self, name: str) -> bool:
         """Use another instruction set; False where this machine or this build lacks it."""
@@ -110,7 +110,7 @@ class Library:
     def share_threads(self, share: bool) -> None:
         """Run on the threads of torch's OpenMP runtime, where it was found, or on threads of its own."""
         self._shares = share and self._openmp is not None
-        self._functions.matcaps_set_fork(self._openmp[1] if self._shares else None)
+        self._functions.matcaps_set_fork(self._openmp[1] if self._openmp and share else None)
 
     def forward(self, problem: Problem) -> None:
         """Route forward."""
