@@ -216,10 +216,15 @@ def test_killed_process(tmp_path):
     settings = tiny_settings(
         optimizer=OptimizerSettings(ema_decay=0.9, schedule="cosine"), epochs=12, checkpoint_minutes=AT_EVERY_STEP
     )
+    checkpoints = tmp_path / "run" / "checkpoints"
+
+    def written() -> int:
+        return checkpoints.stat().st_mtime_ns if checkpoints.exists() else 0
+
     run = start(write_config(settings, tmp_path), "--output=run", folder=tmp_path)
     for _ in range(2):
-        deadline = time.monotonic() + 60
-        while run.poll() is None and not (tmp_path / "run" / "checkpoints").exists():
+        before, deadline = written(), time.monotonic() + 60
+        while run.poll() is None and written() == before:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(random.Random().uniform(0, 0.5))
