@@ -4,7 +4,7 @@ import json
 import os
 import re
 import sys
-from argparse import ArgumentError
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -45,13 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _err.print(f"matcaps: there is no command {command!r}; the commands are {known}", **_PLAIN)
         return 2
     try:
-        return _COMMANDS[command](arguments[1:])
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: _err.print(f"matcaps {command}: warning: {message}", **_PLAIN)
+            return _COMMANDS[command](arguments[1:])
     except KeyboardInterrupt:
         _err.print("matcaps: interrupted; a training goes on with: matcaps train --resume RUN")
         return 130
-    except ArgumentError as error:
-        _err.print(f"matcaps {command}: {error}\nmatcaps {command} --help lists what it takes", **_PLAIN)
-        return 2
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and type(error).__name__ != "TrainingDivergedError":
             raise  # a mistake of ours: show where

@@ -27,9 +27,11 @@ def calibrate_routing(
 ) -> None:
     """Set ``routing`` (and for ``"full"`` also ``weight``) in place from the traced routing of one batch.
 
-    Both kinds set the two β. The cost of use β_u becomes minus the mean of ½ ln σ², so that a cost says how much
-    better or worse than usual votes agree, not how many there are; the reward β_a of each parent type becomes its
-    mean cost, so that about half of its capsules are active.
+    Both kinds set the reward β_a of each parent type to its mean cost, so that about half of its capsules are active.
+    ``"beta"`` also sets the cost of use β_u to minus the mean of ½ ln σ², so that a cost says how much better or worse
+    than usual votes agree, not how many there are. ``"full"`` sets β_u to 0: at its scale of poses σ² is above 1 and
+    data are a cost, so that a parent which takes more wakes less. Where data were a reward, or free, activations ran
+    away within some hundred steps (docs/log.md).
 
     Args:
         weight: the layer's transformation matrices.
@@ -59,7 +61,9 @@ def _set_beta(routing: RoutingParameters, state: RoutingIteration, gain: float |
     """Set both β, and the inverse temperature if a gain is wanted, from the state of the last iteration."""
     half_log_variance = state.variance.log().sum(dim=-1) / 2
     components = state.variance.shape[-1]
-    use = torch.full_like(routing.beta_use, -half_log_variance.mean().item() / components)
+    use = torch.zeros_like(routing.beta_use)
+    if gain is None:
+        use -= half_log_variance.mean() / components
     cost = state.mass * (components * use + half_log_variance)
     mean_cost = cost.mean(dim=tuple(range(cost.ndim - 1)))
     deviation = (cost - mean_cost).std().clamp_min(_TINY)

@@ -108,7 +108,7 @@ class ClassCapsules(nn.Module):
         capsules: Capsules,
         coordinates: Tensor | None = None,
         calibration: str = "full",
-        gain: float = 4.0,
+        gain: float = 1.0,
     ) -> Capsules:
         """Set β, and for ``"full"`` the scales, from one batch; return what the layer then makes of it.
 

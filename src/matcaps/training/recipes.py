@@ -8,28 +8,21 @@ _SOFT = 1 / 16
 
 _LEARNS = OptimizerSettings(learning_rate=3e-3, schedule="linear", warmup_steps=20, gradient_clip=2.0, ema_decay=0.99)
 
+_SMALL = ModelSettings("paper-small", stem_padding="same", annealing=_SOFT, calibration="full", coordinate_scale=5.0)
+"""The paper's small network at the tutorial's image size, with the routing that learns."""
+
 RECIPES: dict[str, TrainSettings] = {
     "quickstart": TrainSettings(
         recipe="quickstart",
         model=ModelSettings("quickstart"),
         data=DataSettings("embedded", split=SplitSettings(validation_fraction=0.1)),
-        loss=LossSettings(margin_epochs=1.5),
+        loss=LossSettings(margin_epochs=6.0),
         optimizer=_LEARNS,
-        epochs=3,
+        epochs=8,
     ),
     "mnist": TrainSettings(
         recipe="mnist",
-        model=ModelSettings(
-            "tutorial",
-            competition="child",
-            activation_rule="paper",
-            temperature_schedule="authors",
-            annealing=_SOFT,
-            calibration="full",
-            coordinates="receptive-field",
-            coordinate_scale=5.0,
-            conv_weight_deviation=0.3,
-        ),
+        model=_SMALL,
         data=DataSettings(
             "mnist",
             split=SplitSettings(validation_fraction=0.05),
@@ -37,21 +30,11 @@ RECIPES: dict[str, TrainSettings] = {
         ),
         loss=LossSettings(margin_epochs=5.0),
         optimizer=_LEARNS,
-        epochs=20,
+        epochs=10,
     ),
     "fashion-mnist": TrainSettings(
         recipe="fashion-mnist",
-        model=ModelSettings(
-            "tutorial",
-            competition="child",
-            activation_rule="paper",
-            temperature_schedule="authors",
-            annealing=_SOFT,
-            calibration="full",
-            coordinates="receptive-field",
-            coordinate_scale=5.0,
-            conv_weight_deviation=0.3,
-        ),
+        model=_SMALL,
         data=DataSettings(
             "fashion-mnist",
             split=SplitSettings(validation_fraction=0.05),
@@ -59,7 +42,7 @@ RECIPES: dict[str, TrainSettings] = {
         ),
         loss=LossSettings(margin_epochs=5.0),
         optimizer=_LEARNS,
-        epochs=20,
+        epochs=10,
     ),
     "smallnorb": TrainSettings(
         recipe="smallnorb",
