@@ -6,14 +6,14 @@ BIN    := $(VENV)/bin
 # One thread for each test process: two processes with two threads each would fight over two cores.
 TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup train test lint format clean
+.PHONY: help setup train test bench lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 setup: $(VENV)/.installed ## make .venv and install matcaps into it, as constraints.txt pins it
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt $(wildcard native/CMakeLists.txt native/src/* native/src/kernels/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
@@ -25,6 +25,9 @@ test: setup ## check style and run the tests; those on real data need MATCAPS_TE
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(TESTS)
+
+bench: setup ## time the operator against the reference and torch.compile of it; many minutes
+	$(BIN)/python benchmarks/bench.py
 
 lint: setup ## check style and types
 	$(BIN)/ruff check .

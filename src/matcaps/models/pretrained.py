@@ -40,13 +40,18 @@ def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: o
     folder = Path(folder)
     config = json.dumps({"architecture": architecture, "model": asdict(model_config), **metadata}, indent=2)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
-    partial = folder / f"{WEIGHTS_NAME}.partial"
-    save_file(weights, partial, metadata={"format": "pt"})
-    os.replace(partial, folder / WEIGHTS_NAME)
+    save_weights(model, folder / WEIGHTS_NAME)
     partial = folder / f"{CONFIG_NAME}.partial"
     partial.write_text(config + "\n", encoding="utf-8")
     os.replace(partial, folder / CONFIG_NAME)
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Write a module's parameters and buffers as safetensors; at every moment the old file or the new one is there."""
+    weights = {name: tensor.detach().contiguous().cpu() for name, tensor in module.state_dict().items()}
+    partial = path.with_name(f"{path.name}.partial")
+    save_file(weights, partial, metadata={"format": "pt"})
+    os.replace(partial, path)
 
 
 def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Module) -> _Model:

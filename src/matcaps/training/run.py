@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matcaps.data import DataBundle, load_data
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, model_config
 from matcaps.models.config import BaselineCNNConfig
-from matcaps.models.pretrained import from_pretrained
+from matcaps.models.pretrained import from_pretrained, save_weights
 from matcaps.training.callbacks import AveragedWeights, CapsuleHealth, ExactResume, MetricsFile, Throughput
 from matcaps.training.checkpoints import (
     CHECKPOINTS_NAME,
@@ -44,6 +44,7 @@ from matcaps.training.record import (
 from matcaps.training.settings import TrainSettings
 
 TENSORBOARD_NAME = "tensorboard"
+DECODER_NAME = "decoder.safetensors"
 _FOLDER_VARIABLE = "MATCAPS_RUN_FOLDER"
 _WATCHED_IMAGES = 64
 
@@ -139,7 +140,7 @@ def train(
     network.eval()
     network.save_pretrained(folder, **describe_input(bundle))
     if training.decoder is not None:
-        torch.save(training.decoder.state_dict(), folder / "decoder.pt")
+        save_weights(training.decoder, folder / DECODER_NAME)
     test = evaluate(network, bundle.loader("test"), bundle.classes)
     write_json(folder / RESULTS_NAME, _results(settings, bundle, test, clock.seconds, throughput.images_per_second))
     return TrainResult(folder, test, clock.seconds)
