@@ -9,7 +9,7 @@ import torch
 import matcaps
 from matcaps.data import data_root
 from matcaps.data.files import missing_files
-from matcaps.routing import resolve_implementation
+from matcaps.routing import native, resolve_implementation
 
 _PACKAGES = ("lightning", "torchmetrics", "safetensors", "huggingface_hub", "tensorboard", "jsonargparse")
 
@@ -34,6 +34,7 @@ def examine(root: str | None = None) -> dict[str, str]:
         findings["gpu"] = "none that torch can use"
     for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
         findings[f"routing on {device}"] = resolve_implementation(device, torch.float32)
+    findings["compiled core"] = native.describe()
     findings["data root"] = str(data_root(root))
     for name in ("mnist", "fashion-mnist", "smallnorb"):
         missing = missing_files(name, root)
