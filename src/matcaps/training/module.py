@@ -115,11 +115,10 @@ class Training(lightning.LightningModule):
         gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm):
-            guilty = next(
-                name
-                for name, parameter in self.named_parameters()
-                if parameter.grad is not None and not torch.isfinite(parameter.grad).all()
+            named = (
+                (name, parameter.grad) for name, parameter in self.named_parameters() if parameter.grad is not None
             )
+            guilty = next((name for name, gradient in named if not torch.isfinite(gradient).all()), "all parameters")
             raise TrainingDivergedError(
                 f"the gradient of {guilty} is not finite at step {self.global_step}: lower the learning rate, or "
                 "raise the variance floor; the last checkpoint from before is kept"

@@ -91,6 +91,7 @@ def train(
         TrainingDivergedError: a loss or gradient was not finite; the last checkpoint from before is kept.
     """
     _check_devices(settings)
+    commit = source_commit()  # now: the checkout may move on while the training runs
     bundle = load_data(settings.data, settings.seed)
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
     network = make_network(settings, bundle)
@@ -142,7 +143,8 @@ def train(
     if training.decoder is not None:
         save_weights(training.decoder, folder / DECODER_NAME)
     test = evaluate(network, bundle.loader("test"), bundle.classes)
-    write_json(folder / RESULTS_NAME, _results(settings, bundle, test, clock.seconds, throughput.images_per_second))
+    results = _results(settings, bundle, test, clock.seconds, throughput.images_per_second)
+    write_json(folder / RESULTS_NAME, {**results, "commit": commit})
     return TrainResult(folder, test, clock.seconds)
 
 
@@ -277,7 +279,6 @@ def _results(
         "train_seconds": round(seconds, 1),
         "images_per_second": images_per_second,
         "command": command_line(),
-        "commit": source_commit(),
         "machine": describe_machine(),
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
