@@ -6,6 +6,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,7 +17,7 @@ from matcaps._version import __version__
 from matcaps.data.settings import CROP_COUNTS
 from matcaps.models.presets import list_models
 from matcaps.training.recipes import list_recipes, recipe_settings
-from matcaps.training.settings import TrainSettings
+from matcaps.training.settings import ModelSettings, TrainSettings
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -49,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = lambda message, *_: _err.print(f"matcaps {command}: warning: {message}", **_PLAIN)
             return _COMMANDS[command](arguments[1:])
     except KeyboardInterrupt:
-        _err.print("matcaps: interrupted; a training goes on with: matcaps train --resume RUN")
+        hint = "; it goes on with: matcaps train --resume and the run folder printed above"
+        _err.print(f"matcaps {command}: interrupted{hint if command == 'train' else ''}", **_PLAIN)
         return 130
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and type(error).__name__ != "TrainingDivergedError":
@@ -101,6 +103,9 @@ def _train(arguments: list[str]) -> int:
 
     name = _base_recipe(arguments)
     base = TrainSettings() if name == "custom" else recipe_settings(name)  # "custom" is what Python's runs are called
+    preset = _option(arguments, "--model.preset")
+    if preset not in (None, base.model.preset):  # what the recipe changes in its own network does not fit another
+        base = replace(base, model=ModelSettings(preset))
     parser = _parser("train", "Train a network by a recipe. Every setting of the recipe can be changed.")
     parser.add_argument("recipe", nargs="?", help=f"one of {', '.join(list_recipes())}")
     parser.add_argument(
@@ -124,6 +129,15 @@ def _train(arguments: list[str]) -> int:
     for name in ("config", "output", "resume", "recipe"):
         chosen.pop(name, None)
     return _fit(TrainSettings(recipe=base.recipe, **chosen), parsed.output, resume=False)
+
+
+def _option(arguments: list[str], option: str) -> str | None:
+    """The value that an option has been given, if it has."""
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        name, equals, value = argument.partition("=")
+        if name == option:
+            return value if equals else following
+    return None
 
 
 def _base_recipe(arguments: list[str]) -> str:

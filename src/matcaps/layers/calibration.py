@@ -14,6 +14,7 @@ _ROUNDS = 4
 """Assignments depend on what is being set, so it is set a few times over."""
 
 _TINY = 1e-6
+"""Where values spread less than this (blank images, say), their scale is left as it is."""
 
 
 @torch.no_grad()
@@ -30,8 +31,8 @@ def calibrate_routing(
     Both kinds set the reward β_a of each parent type to its mean cost, so that about half of its capsules are active.
     ``"beta"`` also sets the cost of use β_u to minus the mean of ½ ln σ², so that a cost says how much better or worse
     than usual votes agree, not how many there are. ``"full"`` sets β_u to 0: at its scale of poses σ² is above 1 and
-    data are a cost, so that a parent which takes more wakes less. Where data were a reward, or free, activations ran
-    away within some hundred steps (docs/log.md).
+    data are a cost, so that a parent which takes more wakes less. Where data were a reward, activations ran away
+    within a hundred steps, and where they were free, with faster matrices, too (docs/log.md).
 
     Args:
         weight: the layer's transformation matrices.
@@ -52,8 +53,10 @@ def calibrate_routing(
         return
     for _ in range(_ROUNDS):
         if calibration == "full":
-            pose_variance = trace()[-1].mean.flatten(0, -2).var(dim=0).mean()
-            weight.div_(pose_variance.sqrt().clamp_min(_TINY))
+            poses = trace()[-1].mean.flatten(0, -2)
+            deviation = poses.var(dim=0, correction=0).mean().sqrt()
+            if deviation > _TINY:
+                weight.div_(deviation)
         _set_beta(routing, trace()[-1], gain if calibration == "full" else None)
 
 
@@ -66,7 +69,9 @@ def _set_beta(routing: RoutingParameters, state: RoutingIteration, gain: float |
         use -= half_log_variance.mean() / components
     cost = state.mass * (components * use + half_log_variance)
     mean_cost = cost.mean(dim=tuple(range(cost.ndim - 1)))
-    deviation = (cost - mean_cost).std().clamp_min(_TINY)
+    deviation = (cost - mean_cost).std(correction=0)
+    if not deviation > _TINY:
+        deviation, gain = torch.ones_like(deviation), None
     if routing.activation_rule == "paper":
         if gain is not None:
             routing.scale_temperature(gain / (deviation * routing.inverse_temperature[-1]))

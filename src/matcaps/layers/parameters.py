@@ -42,6 +42,12 @@ class RoutingParameters(nn.Module):
         implementation: str,
     ):
         super().__init__()
+        schedule = list(inverse_temperature) if isinstance(inverse_temperature, Sequence) else []
+        if not schedule or not all(isinstance(value, int | float) and 0 < value < float("inf") for value in schedule):
+            raise ValueError(
+                "inverse_temperature must be a sequence of positive, finite numbers, one an iteration; "
+                f"got {inverse_temperature!r}"
+            )
         self.beta_use = nn.Parameter(torch.zeros(num_parents))
         self.beta_activation = nn.Parameter(torch.zeros(num_parents))
         self.register_buffer("inverse_temperature", torch.tensor(list(inverse_temperature), dtype=torch.float32))

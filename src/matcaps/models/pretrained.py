@@ -37,6 +37,8 @@ def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: o
     architecture, model_config = type(model).__name__, getattr(model, "config", None)
     if not isinstance(model_config, EMCapsNetConfig | BaselineCNNConfig):
         raise TypeError(f"model must be one of {list(_CONFIGS)}; got {architecture}")
+    for name in {"architecture", "model"} & metadata.keys():
+        raise TypeError(f"metadata must not be called {name!r}: config.json has that for itself")
     folder = Path(folder)
     config = json.dumps({"architecture": architecture, "model": asdict(model_config), **metadata}, indent=2)
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +119,8 @@ def resolve_folder(source: str | PathLike[str]) -> Path:
     """Return the local folder with both files, fetching it from the hub where ``source`` is no folder."""
     folder = Path(source)
     if not folder.is_dir():
-        if not isinstance(source, str) or source.count("/") != 1 or source.startswith((".", "/", "~")):
+        # "runs/typo" is a path that was mistyped, not a repository, where there is a folder "runs"
+        if not isinstance(source, str) or source.count("/") != 1 or folder.parent.is_dir() or source[0] in "./~":
             raise FileNotFoundError(
                 f"no saved model at {source}: give a folder with {WEIGHTS_NAME} and {CONFIG_NAME}, "
                 'or the id of a repository on the Hugging Face hub, "name/model"'

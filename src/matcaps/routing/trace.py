@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from matcaps.routing import reference
@@ -23,7 +24,7 @@ def trace_em_routing(
     """Route as :func:`matcaps.routing.em_routing` does and return the state after every M-step.
 
     Takes the arguments of :func:`matcaps.routing.em_routing` and raises what it raises. The last state's ``mean``
-    and ``activation`` are what that function returns.
+    and ``activation`` are what that function returns, save that half precision stays in float32 here.
 
     Returns:
         One :class:`RoutingIteration` an iteration.
@@ -38,7 +39,8 @@ def trace_em_routing(
         variance_floor=variance_floor,
         annealing=annealing,
     )
-    return list(reference.em_routing(*tensors, **options))
+    with torch.autocast(tensors[0].device.type, enabled=False):
+        return list(reference.em_routing(*tensors, **options))
 
 
 def trace_conv_em_routing(
@@ -76,7 +78,8 @@ def trace_conv_em_routing(
         variance_floor=variance_floor,
         annealing=annealing,
     )
-    return list(reference.conv_em_routing(*tensors, **options))
+    with torch.autocast(tensors[0].device.type, enabled=False):
+        return list(reference.conv_em_routing(*tensors, **options))
 
 
 def trace_class_em_routing(
@@ -112,4 +115,5 @@ def trace_class_em_routing(
         variance_floor=variance_floor,
         annealing=annealing,
     )
-    return list(reference.class_em_routing(*tensors, **options))
+    with torch.autocast(tensors[0].device.type, enabled=False):
+        return list(reference.class_em_routing(*tensors, **options))

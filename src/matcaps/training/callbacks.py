@@ -121,7 +121,10 @@ class Throughput(Callback):
 
 
 class CapsuleHealth(Callback):
-    """After each epoch log, for every capsule layer, the share of dead types and the histogram of activations.
+    """After each epoch, before its checkpoint, look at what the network makes of some images.
+
+    Logs, for every capsule layer, the share of dead types and the histogram of activations; stops the run if an output
+    is no longer finite, so that the checkpoint from before stays.
 
     Args:
         images: ``[B, C, H, W]``, the images to look at, the same in every epoch.
@@ -132,9 +135,13 @@ class CapsuleHealth(Callback):
 
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if not isinstance(pl_module, Training) or not isinstance(pl_module.network, EMCapsNet):
+        if not isinstance(pl_module, Training):
             return
-        outputs = pl_module.network.layer_outputs(self._images.to(pl_module.device))
+        images = self._images.to(pl_module.device)
+        pl_module.check_finite(images)
+        if not isinstance(pl_module.network, EMCapsNet):
+            return
+        outputs = pl_module.network.layer_outputs(images)
         for name, capsules in outputs.items():
             activations = capsules.activations.float()
             types = activations.flatten(0, -2)

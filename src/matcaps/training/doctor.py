@@ -26,7 +26,10 @@ def examine(root: str | None = None) -> dict[str, str]:
         "torch": f"{torch.__version__}, {torch.get_num_threads()} threads",
     }
     for package in _PACKAGES:
-        findings[package] = importlib.metadata.version(package)
+        try:
+            findings[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            findings[package] = f"missing: pip install {package}"
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         findings["gpu"] = f"{', '.join(names)} (CUDA {torch.version.cuda})"

@@ -91,6 +91,18 @@ class Training(lightning.LightningModule):
         self.log("train/margin", margin)
         return loss
 
+    @torch.no_grad()
+    def check_finite(self, images: Tensor) -> None:
+        """Raise :class:`TrainingDivergedError` if the class scores of some images are not finite."""
+        was_training = self.network.training
+        self.network.eval()
+        try:
+            scores = self(images)
+            if not torch.isfinite(scores).all():
+                raise TrainingDivergedError(self._blame(images, scores[~torch.isfinite(scores)][0]))
+        finally:
+            self.network.train(was_training)
+
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         output = self.network(batch.images)
         scores = self.class_scores(output)
@@ -120,8 +132,8 @@ class Training(lightning.LightningModule):
             )
             guilty = next((name for name, gradient in named if not torch.isfinite(gradient).all()), "all parameters")
             raise TrainingDivergedError(
-                f"the gradient of {guilty} is not finite at step {self.global_step}: lower the learning rate, or "
-                "raise the variance floor; the last checkpoint from before is kept"
+                f"the gradient of {guilty} is not finite at step {self.global_step}: lower the "
+                "learning rate; checkpoints from before, if any, are kept"
             )
         if limit is not None:
             nn.utils.clip_grads_with_norm_(self.parameters(), limit, norm)
@@ -154,8 +166,8 @@ class Training(lightning.LightningModule):
                         guilty = f"the output of layer {name}"
                         break
         return (
-            f"the loss is {loss.item()} at step {self.global_step}, first in {guilty}: lower the learning rate, or "
-            "raise the variance floor; the last checkpoint from before is kept"
+            f"the loss or a class score is {loss.item()} at step {self.global_step}, first in {guilty}: lower the "
+            "learning rate; checkpoints from before, if any, are kept"
         )
 
 

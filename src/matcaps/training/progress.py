@@ -16,6 +16,10 @@ class EpochLines(Callback):
     def __init__(self, write: Callable[[str], None]):
         self._write = write
 
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.is_global_zero and trainer.logger is not None:
+            self._write(f"run folder: {trainer.logger.save_dir}")
+
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not trainer.is_global_zero:
             return

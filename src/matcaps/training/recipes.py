@@ -4,7 +4,7 @@ from matcaps.data.settings import DataSettings, SplitSettings, TransformSettings
 from matcaps.training.settings import LossSettings, ModelSettings, OptimizerSettings, TrainSettings
 
 _SOFT = 1 / 16
-"""Annealing that learns: at 1, as the paper writes it, the first gradients are noise (docs/log.md has figures)."""
+"""Annealing that learns: at 1, as the paper writes it, the first gradients are noise (docs/log.md)."""
 
 _LEARNS = OptimizerSettings(learning_rate=3e-3, schedule="linear", warmup_steps=20, gradient_clip=2.0, ema_decay=0.99)
 
@@ -52,7 +52,10 @@ RECIPES: dict[str, TrainSettings] = {
         optimizer=_LEARNS,
         epochs=20,
     ),
-    # As published, with the constants of the authors' code; learns slowly: their runs take up to two million steps.
+    # The paper's network and loss, with the optimiser, the margin's form and the temperatures of the authors' code.
+    # Not theirs are: β, which is calibrated; the initial weights of the stem and the primary capsules; brightness and
+    # contrast after standardising, as the paper's text has it (--data.transform.normalise crop for theirs); the
+    # margin's pace, scaled to the run. Learns slowly: their runs take up to two million steps.
     "smallnorb-paper": TrainSettings(
         recipe="smallnorb-paper",
         model=ModelSettings("paper"),

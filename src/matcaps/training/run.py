@@ -143,6 +143,8 @@ def train(
     if training.decoder is not None:
         save_weights(training.decoder, folder / DECODER_NAME)
     test = evaluate(network, bundle.loader("test"), bundle.classes)
+    if resume and (folder / RESULTS_NAME).is_file():
+        return TrainResult(folder, test, clock.seconds)  # the run had finished: its record stays
     results = _results(settings, bundle, test, clock.seconds, throughput.images_per_second)
     write_json(folder / RESULTS_NAME, {**results, "commit": commit})
     return TrainResult(folder, test, clock.seconds)
@@ -236,6 +238,10 @@ def _claim_folder(settings: TrainSettings, folder: str | os.PathLike[str] | None
     if resume:
         if not (folder / SETTINGS_NAME).is_file():
             raise FileNotFoundError(f"no run to resume in {folder}: it has no {SETTINGS_NAME}")
+        if TrainSettings.from_dict(read_settings(folder / SETTINGS_NAME)) != settings:
+            raise ValueError(
+                f"settings must be those of the run that is resumed, in {folder / SETTINGS_NAME}; got others"
+            )
     else:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise FileExistsError(
