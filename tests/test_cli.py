@@ -488,7 +488,7 @@ def test_interrupted(call, monkeypatch):
     monkeypatch.setitem(cli._COMMANDS, "train", interrupt)
     status, _, complaint = call("train")
     assert status == 130
-    assert "goes on with: matcaps train --resume RUN" in complaint
+    assert "goes on with: matcaps train --resume" in complaint
 
 
 def test_our_own_mistakes_are_not_hidden(monkeypatch):
@@ -513,3 +513,11 @@ def test_settings_are_those_of_python():
     text = printed.getvalue()
     for name in cli._flat(options):
         assert f"--{name} " in text, name
+
+
+def test_another_preset_leaves_the_recipes_network_settings_behind(call):
+    status, _, complaints = call(
+        "train", "smallnorb", "--model.preset=baseline-cnn", "--data.root=nowhere", "--output=run"
+    )
+    assert status == 1
+    assert "smallnorb is not complete" in complaints  # and not that a CNN has no annealing

@@ -92,3 +92,9 @@ def test_blank_input_stays_finite(index, capsules):
 def test_unknown_calibration(index, capsules):
     with pytest.raises(ValueError, match=r"calibration must be one of .*; got 'some'"):
         make_layers()[index].calibrate(capsules, calibration="some")
+
+
+@pytest.mark.parametrize("schedule", [[], [0.0], [-1.0, 1.0], 1.0, [float("inf")]])
+def test_inverse_temperature_is_checked_when_a_layer_is_made(schedule):
+    with pytest.raises(ValueError, match="inverse_temperature must be a sequence of positive, finite numbers"):
+        ConvCapsules(2, 2, inverse_temperature=schedule)

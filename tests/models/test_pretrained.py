@@ -193,3 +193,17 @@ def test_hub_id(monkeypatch, saved):
     assert isinstance(EMCapsNet.from_pretrained("somebody/model"), EMCapsNet)
     assert asked
     assert all(entry == ("somebody/model", [WEIGHTS_NAME, CONFIG_NAME]) for entry in asked)
+
+
+def test_a_mistyped_path_is_not_looked_up_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(FileNotFoundError, match="no saved model at runs/typo"):
+        matcaps.from_pretrained("runs/typo")
+
+
+def test_metadata_cannot_hide_the_architecture(tmp_path):
+    network = create_model("quickstart", stem_channels=2, primary_capsules=1, conv_capsules1=1, conv_capsules2=1)
+    with pytest.raises(TypeError, match="must not be called 'architecture'"):
+        network.save_pretrained(tmp_path / "model", architecture="other")
+    assert not (tmp_path / "model").exists()

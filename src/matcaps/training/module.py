@@ -82,7 +82,7 @@ class Training(lightning.LightningModule):
             self.log("train/reconstruction_loss", reconstruction.detach())
             loss = loss + self.settings.loss.reconstruction_weight * reconstruction
         if not torch.isfinite(loss):
-            raise TrainingDivergedError(self._blame(batch.images, loss))
+            raise TrainingDivergedError(self._blame(batch.images, "the loss", loss))
         self.train_loss.update(loss.detach(), weight=len(batch.labels))
         self.train_accuracy.update(scores.detach(), batch.labels)
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, prog_bar=True)
@@ -99,7 +99,7 @@ class Training(lightning.LightningModule):
         try:
             scores = self(images)
             if not torch.isfinite(scores).all():
-                raise TrainingDivergedError(self._blame(images, scores[~torch.isfinite(scores)][0]))
+                raise TrainingDivergedError(self._blame(images, "a class score", scores[~torch.isfinite(scores)][0]))
         finally:
             self.network.train(was_training)
 
@@ -150,7 +150,7 @@ class Training(lightning.LightningModule):
         return F.cross_entropy(output, labels, reduction=chosen.reduction)
 
     @torch.no_grad()
-    def _blame(self, images: Tensor, loss: Tensor) -> str:
+    def _blame(self, images: Tensor, what: str, value: Tensor) -> str:
         """Say which layer's parameters or output are the first that are not finite."""
         guilty = "the loss itself"
         for name, parameter in self.named_parameters():
@@ -166,7 +166,7 @@ class Training(lightning.LightningModule):
                         guilty = f"the output of layer {name}"
                         break
         return (
-            f"the loss or a class score is {loss.item()} at step {self.global_step}, first in {guilty}: lower the "
+            f"{what} is {value.item()} at step {self.global_step}, first in {guilty}: lower the "
             "learning rate; checkpoints from before, if any, are kept"
         )
 
