@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -207,3 +208,10 @@ def test_metadata_cannot_hide_the_architecture(tmp_path):
     with pytest.raises(TypeError, match="must not be called 'architecture'"):
         network.save_pretrained(tmp_path / "model", architecture="other")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_missing_hub_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(FileNotFoundError, match=r'pip install "matcaps\[hub\]"'):
+        matcaps.from_pretrained("somebody/capsules")

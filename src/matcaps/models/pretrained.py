@@ -133,8 +133,13 @@ def resolve_folder(source: str | PathLike[str]) -> Path:
 
 
 def _fetch(repository: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise FileNotFoundError(
+            f'no folder {repository}; to look for it on the Hugging Face hub: pip install "matcaps[hub]"'
+        ) from error
 
     try:
         return Path(snapshot_download(repository, allow_patterns=[WEIGHTS_NAME, CONFIG_NAME]))
