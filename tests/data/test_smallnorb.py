@@ -54,9 +54,9 @@ GOOD = norb_bytes(np.arange(7, dtype="<i4"))
         (GOOD[:-1], "expected 48 bytes for .*, got 47"),
         (GOOD + b"\x00", "expected 48 bytes for .*, got 49"),
         (gzip.compress(GOOD[:-1], mtime=0), "expected 28 more bytes, got 27"),
-        (gzip.compress(GOOD + b"\x00"), "longer than its header says"),
-        (gzip.compress(GOOD)[:-10], "compression is damaged"),
-        (gzip.compress(struct.pack("<Ii3i", 0x1E3D4C54, 3, 2**30, 2**30, 2**30)), "more bytes, got 0"),
+        (gzip.compress(GOOD + b"\x00", mtime=0), "longer than its header says"),
+        (gzip.compress(GOOD, mtime=0)[:-10], "compression is damaged"),
+        (gzip.compress(struct.pack("<Ii3i", 0x1E3D4C54, 3, 2**30, 2**30, 2**30), mtime=0), "more bytes, got 0"),
     ],
 )
 def test_malformed_matrices_are_refused(tmp_path, content, reason):
