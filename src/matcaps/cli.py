@@ -132,8 +132,8 @@ def _train(arguments: list[str]) -> int:
 
 
 def _option(arguments: list[str], option: str) -> str | None:
-    """The value that an option has been given, if it has."""
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    """The value that an option has been given, empty if it is missing; None if the option is not there."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         name, equals, value = argument.partition("=")
         if name == option:
             return value if equals else following
@@ -144,16 +144,14 @@ def _base_recipe(arguments: list[str]) -> str:
     """The recipe whose settings are the defaults: named first, or by the configuration file, or the quickstart's."""
     if arguments and not arguments[0].startswith("-"):
         return arguments[0]
-    for index, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if name == "--config":
-            value = value or (arguments[index + 1] if index + 1 < len(arguments) else "")
-            if not Path(value).is_file():
-                raise FileNotFoundError(f"no settings file {value}: give a YAML file, such as a run's settings.yaml")
-            from matcaps.training.record import read_settings
+    config = _option(arguments, "--config")
+    if config is not None:
+        if not Path(config).is_file():
+            raise FileNotFoundError(f"no settings file {config}: give a YAML file, such as a run's settings.yaml")
+        from matcaps.training.record import read_settings
 
-            return str(read_settings(Path(value)).get("recipe", "quickstart"))
-    if "--resume" in " ".join(arguments) or {"-h", "--help"} & set(arguments):
+        return str(read_settings(Path(config)).get("recipe", "quickstart"))
+    if _option(arguments, "--resume") is not None or {"-h", "--help"} & set(arguments):
         return "quickstart"
     raise ValueError(f"name a recipe first: {', '.join(list_recipes())}")
 

@@ -1,7 +1,6 @@
 """Save and load a model: ``model.safetensors`` and ``config.json``, nothing that could execute code."""
 
 import json
-import os
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from matcaps.models.config import BaselineCNNConfig, EMCapsNetConfig
+from matcaps.models.files import whole_file
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
@@ -43,17 +43,15 @@ def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: o
     config = json.dumps({"architecture": architecture, "model": asdict(model_config), **metadata}, indent=2)
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(model, folder / WEIGHTS_NAME)
-    partial = folder / f"{CONFIG_NAME}.partial"
-    partial.write_text(config + "\n", encoding="utf-8")
-    os.replace(partial, folder / CONFIG_NAME)
+    with whole_file(folder / CONFIG_NAME) as path:
+        path.write_text(config + "\n", encoding="utf-8")
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
     """Write a module's parameters and buffers as safetensors; at every moment the old file or the new one is there."""
     weights = {name: tensor.detach().contiguous().cpu() for name, tensor in module.state_dict().items()}
-    partial = path.with_name(f"{path.name}.partial")
-    save_file(weights, partial, metadata={"format": "pt"})
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        save_file(weights, partial, metadata={"format": "pt"})
 
 
 def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Module) -> _Model:

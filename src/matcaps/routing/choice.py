@@ -48,8 +48,7 @@ def resolve_implementation(device: torch.device | str, dtype: torch.dtype) -> st
 
 
 def choose_implementation(implementation: str, device: torch.device, dtype: torch.dtype) -> str:
-    """Resolve ``"auto"``, and refuse what cannot be had, with the reason."""
-    check_implementation(implementation)
+    """Resolve ``"auto"``, and refuse what cannot be had, with the reason; the name has passed the check below."""
     if implementation == "auto":
         return resolve_implementation(device, dtype)
     if implementation == "native":

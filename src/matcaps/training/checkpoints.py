@@ -1,6 +1,5 @@
 """Checkpoints that survive a kill at any moment and never execute code."""
 
-import os
 import pickle
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +9,8 @@ import lightning.pytorch as lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from matcaps.models.files import whole_file
 
 CHECKPOINTS_NAME = "checkpoints"
 AFTER_EPOCH = "after-epoch"
@@ -22,12 +23,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with whole_file(path) as partial:
+            torch.save(checkpoint, partial)
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
         return read_checkpoint(Path(path))

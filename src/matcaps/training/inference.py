@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from matcaps.data import DataBundle, DataSettings, Transform, load_data, load_image
 from matcaps.data.build import Part
@@ -47,10 +48,8 @@ def evaluate_saved(
         raise ValueError(f"part must be one of {', '.join(_PARTS)}; got {part!r}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-    check_finished(source)
-    network = from_pretrained(source)
-    description = read_config(source)
-    settings = _data_settings(source, description, data, folder)
+    network, description, saved = _load(source)
+    settings = _data_settings(saved, description, data, folder)
     if root is not None:
         settings = replace(settings, root=root)
     transform = _transform(description)
@@ -59,7 +58,7 @@ def evaluate_saved(
     if settings.name in ("smallnorb", "folder"):
         settings = replace(settings, image_size=transform.image_size)
     bundle = load_data(settings)
-    _check_fit(network, description, bundle)
+    _check_fit(description, bundle)
     chosen: Part = part  # type: ignore[assignment]
     if chosen == "train":  # as the other parts are seen: in order, without augmentation
         bundle = replace(bundle, test=bundle.train)
@@ -82,9 +81,7 @@ def predict_files(source: str, images: Sequence[str]) -> dict[str, dict[str, flo
         FileNotFoundError: the network or an image is missing.
         ValueError: a file is no image, or the network was saved without a description of its input.
     """
-    check_finished(source)
-    network = from_pretrained(source)
-    description = read_config(source)
+    network, description, _ = _load(source)
     transform = _transform(description)
     channels = description["model"]["in_channels"]
     loaded = {path: load_image(path, transform.image_size, channels) for path in images}
@@ -93,6 +90,13 @@ def predict_files(source: str, images: Sequence[str]) -> dict[str, dict[str, flo
         scores = class_scores(network, transform.evaluate(image))[0].tolist()
         predictions[path] = dict(zip(description["classes"], scores, strict=True))
     return predictions
+
+
+def _load(source: str) -> tuple[nn.Module, dict[str, Any], Path]:
+    """The network, the description beside it, and their folder, which is looked for, or fetched, once."""
+    check_finished(source)
+    folder = resolve_folder(source)
+    return from_pretrained(folder), read_config(folder), folder
 
 
 def check_finished(source: str | PathLike[str]) -> None:
@@ -110,16 +114,16 @@ def check_finished(source: str | PathLike[str]) -> None:
         )
 
 
-def _data_settings(source: str, description: dict[str, Any], data: str | None, folder: str | None) -> DataSettings:
+def _data_settings(saved: Path, description: dict[str, Any], data: str | None, folder: str | None) -> DataSettings:
     """The data to test on: the run's own, or the named set as published."""
-    path = resolve_folder(source) / SETTINGS_NAME
+    path = saved / SETTINGS_NAME
     if path.is_file():
         own = TrainSettings.from_dict(read_settings(path)).data
         if data in (None, own.name):
             return own if folder is None else replace(own, folder=folder)
     name = data or description.get("data")
     if name is None:
-        raise ValueError(f"{source} does not say what it was trained on: name the data set to test on with --data")
+        raise ValueError(f"{saved} does not say what it was trained on: name the data set to test on with --data")
     return DataSettings.from_dict({"name": name, "folder": folder})
 
 
@@ -132,7 +136,7 @@ def _transform(description: dict[str, Any]) -> Transform:
     return Transform.from_dict(description["preprocessing"])
 
 
-def _check_fit(network: torch.nn.Module, description: dict[str, Any], bundle: DataBundle) -> None:
+def _check_fit(description: dict[str, Any], bundle: DataBundle) -> None:
     model = description["model"]
     if bundle.num_channels != model["in_channels"]:
         raise ValueError(

@@ -1,5 +1,7 @@
 """The named trainings. Their presets stay as published; where a recipe departs from one, it says why; free of torch."""
 
+from dataclasses import replace
+
 from matcaps.data.settings import DataSettings, SplitSettings, TransformSettings
 from matcaps.training.settings import LossSettings, ModelSettings, OptimizerSettings, TrainSettings
 
@@ -11,6 +13,9 @@ _LEARNS = OptimizerSettings(learning_rate=3e-3, schedule="linear", warmup_steps=
 _SMALL = ModelSettings("paper-small", stem_padding="same", annealing=_SOFT, calibration="full", coordinate_scale=5.0)
 """The paper's small network at the tutorial's image size, with the routing that learns."""
 
+_SMALL_IMAGES = TrainSettings(model=_SMALL, loss=LossSettings(margin_epochs=5.0), optimizer=_LEARNS, epochs=10)
+"""What the recipes for 28×28 images share."""
+
 RECIPES: dict[str, TrainSettings] = {
     "quickstart": TrainSettings(
         recipe="quickstart",
@@ -20,29 +25,23 @@ RECIPES: dict[str, TrainSettings] = {
         optimizer=_LEARNS,
         epochs=8,
     ),
-    "mnist": TrainSettings(
+    "mnist": replace(
+        _SMALL_IMAGES,
         recipe="mnist",
-        model=_SMALL,
         data=DataSettings(
             "mnist",
             split=SplitSettings(validation_fraction=0.05),
             transform=TransformSettings(max_shift=2, max_rotation=10.0, max_scale=0.1),
         ),
-        loss=LossSettings(margin_epochs=5.0),
-        optimizer=_LEARNS,
-        epochs=10,
     ),
-    "fashion-mnist": TrainSettings(
+    "fashion-mnist": replace(
+        _SMALL_IMAGES,
         recipe="fashion-mnist",
-        model=_SMALL,
         data=DataSettings(
             "fashion-mnist",
             split=SplitSettings(validation_fraction=0.05),
             transform=TransformSettings(max_shift=2, flip=True),
         ),
-        loss=LossSettings(margin_epochs=5.0),
-        optimizer=_LEARNS,
-        epochs=10,
     ),
     "smallnorb": TrainSettings(
         recipe="smallnorb",

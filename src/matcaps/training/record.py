@@ -14,6 +14,7 @@ import torch
 import yaml
 
 import matcaps
+from matcaps.models.files import whole_file
 
 SETTINGS_NAME = "settings.yaml"
 METRICS_NAME = "metrics.csv"
@@ -22,12 +23,8 @@ RESULTS_NAME = "results.json"
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that at every moment either the old or the new one is there, whole."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, values: Any) -> None:

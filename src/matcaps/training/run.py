@@ -107,7 +107,7 @@ def train(
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.num_nodes,
-            strategy="ddp" if settings.devices * settings.num_nodes > 1 else "auto",
+            strategy="ddp" if _world_size(settings) > 1 else "auto",
             precision=settings.precision,
             max_epochs=settings.epochs,
             logger=TensorBoardLogger(folder, name="", version=TENSORBOARD_NAME),
@@ -145,8 +145,8 @@ def train(
     test = evaluate(network, bundle.loader("test"), bundle.classes)
     if resume and (folder / RESULTS_NAME).is_file():
         return TrainResult(folder, test, clock.seconds)  # the run had finished: its record stays
-    results = _results(settings, bundle, test, clock.seconds, throughput.images_per_second)
-    write_json(folder / RESULTS_NAME, {**results, "commit": commit})
+    rate = throughput.images_per_second
+    write_json(folder / RESULTS_NAME, _results(settings, bundle, test, clock.seconds, rate, commit))
     return TrainResult(folder, test, clock.seconds)
 
 
@@ -273,6 +273,7 @@ def _results(
     test: Evaluation,
     seconds: float,
     images_per_second: float | None,
+    commit: str | None,
 ) -> dict[str, Any]:
     return {
         "recipe": settings.recipe,
@@ -285,6 +286,7 @@ def _results(
         "train_seconds": round(seconds, 1),
         "images_per_second": images_per_second,
         "command": command_line(),
+        "commit": commit,
         "machine": describe_machine(),
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
