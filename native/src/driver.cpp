@@ -40,6 +40,8 @@ class Forward {
       one_assignment_ = job_.iterations > 1 ? plan_.assignment_size() : 0;
       slot_size_ = one_assignment_ + plan_.record_size();
       memory_ = Buffer<Real>(slots * slot_size_);
+    } else {
+      prefer_large_pages(problem_.state, size_t(job_.batch * state_size(problem_)) * sizeof(Real));
     }
     windows ? by_window() : by_image(slots);
   }

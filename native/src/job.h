@@ -31,7 +31,7 @@ struct Job {
   int64_t children;       // of one window
   int64_t weight_period;  // children after which the weights repeat
   int64_t lanes, blocks;  // parents side by side in a vector; vectors that hold all parents
-  int64_t tile;           // children whose votes the scratch holds, of one block
+  int64_t tile;           // children whose votes the scratch holds, of one block: all, or one chunk
   bool one_window, child_competition, standardised;
   bool keep_votes;        // the votes of a window's parents all fit into the scratch
   Real variance_floor, annealing;

@@ -66,8 +66,8 @@ Plan<Real>::Plan(const matcaps_problem& p) : kernels_(matcaps::kernels<Real>()) 
   job.lanes = kernels_.lanes;
   job.blocks = (p.parent_types + job.lanes - 1) / job.lanes;
   const int64_t child_bytes = 16 * job.lanes * int64_t(sizeof(Real));
-  job.tile = std::min(job.children, std::max(kSmallestTile, kVoteBytes / child_bytes));
   job.keep_votes = !job.child_competition && job.children * job.blocks * child_bytes <= kVoteBytes;
+  job.tile = job.children * child_bytes <= kVoteBytes ? job.children : kChunkOfVotes;
   job.variance_floor = Real(p.variance_floor);
   job.annealing = Real(p.annealing);
   job.poses = static_cast<const Real*>(p.poses);

@@ -92,36 +92,6 @@ void activate_window_backward(const Job<Real>& job, const BackwardImage<Real>& i
   }
 }
 
-// first += sum g D and second += sum g D², with D = vote - mean, over the children
-template <class Real, int N>
-INLINE void add_moments(const Votes<Real, N>& votes, const Real* weight, int64_t count, const Real* mean,
-                        Total<Vector<Real, N>>* first, Total<Vector<Real, N>>* second) {
-  typedef Lanes<Real, N> L;
-  typedef typename L::V V;
-  for (int row = 0; row < 4; ++row) {
-    V m[4];
-    UNROLL for (int c = 0; c < 4; ++c) m[c] = L::load(mean + (row * 4 + c) * N);
-    for (int64_t begin = 0; begin < count; begin += kChunk) {
-      const int64_t end = begin + kChunk < count ? begin + kChunk : count;
-      V sum[4]{}, squares[4]{};
-      for (int64_t n = begin; n < end; ++n) {
-        const V g = L::load(weight + n * N);
-        const Real* v = votes.at(row, n);
-        UNROLL for (int c = 0; c < 4; ++c) {
-          const V d = L::load(v + c * N) - m[c];
-          const V gd = g * d;
-          sum[c] += gd;
-          squares[c] += gd * d;
-        }
-      }
-      UNROLL for (int c = 0; c < 4; ++c) {
-        first[row * 4 + c].add(sum[c]);
-        second[row * 4 + c].add(squares[c]);
-      }
-    }
-  }
-}
-
 // out[child] = constant + sum over the components of D (linear + square D)
 template <class Real, int N>
 INLINE void quadratic_forms(const Votes<Real, N>& votes, int64_t count, const Real* mean,
@@ -129,27 +99,23 @@ INLINE void quadratic_forms(const Votes<Real, N>& votes, int64_t count, const Re
                             Real* out) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
-  for (int row = 0; row < 4; ++row) {
-    V m[4], a[4], b[4];
-    UNROLL for (int c = 0; c < 4; ++c) {
-      m[c] = L::load(mean + (row * 4 + c) * N);
-      a[c] = linear[row * 4 + c];
-      b[c] = square[row * 4 + c];
-    }
-    for_groups<4>(count, [&](auto group, int64_t n) {
-      constexpr int G = decltype(group)::size;
+  for_groups<4>(count, [&](auto group, int64_t n) {
+    constexpr int G = decltype(group)::size;
+    V total[G]{};  // apart from the constant, which may be large; each row apart: shorter sums round less
+    for (int row = 0; row < 4; ++row) {
       const Real* v = votes.at(row, n);
-      V sum[G]{};  // apart from the total so far, which may be large
+      V sum[G]{};
       UNROLL for (int c = 0; c < 4; ++c) {
+        const V m = L::load_once(mean + (row * 4 + c) * N), a = linear[row * 4 + c], b = square[row * 4 + c];
         UNROLL for (int i = 0; i < G; ++i) {
-          const V d = L::load(v + (i * 4 + c) * N) - m[c];
-          sum[i] += d * (a[c] + b[c] * d);
+          const V d = L::load(v + (i * 4 + c) * N) - m;
+          sum[i] += d * (a + b * d);
         }
       }
-      UNROLL for (int i = 0; i < G; ++i)
-        L::store(out + (n + i) * N, sum[i] + (row ? L::load(out + (n + i) * N) : constant));
-    });
-  }
+      UNROLL for (int i = 0; i < G; ++i) total[i] += sum[i];
+    }
+    UNROLL for (int i = 0; i < G; ++i) L::store(out + (n + i) * N, total[i] + constant);
+  });
 }
 
 template <class Real, int N>
@@ -169,9 +135,12 @@ void m_step_of_block_backward(const Job<Real>& job, const BackwardImage<Real>& i
   Total<V> first[16], second[16];
   if (!last) {
     const Real* grad_logit = image.grad_logit + t * assignment_size(job) + at;
-    for_each_tile<Real, N>(job, scratch.poses, block, votes, ready, [&](int64_t begin, int64_t count) {
-      add_moments<Real, N>(votes, grad_logit + begin * N, count, record + kMean * N, first, second);
-    });
+    V mean[16];
+    for (int h = 0; h < 16; ++h) mean[h] = L::load(record + (kMean + h) * N);
+    for_each_chunk<Real, N>(job, scratch.poses, block, votes, ready,
+                            [&](const Votes<Real, N>& chunk, int64_t begin, int64_t count) {
+                              add_moments<Real, N>(chunk, grad_logit + begin * N, count, mean, first, second);
+                            });
     ready = true;
   }
   const auto has_data = mass > Real(kEmptyMass);
@@ -198,10 +167,12 @@ void m_step_of_block_backward(const Job<Real>& job, const BackwardImage<Real>& i
 
   // the gradient of R·a
   Real* out = t ? image.grad_logit + (t - 1) * assignment_size(job) + at : scratch.grad_data;
-  for_each_tile<Real, N>(job, scratch.poses, block, votes, ready, [&](int64_t begin, int64_t count) {
-    quadratic_forms<Real, N>(votes, count, record + kMean * N, linear, square, constant, out + begin * N);
-  });
-  if (t == 0) sweep<Real, N>(job, image, sums, window, block, votes, scratch);
+  if (t == 0) prepare_factors<Real, N>(job, image, window, block, scratch);
+  for_each_chunk<Real, N>(
+      job, scratch.poses, block, votes, ready, [&](const Votes<Real, N>& chunk, int64_t begin, int64_t count) {
+        quadratic_forms<Real, N>(chunk, count, record + kMean * N, linear, square, constant, out + begin * N);
+        if (t == 0) sweep<Real, N>(job, image, sums, window, block, begin, count, chunk, scratch);
+      });
 }
 
 template <class Real, int N>

@@ -36,55 +36,49 @@ Vector<Real, N> compute_shares(const Job<Real>& job, const Scratch<Real>& scratc
   return mass;
 }
 
+// Weighted mean of the votes of a few children, or 0: somewhere among the votes.
 template <class Real, int N>
-INLINE void add_to_mean(const Votes<Real, N>& votes, const Real* share, int64_t count, Vector<Real, N>* mean) {
+INLINE void mean_of_chunk(const Votes<Real, N>& votes, const Real* share, int64_t count, Vector<Real, N>* mean) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
-  for (int half = 0; half < 2; ++half) {
-    V first[4]{}, second[4]{};
+  V total{};
+  for (int64_t n = 0; n < count; ++n) total += L::load(share + n * N);
+  const auto has_data = total > Real(0);
+  const V inverse = has_data ? Real(1) / (has_data ? total : V{} + Real(1)) : V{};
+  for (int row = 0; row < 4; ++row) {
+    V sum[4]{};
     for (int64_t n = 0; n < count; ++n) {
-      const V s = L::load(share + n * N);
-      const Real* v = votes.at(2 * half, n);
-      const Real* u = votes.at(2 * half + 1, n);
-      UNROLL for (int c = 0; c < 4; ++c) {
-        first[c] += s * L::load(v + c * N);
-        second[c] += s * L::load(u + c * N);
-      }
+      const V s = L::load(share + n * N) * inverse;
+      const Real* v = votes.at(row, n);
+      UNROLL for (int c = 0; c < 4; ++c) sum[c] += s * L::load(v + c * N);
     }
-    UNROLL for (int c = 0; c < 4; ++c) {
-      mean[half * 8 + c] += first[c];
-      mean[half * 8 + 4 + c] += second[c];
-    }
+    UNROLL for (int c = 0; c < 4; ++c) mean[row * 4 + c] = sum[c];
   }
 }
 
-// Adds sum share D² to spread and sum share D to rest, with D = vote - mean: the rest is what the mean's own sum
-// rounded away.
+// first += sum weight D and second += sum weight D², with D = vote - centre, over a chunk of children
 template <class Real, int N>
-INLINE void add_to_spread(const Votes<Real, N>& votes, const Real* share, int64_t count, const Vector<Real, N>* mean,
-                          Total<Vector<Real, N>>* spread, Vector<Real, N>* rest) {
+INLINE void add_moments(const Votes<Real, N>& votes, const Real* weight, int64_t count,
+                        const Vector<Real, N>* centre, Total<Vector<Real, N>>* first,
+                        Total<Vector<Real, N>>* second) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
   for (int row = 0; row < 4; ++row) {
-    V m[4];
-    UNROLL for (int c = 0; c < 4; ++c) m[c] = mean[row * 4 + c];
-    for (int64_t begin = 0; begin < count; begin += kChunk) {
-      const int64_t end = begin + kChunk < count ? begin + kChunk : count;
-      V squares[4]{}, sum[4]{};
-      for (int64_t n = begin; n < end; ++n) {
-        const V s = L::load(share + n * N);
-        const Real* v = votes.at(row, n);
-        UNROLL for (int c = 0; c < 4; ++c) {
-          const V d = L::load(v + c * N) - m[c];
-          const V sd = s * d;
-          sum[c] += sd;
-          squares[c] += sd * d;
-        }
-      }
+    V m[4], sum[4]{}, squares[4]{};
+    UNROLL for (int c = 0; c < 4; ++c) m[c] = centre[row * 4 + c];
+    for (int64_t n = 0; n < count; ++n) {
+      const V w = L::load_once(weight + n * N);
+      const Real* v = votes.at(row, n);
       UNROLL for (int c = 0; c < 4; ++c) {
-        spread[row * 4 + c].add(squares[c]);
-        rest[row * 4 + c] += sum[c];
+        const V d = L::load(v + c * N) - m[c];
+        const V wd = w * d;
+        sum[c] += wd;
+        squares[c] += wd * d;
       }
+    }
+    UNROLL for (int c = 0; c < 4; ++c) {
+      first[row * 4 + c].add(sum[c]);
+      second[row * 4 + c].add(squares[c]);
     }
   }
 }
@@ -95,25 +89,55 @@ INLINE void squared_distances(const Votes<Real, N>& votes, int64_t count, const 
                               const Vector<Real, N>* scale, Vector<Real, N> constant, Real* out) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
-  for (int row = 0; row < 4; ++row) {
-    V m[4], s[4];
-    UNROLL for (int c = 0; c < 4; ++c) {
-      m[c] = L::load(mean + (row * 4 + c) * N);
-      s[c] = scale[row * 4 + c];
-    }
-    for_groups<4>(count, [&](auto group, int64_t n) {
-      constexpr int G = decltype(group)::size;
+  for_groups<4>(count, [&](auto group, int64_t n) {
+    constexpr int G = decltype(group)::size;
+    V total[G]{};  // apart from the constant, which may be large; each row apart: shorter sums round less
+    for (int row = 0; row < 4; ++row) {
       const Real* v = votes.at(row, n);
-      V sum[G]{};  // apart from the total so far, which may be large
+      V sum[G]{};
       UNROLL for (int c = 0; c < 4; ++c) {
+        const V m = L::load_once(mean + (row * 4 + c) * N), s = scale[row * 4 + c];
         UNROLL for (int i = 0; i < G; ++i) {
-          const V d = L::load(v + (i * 4 + c) * N) - m[c];
-          sum[i] += (d * d) * s[c];
+          const V d = L::load(v + (i * 4 + c) * N) - m;
+          sum[i] += (d * d) * s;
         }
       }
-      UNROLL for (int i = 0; i < G; ++i)
-        L::store(out + (n + i) * N, sum[i] + (row ? L::load(out + (n + i) * N) : constant));
-    });
+      UNROLL for (int i = 0; i < G; ++i) total[i] += sum[i];
+    }
+    UNROLL for (int i = 0; i < G; ++i) L::store(out + (n + i) * N, total[i] + constant);
+  });
+}
+
+// Mean and spread (the variance without its floor) of a block's votes, in one visit that takes them relative to a centre:
+// the mean of the iteration before, or of the first chunk. A centre that proves further from the mean than a standard
+// deviation would cost digits of the spread; then the visit is made once more, about the mean found.
+template <class Real, int N>
+INLINE void mean_and_spread(const Job<Real>& job, const Scratch<Real>& scratch, int64_t block,
+                            const Votes<Real, N>& votes, bool ready, const Real* last_mean, Vector<Real, N>* mean,
+                            Vector<Real, N>* spread) {
+  typedef Lanes<Real, N> L;
+  typedef typename L::V V;
+  if (last_mean)
+    for (int h = 0; h < 16; ++h) mean[h] = L::load(last_mean + h * N);
+  for (int visit = 0; visit < 2; ++visit) {
+    Total<V> first[16], second[16];
+    for_each_chunk<Real, N>(job, scratch.poses, block, votes, ready,
+                            [&](const Votes<Real, N>& chunk, int64_t begin, int64_t count) {
+                              const Real* share = scratch.share + begin * N;
+                              if (begin == 0 && !visit && !last_mean)
+                                mean_of_chunk<Real, N>(chunk, share, count, mean);
+                              add_moments<Real, N>(chunk, share, count, mean, first, second);
+                            });
+    ready = true;
+    Bits<Real, N> is_far{};
+    for (int h = 0; h < 16; ++h) {
+      const V rest = first[h].sum, square = rest * rest;
+      spread[h] = second[h].sum - square;
+      spread[h] = spread[h] < Real(0) ? V{} : spread[h];  // NaN stays NaN
+      mean[h] += rest;
+      is_far |= square > spread[h] + job.variance_floor;
+    }
+    if (!L::any(is_far)) break;
   }
 }
 
@@ -128,36 +152,15 @@ void m_step_of_block(const Job<Real>& job, const ForwardImage<Real>& image, int6
   const Real* assignment = t ? image.assignment + (t - 1) * image.assignment_step + at : nullptr;
   const V mass = compute_shares<Real, N>(job, scratch, block, assignment, scratch.share);
 
-  V mean[16]{};
-  if (job.tile < job.children || !ready) {
-    // a few children at a time: their votes are still in the nearest cache when the mean reads them
-    for (int64_t begin = 0; begin < job.children; begin += kChunk) {
-      const int64_t end = begin + kChunk < job.children ? begin + kChunk : job.children;
-      const int64_t to = job.tile < job.children ? 0 : begin;
-      compute_votes<Real, N>(job, scratch.poses, block, begin, end, votes, to);
-      const Votes<Real, N> chunk{votes.at(0, to), votes.row_step};
-      add_to_mean<Real, N>(chunk, scratch.share + begin * N, end - begin, mean);
-    }
-  } else {
-    for (int64_t begin = 0; begin < job.children; begin += kChunk) {
-      const int64_t end = begin + kChunk < job.children ? begin + kChunk : job.children;
-      const Votes<Real, N> chunk{votes.at(0, begin), votes.row_step};
-      add_to_mean<Real, N>(chunk, scratch.share + begin * N, end - begin, mean);
-    }
-  }
-
-  Total<V> total[16];
-  V rest[16]{};
-  for_each_tile<Real, N>(job, scratch.poses, block, votes, true, [&](int64_t begin, int64_t count) {
-    add_to_spread<Real, N>(votes, scratch.share + begin * N, count, mean, total, rest);
-  });
+  V mean[16], spread[16];
+  const Real* last_mean = t ? record - image.statistics_step + kMean * N : nullptr;
+  mean_and_spread<Real, N>(job, scratch, block, votes, ready, last_mean, mean, spread);
 
   V log_sum[4]{}, scale[16];
   for (int h = 0; h < 16; ++h) {
-    const V spread = total[h].sum - rest[h] * rest[h];
-    L::store(record + (kMean + h) * N, mean[h] + rest[h]);
-    L::store(record + (kSpread + h) * N, spread);
-    const V variance = spread + job.variance_floor;
+    L::store(record + (kMean + h) * N, mass > Real(kEmptyMass) ? mean[h] : V{} * mean[h]);
+    L::store(record + (kSpread + h) * N, spread[h]);
+    const V variance = spread[h] + job.variance_floor;
     log_sum[h % 4] += logarithm<Real, N>(variance);
     scale[h] = (Real(-0.5) * job.annealing) / variance;
   }
@@ -168,9 +171,11 @@ void m_step_of_block(const Job<Real>& job, const ForwardImage<Real>& image, int6
 
   Real* out = image.assignment + t * image.assignment_step + at;
   const V constant = (Real(-0.5) * job.annealing) * log_determinant;
-  for_each_tile<Real, N>(job, scratch.poses, block, votes, true, [&](int64_t begin, int64_t count) {
-    squared_distances<Real, N>(votes, count, record + kMean * N, scale, constant, out + begin * N);
-  });
+  for_each_chunk<Real, N>(job, scratch.poses, block, votes, true,
+                          [&](const Votes<Real, N>& chunk, int64_t begin, int64_t count) {
+                            squared_distances<Real, N>(chunk, count, record + kMean * N, scale, constant,
+                                                       out + begin * N);
+                          });
 }
 
 // Activations of one window's parents, and of the last iteration the results.

@@ -161,14 +161,12 @@ INLINE void sweep_children(const Job<Real>& job, const BackwardImage<Real>& imag
   }
 }
 
+// The children [begin, begin + count), whose votes are a chunk.
 template <class Real, int N>
 void sweep(const Job<Real>& job, const BackwardImage<Real>& image, const Sums<Real>& sums, int64_t window,
-           int64_t block, const Votes<Real, N>& votes, const Scratch<Real>& scratch) {
-  prepare_factors<Real, N>(job, image, window, block, scratch);
-  for_each_tile<Real, N>(job, scratch.poses, block, votes, true, [&](int64_t begin, int64_t count) {
-    for_groups<4>(count, [&](auto group, int64_t n) {
-      sweep_children<Real, N, decltype(group)::size>(job, image, sums, window, block, begin + n, votes, n, scratch);
-    });
+           int64_t block, int64_t begin, int64_t count, const Votes<Real, N>& chunk, const Scratch<Real>& scratch) {
+  for_groups<4>(count, [&](auto group, int64_t n) {
+    sweep_children<Real, N, decltype(group)::size>(job, image, sums, window, block, begin + n, chunk, n, scratch);
   });
 }
 

@@ -53,6 +53,11 @@ struct Lanes {
   }
   static INLINE V all(Real x) { return x - V{}; }
   static INLINE V maximum(V a, V b) { return a > b ? a : b; }
+  static INLINE bool any(B b) {
+    typename BitsOf<Real>::type found = 0;
+    for (int l = 0; l < N; ++l) found |= b[l];
+    return found != 0;
+  }
   // Lane l holds l.
   static INLINE V count() {
     V v{};

@@ -31,30 +31,23 @@ void compute_votes(const Job<Real>& job, const Real* poses, int64_t block, int64
   for (int64_t n = begin; n < end; ++n, ++to) {
     const Real* p = poses + n * 16;
     const Real* w = job.weight + (weight_index * job.blocks + block) * 16 * N;
-    for (int half = 0; half < 2; ++half, p += 8) {  // two rows at a time: their eight sums stay in registers
-      V first[4], second[4];
-      UNROLL for (int c = 0; c < 4; ++c) {
-        const V wc = L::load_once(w + c * N);
-        first[c] = p[0] * wc;
-        second[c] = p[4] * wc;
-      }
-      UNROLL for (int k = 1; k < 4; ++k) {
+    constexpr int R = sizeof(V) == 64 ? 4 : 2;  // rows at a time: their sums stay in registers, AVX-512 has twice as many
+    for (int row = 0; row < 4; row += R, p += 4 * R) {
+      V sum[R][4];
+      UNROLL for (int k = 0; k < 4; ++k) {
         UNROLL for (int c = 0; c < 4; ++c) {
           const V wc = L::load_once(w + (k * 4 + c) * N);
-          first[c] += p[k] * wc;
-          second[c] += p[4 + k] * wc;
+          UNROLL for (int r = 0; r < R; ++r) sum[r][c] = k ? sum[r][c] + p[4 * r + k] * wc : p[4 * r] * wc;
         }
       }
       if (offset) {
-        UNROLL for (int c = 0; c < 4; ++c) {
-          first[c] += L::all(offset[half * 8 + c]);
-          second[c] += L::all(offset[half * 8 + 4 + c]);
-        }
+        UNROLL for (int r = 0; r < R; ++r)
+          UNROLL for (int c = 0; c < 4; ++c) sum[r][c] += L::all(offset[(row + r) * 4 + c]);
       }
-      Real* out = votes.at(2 * half, to);
-      UNROLL for (int c = 0; c < 4; ++c) L::store(out + c * N, first[c]);
-      out = votes.at(2 * half + 1, to);
-      UNROLL for (int c = 0; c < 4; ++c) L::store(out + c * N, second[c]);
+      UNROLL for (int r = 0; r < R; ++r) {
+        Real* out = votes.at(row + r, to);
+        UNROLL for (int c = 0; c < 4; ++c) L::store(out + c * N, sum[r][c]);
+      }
     }
     if (++weight_index == job.weight_period) {
       weight_index = 0;
@@ -63,15 +56,18 @@ void compute_votes(const Job<Real>& job, const Real* poses, int64_t block, int64
   }
 }
 
-// Calls pass(first child, children) for each tile, with that tile's votes in the scratch. The votes are computed again
-// only where they do not all fit, or where `ready` says that they are not there yet.
+// Calls pass(votes, first child, children) for each chunk of children, whose votes lie from place 0 of what it gets.
+// Votes that are kept have a place for each child of the window and are computed once (`ready`); the others are computed
+// for this pass, and read while they are in the nearest cache.
 template <class Real, int N, class Pass>
-INLINE void for_each_tile(const Job<Real>& job, const Real* poses, int64_t block, const Votes<Real, N>& votes,
-                          bool ready, Pass pass) {
-  for (int64_t begin = 0; begin < job.children; begin += job.tile) {
-    const int64_t end = begin + job.tile < job.children ? begin + job.tile : job.children;
-    if (!ready || job.tile < job.children) compute_votes<Real, N>(job, poses, block, begin, end, votes, 0);
-    pass(begin, end - begin);
+INLINE void for_each_chunk(const Job<Real>& job, const Real* poses, int64_t block, const Votes<Real, N>& votes,
+                           bool ready, Pass pass) {
+  const bool kept = job.tile == job.children;
+  for (int64_t begin = 0; begin < job.children; begin += kChunk) {
+    const int64_t end = begin + kChunk < job.children ? begin + kChunk : job.children;
+    const int64_t place = kept ? begin : 0;
+    if (!ready || !kept) compute_votes<Real, N>(job, poses, block, begin, end, votes, place);
+    pass(Votes<Real, N>{votes.at(0, place), votes.row_step}, begin, end - begin);
   }
 }
 
