@@ -27,7 +27,7 @@ test: setup ## check style and run the tests; those on real data need MATCAPS_TE
 	$(TESTS)
 
 bench: setup ## time the operator against the reference and torch.compile of it; many minutes
-	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python -m benchmarks.bench
 
 lint: setup ## check style and types
 	$(BIN)/ruff check .

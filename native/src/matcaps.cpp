@@ -34,6 +34,9 @@ const char* matcaps_target() { return matcaps::current_target().name; }
 int matcaps_set_target(const char* name) { return matcaps::set_target(name); }
 void matcaps_set_fork(matcaps_fork fork) { matcaps::set_fork(fork); }
 int64_t matcaps_state_size(const matcaps_problem* problem) { return matcaps::state_size(*problem); }
+int64_t matcaps_lanes(int double_precision) {
+  return double_precision ? matcaps::kernels<double>().lanes : matcaps::kernels<float>().lanes;
+}
 
 int matcaps_forward(const matcaps_problem* problem, char* error, size_t error_size) {
   return guarded(error, error_size, [&] { matcaps::forward(*problem); });

@@ -14,8 +14,8 @@
 extern "C" {
 #endif
 
-// Raised whenever the layout of matcaps_problem or of the saved state changes.
-#define MATCAPS_ABI 1
+// Raised whenever these functions, the layout of matcaps_problem or that of the saved state change.
+#define MATCAPS_ABI 2
 
 // One routing of a batch. All tensors are contiguous, in float or (double_precision) double.
 typedef struct matcaps_problem {
@@ -62,6 +62,8 @@ MATCAPS_EXPORT int matcaps_set_target(const char* name);
 MATCAPS_EXPORT void matcaps_set_fork(matcaps_fork fork);
 // Elements of state that one image needs, whatever the target.
 MATCAPS_EXPORT int64_t matcaps_state_size(const matcaps_problem* problem);
+// Parents side by side in a vector of the present target: what one needs to read the state (ForwardImage in job.h).
+MATCAPS_EXPORT int64_t matcaps_lanes(int double_precision);
 
 // Return 0, or put a message into error and return something else.
 MATCAPS_EXPORT int matcaps_forward(const matcaps_problem* problem, char* error, size_t error_size);

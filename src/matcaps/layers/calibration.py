@@ -1,10 +1,12 @@
 """Set a routed layer's numbers from a first batch, so that it starts where gradients are alive."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from matcaps.capsules import Capsules
 from matcaps.layers.parameters import RoutingParameters
 from matcaps.routing import RoutingIteration
 
@@ -21,7 +23,8 @@ _TINY = 1e-6
 def calibrate_routing(
     weight: nn.Parameter,
     routing: RoutingParameters,
-    trace: Callable[[], list[RoutingIteration]],
+    trace: Callable[[Capsules], list[RoutingIteration]],
+    capsules: Capsules,
     *,
     calibration: str,
     gain: float,
@@ -37,7 +40,8 @@ def calibrate_routing(
     Args:
         weight: the layer's transformation matrices.
         routing: the layer's β and inverse temperature.
-        trace: routes the batch with the layer as it stands.
+        trace: routes capsules with the layer as it stands.
+        capsules: the batch.
         calibration: ``"none"``; ``"beta"``; or ``"full"``: before the β, the matrices are scaled so that each pose
             component leaves the layer with standard deviation 1 (over images, positions and types; what coordinate
             addition adds to all of them does not count), and the inverse temperature so that each type's logits
@@ -53,14 +57,28 @@ def calibrate_routing(
         return
     for _ in range(_ROUNDS):
         if calibration == "full":
-            poses = trace()[-1].mean.flatten(0, -2)
+            poses = _last_state(trace, capsules).mean.flatten(0, -2)
             deviation = poses.var(dim=0, correction=0).mean().sqrt()
             if deviation > _TINY:
                 weight.div_(deviation)
-        _set_beta(routing, trace()[-1], gain if calibration == "full" else None)
+        _set_beta(routing, _last_state(trace, capsules), gain if calibration == "full" else None)
 
 
-def _set_beta(routing: RoutingParameters, state: RoutingIteration, gain: float | None) -> None:
+class _State(NamedTuple):
+    """What calibration reads of the last iteration, over a batch."""
+
+    mean: Tensor
+    variance: Tensor
+    mass: Tensor
+
+
+def _last_state(trace: Callable[[Capsules], list[RoutingIteration]], capsules: Capsules) -> _State:
+    """Route image by image: a trace holds all votes, and those of a whole batch can take gigabytes."""
+    states = [trace(Capsules(*one))[-1] for one in zip(*(part.split(1) for part in capsules), strict=True)]
+    return _State(*(torch.cat([getattr(state, name) for state in states]) for name in _State._fields))
+
+
+def _set_beta(routing: RoutingParameters, state: _State, gain: float | None) -> None:
     """Set both β, and the inverse temperature if a gain is wanted, from the state of the last iteration."""
     half_log_variance = state.variance.log().sum(dim=-1) / 2
     components = state.variance.shape[-1]

@@ -99,7 +99,11 @@ class ClassCapsules(nn.Module):
     def trace(self, capsules: Capsules, coordinates: Tensor | None = None) -> list[RoutingIteration]:
         """Return every iteration's state; see :func:`matcaps.routing.trace_class_em_routing`."""
         return trace_class_em_routing(
-            *capsules, self.weight, **self.routing.options(), coordinates=self._vote_offset(capsules, coordinates)
+            *capsules,
+            self.weight,
+            **self.routing.options(),
+            coordinates=self._vote_offset(capsules, coordinates),
+            implementation=self.routing.implementation,
         )
 
     @torch.no_grad()
@@ -117,7 +121,8 @@ class ClassCapsules(nn.Module):
         calibrate_routing(
             self.weight,
             self.routing,
-            lambda: self.trace(capsules, coordinates),
+            lambda some: self.trace(some, coordinates),
+            capsules,
             calibration=calibration,
             gain=gain,
         )

@@ -83,7 +83,12 @@ class ConvCapsules(nn.Module):
     def trace(self, capsules: Capsules) -> list[RoutingIteration]:
         """Return every iteration's state; see :func:`matcaps.routing.trace_conv_em_routing`."""
         return trace_conv_em_routing(
-            *capsules, self.weight, **self.routing.options(), stride=self.stride, competition=self.competition
+            *capsules,
+            self.weight,
+            **self.routing.options(),
+            stride=self.stride,
+            competition=self.competition,
+            implementation=self.routing.implementation,
         )
 
     @torch.no_grad()
@@ -92,7 +97,7 @@ class ConvCapsules(nn.Module):
 
         See :func:`matcaps.layers.calibration.calibrate_routing` for what is set.
         """
-        calibrate_routing(self.weight, self.routing, lambda: self.trace(capsules), calibration=calibration, gain=gain)
+        calibrate_routing(self.weight, self.routing, self.trace, capsules, calibration=calibration, gain=gain)
         return self(capsules)
 
     def extra_repr(self) -> str:

@@ -15,7 +15,7 @@ DTYPES = (torch.float32, torch.float64)
 
 _INPUTS = ("poses", "activations", "weight", "beta_use", "beta_activation", "inverse_temperature", "coordinates")
 
-_RECORD = 36  # kRecord in native/src/job.h
+RECORD = 36  # kRecord in native/src/job.h
 _STATE_PARENTS = 16  # kLanesOfState in native/src/driver.cpp
 
 
@@ -104,10 +104,7 @@ def _route(
     variance_floor: float,
     annealing: float,
 ) -> tuple[Tensor, Tensor]:
-    poses = tensors[0]
-    if not isinstance(inverse_temperature, Tensor):
-        inverse_temperature = torch.tensor(inverse_temperature, dtype=poses.dtype)
-    inverse_temperature = inverse_temperature.to(poses.dtype)
+    inverse_temperature = schedule_tensor(inverse_temperature, tensors[0].dtype)
     inputs = (*tensors, inverse_temperature) if coordinates is None else (*tensors, inverse_temperature, coordinates)
     needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     out_poses, out_activations, _ = _forward(
@@ -122,6 +119,39 @@ def _route(
         needs_grad,
     )
     return out_poses, out_activations
+
+
+def schedule_tensor(inverse_temperature: Sequence[float] | Tensor, dtype: torch.dtype) -> Tensor:
+    """The schedule as a tensor ``[T]``."""
+    if not isinstance(inverse_temperature, Tensor):
+        inverse_temperature = torch.tensor(inverse_temperature, dtype=dtype)
+    return inverse_temperature.to(dtype)
+
+
+def forward_with_state(
+    tensors: tuple[Tensor, ...],
+    coordinates: Tensor | None,
+    inverse_temperature: Tensor,
+    stride: int,
+    child_competition: bool,
+    activation_rule: str,
+    variance_floor: float,
+    annealing: float,
+) -> tuple[Tensor, int]:
+    """Route without gradients; return the state ``[B, ...]`` that is kept for a backward pass, and its lanes."""
+    with torch.no_grad():
+        _, _, state = _forward(
+            *tensors,
+            inverse_temperature,
+            coordinates,
+            stride,
+            child_competition,
+            activation_rule == "standardised",
+            variance_floor,
+            annealing,
+            True,
+        )
+    return state, _library().lanes(state.dtype)
 
 
 def _library() -> Library:
@@ -145,7 +175,7 @@ def _state_size(poses: Tensor, weight: Tensor, stride: int, num_iterations: int)
     places = poses.shape[1] * poses.shape[2] if weight.ndim == 4 else weight.shape[0] * weight.shape[1]
     num_children = places * poses.shape[3]
     padded = (num_parents + _STATE_PARENTS - 1) // _STATE_PARENTS * _STATE_PARENTS
-    return num_windows * padded * ((num_iterations - 1) * num_children + num_iterations * _RECORD)
+    return num_windows * padded * ((num_iterations - 1) * num_children + num_iterations * RECORD)
 
 
 def _problem(

@@ -11,7 +11,7 @@ import torch
 LIBRARY_VARIABLE = "MATCAPS_NATIVE_LIBRARY"
 """Environment variable: the library's path, or ``off`` to do without."""
 
-ABI = 1
+ABI = 2
 """The interface that this file speaks; the library must say the same."""
 
 _MESSAGE_SIZE = 512
@@ -78,6 +78,7 @@ class Library:
         if abi != ABI:
             raise OSError(f"{path} has interface {abi}, this matcaps needs {ABI}: install matcaps again")
         self._functions.matcaps_target.restype = ctypes.c_char_p
+        self._functions.matcaps_lanes.restype = ctypes.c_int64
         self._functions.matcaps_set_fork.argtypes = [_Fork]
         self._functions.matcaps_fma_peak.argtypes = [
             ctypes.c_int,
@@ -102,6 +103,10 @@ class Library:
     def threading(self) -> str:
         """Whose threads it runs on."""
         return f"torch's OpenMP, {self._openmp[0]}" if self._openmp and self._shares else "its own"
+
+    def lanes(self, dtype: torch.dtype) -> int:
+        """How many parents stand side by side in a vector: the saved state is laid out in them."""
+        return self._functions.matcaps_lanes(int(dtype == torch.float64))
 
     def set_target(self, name: str) -> bool:
         """Use another instruction set; False where this machine or this build lacks it."""

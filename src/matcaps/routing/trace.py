@@ -1,12 +1,16 @@
-"""Every iteration's state, for looking inside a routing; computed by the reference, with gradients if asked for."""
+"""Every iteration's state, for looking inside a routing.
+
+Where gradients are wanted it is the reference's; otherwise it can be what the compiled core keeps anyway, in a fraction
+of the time and without the votes in memory."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from matcaps.routing import reference
+from matcaps.routing import native_trace, reference
 from matcaps.routing.checks import prepare_class, prepare_conv, prepare_votes
+from matcaps.routing.choice import check_implementation, choose_implementation
 from matcaps.routing.reference import RoutingIteration
 
 
@@ -56,15 +60,18 @@ def trace_conv_em_routing(
     activation_rule: str = "paper",
     variance_floor: float = 5e-4,
     annealing: float = 1.0,
+    implementation: str = "auto",
 ) -> list[RoutingIteration]:
     """Route as :func:`matcaps.routing.conv_em_routing` does and return the state after every M-step.
 
-    Takes the arguments of that function and raises what it raises.
+    Takes the arguments of that function and raises what it raises. ``"auto"`` takes the reference where a gradient
+    is wanted, which ``"native"`` has not here and raises ``ValueError``.
 
     Returns:
         One :class:`RoutingIteration` an iteration, with leading dimensions ``[B, H', W']`` and the ``K·K·I``
         children of a window in the order (row, column, type).
     """
+    check_implementation(implementation)
     tensors, options = prepare_conv(
         poses,
         activations,
@@ -79,6 +86,8 @@ def trace_conv_em_routing(
         annealing=annealing,
     )
     with torch.autocast(tensors[0].device.type, enabled=False):
+        if _choose(implementation, tensors) == "native":
+            return [RoutingIteration(*state) for state in native_trace.conv_em_routing(*tensors, **options)]
         return list(reference.conv_em_routing(*tensors, **options))
 
 
@@ -94,15 +103,18 @@ def trace_class_em_routing(
     activation_rule: str = "paper",
     variance_floor: float = 5e-4,
     annealing: float = 1.0,
+    implementation: str = "auto",
 ) -> list[RoutingIteration]:
     """Route as :func:`matcaps.routing.class_em_routing` does and return the state after every M-step.
 
-    Takes the arguments of that function and raises what it raises.
+    Takes the arguments of that function and raises what it raises. ``"auto"`` takes the reference where a gradient
+    is wanted, which ``"native"`` has not here and raises ``ValueError``.
 
     Returns:
         One :class:`RoutingIteration` an iteration, with leading dimension ``[B]`` and the ``H·W·I`` children in the
         order (row, column, type).
     """
+    check_implementation(implementation)
     tensors, options = prepare_class(
         poses,
         activations,
@@ -116,4 +128,18 @@ def trace_class_em_routing(
         annealing=annealing,
     )
     with torch.autocast(tensors[0].device.type, enabled=False):
+        if _choose(implementation, tensors) == "native":
+            return [RoutingIteration(*state) for state in native_trace.class_em_routing(*tensors, **options)]
         return list(reference.class_em_routing(*tensors, **options))
+
+
+def _choose(implementation: str, tensors: Sequence[Tensor]) -> str:
+    chosen = choose_implementation(implementation, tensors[0].device, tensors[0].dtype)
+    if chosen == "native" and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        if implementation == "native":
+            raise ValueError(
+                "implementation='native' traces without gradients; got tensors that require them: "
+                "trace under torch.no_grad(), or use implementation='reference'"
+            )
+        return "reference"
+    return chosen

@@ -1,0 +1,41 @@
+"""yl-1993/Matrix-Capsules-EM-PyTorch: its network, ``model.capsules.CapsNet``.
+
+It allocates with ``torch.cuda.FloatTensor``, which is made the CPU's here. Its first convolution takes one padded
+channel; ours replaces it where the configuration differs, before its batch normalisation.
+
+Less than the paper: parents compete within one position's window only. Otherwise: the M-step normalises assignment
+times activation over the parents, so that the children's activations cancel; the inverse temperature is 0.001
+throughout; batch normalisation follows the first convolution.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from benchmarks.peers.common import STEM_KERNEL_SIZE, STEM_STRIDE, Configuration, import_from
+
+REPOSITORY = "https://github.com/yl-1993/Matrix-Capsules-EM-PyTorch"
+FILE = "model/capsules.py"
+NOTE = "no competition between positions; the children's activations cancel"
+
+
+def build(checkout: Path, configuration: Configuration, batch: int) -> nn.Module:
+    torch.cuda.FloatTensor = torch.FloatTensor
+    network = import_from(checkout, "model.capsules").CapsNet(
+        A=configuration.stem_channels,
+        B=configuration.primary_capsules,
+        C=configuration.conv_capsules1,
+        D=configuration.conv_capsules2,
+        E=configuration.num_classes,
+        iters=configuration.iterations,
+    )
+    if configuration.in_channels != 1 or not configuration.padded:
+        network.conv1 = nn.Conv2d(
+            configuration.in_channels,
+            configuration.stem_channels,
+            STEM_KERNEL_SIZE,
+            STEM_STRIDE,
+            padding=configuration.stem_padding,
+        )
+    return network
