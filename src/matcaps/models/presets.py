@@ -24,12 +24,13 @@ PRESETS: dict[str, ModelConfig] = {
         conv_weight_deviation=1.0,
         class_weight_deviation=1.0,
     ),
-    # ours: small enough for a laptop's first three minutes, with soft assignments and full calibration
+    # ours: the paper's small network at the tutorial's image size, with soft assignments and full calibration
     "quickstart": EMCapsNetConfig(
         stem_padding="same",
-        primary_capsules=4,
-        conv_capsules1=8,
-        conv_capsules2=8,
+        stem_channels=64,
+        primary_capsules=8,
+        conv_capsules1=16,
+        conv_capsules2=16,
         annealing=1 / 16,
         coordinate_scale=5.0,
         calibration="full",

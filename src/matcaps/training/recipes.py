@@ -10,10 +10,9 @@ _SOFT = 1 / 16
 
 _LEARNS = OptimizerSettings(learning_rate=3e-3, schedule="linear", warmup_steps=20, gradient_clip=2.0, ema_decay=0.99)
 
-_SMALL = ModelSettings("paper-small", stem_padding="same", annealing=_SOFT, calibration="full", coordinate_scale=5.0)
-"""The paper's small network at the tutorial's image size, with the routing that learns."""
-
-_SMALL_IMAGES = TrainSettings(model=_SMALL, loss=LossSettings(margin_epochs=5.0), optimizer=_LEARNS, epochs=10)
+_SMALL_IMAGES = TrainSettings(
+    model=ModelSettings("quickstart"), loss=LossSettings(margin_epochs=5.0), optimizer=_LEARNS, epochs=10
+)
 """What the recipes for 28×28 images share."""
 
 RECIPES: dict[str, TrainSettings] = {
