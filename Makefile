@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # One thread for each test process: two processes with two threads each would fight over two cores.
 TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup train test bench lint format clean
+.PHONY: help setup train test test-wheel sanitize bench lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,12 @@ test: setup ## check style and run the tests; those on real data need MATCAPS_TE
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(TESTS)
+
+test-wheel: setup ## build the wheel and test it away from the sources, with and without a compiler
+	$(BIN)/python tools/test_wheel.py
+
+sanitize: ## run the compiled core under sanitizers, and under valgrind where there is one; some minutes
+	native/tests/sanitize.sh build/sanitize
 
 bench: setup ## time the operator against the reference and torch.compile of it; many minutes
 	$(BIN)/python -m benchmarks.bench
