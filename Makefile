@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt $(wildcard native/CMakeLists.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-train: setup ## train the quickstart network on the images that come with matcaps, about two minutes
+train: setup ## train the quickstart network on the images that come with matcaps, one to three minutes
 	$(BIN)/matcaps train quickstart
 
 test: setup ## check style and run the tests; those on real data need MATCAPS_TEST_DATA
