@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it finds its own folder only
+
 from benchmarks.cases import GROWTH, LAYER_CONTENDERS, LAYERS, NETWORKS, ONE_IMAGE, Layer
 from benchmarks.measure import (
     ROOT,
