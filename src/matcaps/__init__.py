@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matcaps.capsules import Capsules
     from matcaps.models.factory import create_model
     from matcaps.models.presets import list_models
-    from matcaps.models.pretrained import from_pretrained, save_pretrained
+    from matcaps.models.pretrained import from_pretrained, list_pretrained, save_pretrained
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -19,6 +19,7 @@ __getattr__, __dir__ = lazy_names(
         "create_model": "matcaps.models.factory",
         "list_models": "matcaps.models.presets",
         "from_pretrained": "matcaps.models.pretrained",
+        "list_pretrained": "matcaps.models.pretrained",
         "save_pretrained": "matcaps.models.pretrained",
         **{name: f"matcaps.{name}" for name in ("data", "layers", "losses", "models", "routing", "training")},
     },
@@ -32,6 +33,7 @@ __all__ = [
     "from_pretrained",
     "layers",
     "list_models",
+    "list_pretrained",
     "losses",
     "models",
     "routing",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matcaps.models.decoder import PoseDecoder
     from matcaps.models.em_capsnet import EMCapsNet
     from matcaps.models.factory import create_model
-    from matcaps.models.pretrained import from_pretrained, save_pretrained
+    from matcaps.models.pretrained import from_pretrained, list_pretrained, save_pretrained
     from matcaps.models.summary import LayerSummary, summarise
 
 __getattr__, __dir__ = lazy_names(
@@ -23,6 +23,7 @@ __getattr__, __dir__ = lazy_names(
         "PoseDecoder": "matcaps.models.decoder",
         "create_model": "matcaps.models.factory",
         "from_pretrained": "matcaps.models.pretrained",
+        "list_pretrained": "matcaps.models.pretrained",
         "save_pretrained": "matcaps.models.pretrained",
         "summarise": "matcaps.models.summary",
     },
@@ -39,6 +40,7 @@ __all__ = [
     "create_model",
     "from_pretrained",
     "list_models",
+    "list_pretrained",
     "model_config",
     "save_pretrained",
     "summarise",

@@ -16,6 +16,8 @@ from matcaps.models.files import whole_file
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 
+_SHIPPED = Path(__file__).with_name("weights")
+
 _CONFIGS = {"EMCapsNet": EMCapsNetConfig, "BaselineCNN": BaselineCNNConfig}
 
 _Model = TypeVar("_Model", bound=nn.Module)
@@ -58,15 +60,21 @@ def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Mod
     """Load a model that :func:`save_pretrained` wrote, in evaluation mode, on the CPU.
 
     Args:
-        source: a folder, or else the id of a repository on the Hugging Face hub (``"name/model"``).
+        source: a folder, or else the name of weights that come with matcaps (:func:`list_pretrained`), or the id of a
+            repository on the Hugging Face hub (``"name/model"``).
         expected: the class that the model must be.
 
     Returns:
         The model; ``read_config(source)`` gives what was stored beside it.
 
     Raises:
-        FileNotFoundError: neither a folder with both files nor a repository that can be reached.
+        FileNotFoundError: neither a folder with both files, nor a name, nor a repository that can be reached.
         ValueError: the files are malformed, of another class, or do not fit each other.
+
+    Example:
+        >>> network = from_pretrained("paper-small-smallnorb")
+        >>> network.training, network.config.num_classes
+        (False, 5)
     """
     folder = resolve_folder(source)
     description = read_config(folder)
@@ -113,14 +121,27 @@ def read_config(source: str | PathLike[str]) -> dict[str, Any]:
     return description
 
 
+def list_pretrained() -> list[str]:
+    """Return the names of the weights that come with matcaps; a model card lies beside each.
+
+    Example:
+        >>> list_pretrained()
+        ['paper-small-smallnorb']
+    """
+    return sorted(folder.name for folder in _SHIPPED.iterdir() if (folder / WEIGHTS_NAME).is_file())
+
+
 def resolve_folder(source: str | PathLike[str]) -> Path:
-    """Return the local folder with both files, fetching it from the hub where ``source`` is no folder."""
+    """Return the local folder with both files: ``source`` itself, one that comes with matcaps, or one from the hub."""
     folder = Path(source)
+    if not folder.is_dir() and source in list_pretrained():
+        folder = _SHIPPED / source
     if not folder.is_dir():
         # "runs/typo" is a path that was mistyped, not a repository, where there is a folder "runs"
         if not isinstance(source, str) or source.count("/") != 1 or folder.parent.is_dir() or source[0] in "./~":
             raise FileNotFoundError(
-                f"no saved model at {source}: give a folder with {WEIGHTS_NAME} and {CONFIG_NAME}, "
+                f"no saved model at {source}: give a folder with {WEIGHTS_NAME} and {CONFIG_NAME}, one of the names "
+                f"that come with matcaps ({', '.join(list_pretrained())}), "
                 'or the id of a repository on the Hugging Face hub, "name/model"'
             )
         folder = _fetch(source)
