@@ -31,6 +31,9 @@ _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 
 
+_SOURCE = "folder of a run or of saved weights, weights that come with matcaps, or a name on the Hugging Face hub"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0, 1 for what went wrong in the work, 2 for wrong arguments."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -192,7 +195,7 @@ def _fit(settings: TrainSettings, folder: str | None, *, resume: bool) -> int:
 def _eval(arguments: list[str]) -> int:
     """Test a trained network on labelled images."""
     parser = _parser("eval", "Test a trained network on labelled images.")
-    parser.add_argument("run", type=str, help="folder of a run or of saved weights, or a name on the Hugging Face hub")
+    parser.add_argument("run", type=str, help=_SOURCE)
     parser.add_argument("--data", type=str | None, help="data set to test on; default: the one it was trained on")
     parser.add_argument("--folder", type=str | None, help='with "--data folder": the folder of images')
     parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
@@ -241,7 +244,7 @@ def _print_evaluation(result: "Evaluation") -> None:
 def _predict(arguments: list[str]) -> int:
     """Classify image files with a trained network."""
     parser = _parser("predict", "Classify image files; prints the three most active classes of each.")
-    parser.add_argument("run", type=str, help="folder of a run or of saved weights, or a name on the Hugging Face hub")
+    parser.add_argument("run", type=str, help=_SOURCE)
     parser.add_argument("images", type=str, nargs="+", help="image files")
     parser.add_argument("--json", action="store_true", help="print all classes' scores as JSON instead")
     parsed = parser.parse_args(arguments)

@@ -32,7 +32,7 @@ def evaluate_saved(
     """Test a saved network on labelled images, prepared as its training images were, without augmentation.
 
     Args:
-        source: folder of a run or of saved weights, or an id on the Hugging Face hub.
+        source: folder of a run or of saved weights, weights that come with matcaps, or an id on the Hugging Face hub.
         data: name of the data set; None: the one that it was trained on, divided as then.
         folder: for the data set "folder": where the images are.
         root: folder that holds the data sets.
@@ -71,7 +71,7 @@ def predict_files(source: str, images: Sequence[str]) -> dict[str, dict[str, flo
     """Classify image files with a saved network.
 
     Args:
-        source: folder of a run or of saved weights, or an id on the Hugging Face hub.
+        source: folder of a run or of saved weights, weights that come with matcaps, or an id on the Hugging Face hub.
         images: paths of image files.
 
     Returns:
