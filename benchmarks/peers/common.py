@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from torch import nn
+
 POSE_COMPONENTS = 16
 
 STEM_KERNEL_SIZE, STEM_STRIDE = 5, 2
@@ -51,6 +53,17 @@ CONFIGURATIONS = {
         Configuration("tutorial", 1, 28, 10, 32, 32, 32, 32, padded=True),
     )
 }
+
+
+def first_convolution(configuration: Configuration) -> nn.Conv2d:
+    """The convolution before the primary capsules, for peers that have none of these widths."""
+    return nn.Conv2d(
+        configuration.in_channels,
+        configuration.stem_channels,
+        STEM_KERNEL_SIZE,
+        STEM_STRIDE,
+        padding=configuration.stem_padding,
+    )
 
 
 def import_from(folder: Path, module: str) -> ModuleType:

@@ -17,7 +17,7 @@ from unittest import mock
 
 from torch import Tensor, nn
 
-from benchmarks.peers.common import LAST_MAP, STEM_KERNEL_SIZE, STEM_STRIDE, Configuration, import_from
+from benchmarks.peers.common import LAST_MAP, Configuration, first_convolution, import_from
 
 REPOSITORY = "https://github.com/Officium/Capsules"
 FILE = "src/matrix_capsules.py"
@@ -29,13 +29,7 @@ class Network(nn.Module):
         super().__init__()
         widths = (configuration.primary_capsules, configuration.conv_capsules1, configuration.conv_capsules2)
         iterations = configuration.iterations
-        self.stem = nn.Conv2d(
-            configuration.in_channels,
-            configuration.stem_channels,
-            STEM_KERNEL_SIZE,
-            STEM_STRIDE,
-            padding=configuration.stem_padding,
-        )
+        self.stem = first_convolution(configuration)
         self.primary_capsules = peer.PrimaryCapsule(configuration.stem_channels, widths[0])
         self.conv_capsules1 = peer.ConvCapsule(widths[0], widths[1], 3, stride=2, iters=iterations)
         self.conv_capsules2 = peer.ConvCapsule(widths[1], widths[2], 3, stride=1, iters=iterations)

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from benchmarks.peers.common import (
     LAST_MAP,
     POSE_COMPONENTS,
-    STEM_KERNEL_SIZE,
-    STEM_STRIDE,
     Configuration,
+    first_convolution,
     import_from,
 )
 
@@ -43,13 +42,7 @@ class Network(nn.Module):
                 iters=configuration.iterations,
             )
 
-        self.stem = nn.Conv2d(
-            configuration.in_channels,
-            configuration.stem_channels,
-            STEM_KERNEL_SIZE,
-            STEM_STRIDE,
-            padding=configuration.stem_padding,
-        )
+        self.stem = first_convolution(configuration)
         self.primary_activations = nn.Conv2d(configuration.stem_channels, widths[0], 1)
         self.primary_poses = nn.Conv2d(configuration.stem_channels, widths[0] * POSE_COMPONENTS, 1)
         self.conv_capsules1 = routing(widths[0], widths[1], 3, 2)

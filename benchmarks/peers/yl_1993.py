@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.peers.common import STEM_KERNEL_SIZE, STEM_STRIDE, Configuration, import_from
+from benchmarks.peers.common import Configuration, first_convolution, import_from
 
 REPOSITORY = "https://github.com/yl-1993/Matrix-Capsules-EM-PyTorch"
 FILE = "model/capsules.py"
@@ -31,11 +31,5 @@ def build(checkout: Path, configuration: Configuration, batch: int) -> nn.Module
         iters=configuration.iterations,
     )
     if configuration.in_channels != 1 or not configuration.padded:
-        network.conv1 = nn.Conv2d(
-            configuration.in_channels,
-            configuration.stem_channels,
-            STEM_KERNEL_SIZE,
-            STEM_STRIDE,
-            padding=configuration.stem_padding,
-        )
+        network.conv1 = first_convolution(configuration)
     return network
