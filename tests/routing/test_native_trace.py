@@ -71,6 +71,9 @@ def test_gradients_come_from_the_reference():
     inputs = [*tensors[:2], weight, *tensors[3:]]
     options = {"inverse_temperature": schedule.detach().tolist()}
     assert trace_conv_em_routing(*inputs, **options)[-1].mean.requires_grad
+    learned = schedule.detach().requires_grad_()
+    plain = [tensor.detach() for tensor in tensors]
+    assert trace_conv_em_routing(*plain, inverse_temperature=learned)[-1].activation.requires_grad
     with pytest.raises(ValueError, match="traces without gradients"):
         trace_conv_em_routing(*inputs, **options, implementation="native")
     with torch.no_grad():

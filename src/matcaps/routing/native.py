@@ -107,17 +107,8 @@ def _route(
     inverse_temperature = schedule_tensor(inverse_temperature, tensors[0].dtype)
     inputs = (*tensors, inverse_temperature) if coordinates is None else (*tensors, inverse_temperature, coordinates)
     needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
-    out_poses, out_activations, _ = _forward(
-        *tensors,
-        inverse_temperature,
-        coordinates,
-        stride,
-        child_competition,
-        activation_rule == "standardised",
-        variance_floor,
-        annealing,
-        needs_grad,
-    )
+    options = stride, child_competition, activation_rule, variance_floor, annealing
+    out_poses, out_activations, _ = forward(tensors, coordinates, inverse_temperature, *options, needs_grad)
     return out_poses, out_activations
 
 
@@ -128,7 +119,7 @@ def schedule_tensor(inverse_temperature: Sequence[float] | Tensor, dtype: torch.
     return inverse_temperature.to(dtype)
 
 
-def forward_with_state(
+def forward(
     tensors: tuple[Tensor, ...],
     coordinates: Tensor | None,
     inverse_temperature: Tensor,
@@ -137,21 +128,25 @@ def forward_with_state(
     activation_rule: str,
     variance_floor: float,
     annealing: float,
-) -> tuple[Tensor, int]:
-    """Route without gradients; return the state ``[B, ...]`` that is kept for a backward pass, and its lanes."""
-    with torch.no_grad():
-        _, _, state = _forward(
-            *tensors,
-            inverse_temperature,
-            coordinates,
-            stride,
-            child_competition,
-            activation_rule == "standardised",
-            variance_floor,
-            annealing,
-            True,
-        )
-    return state, _library().lanes(state.dtype)
+    keep_state: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Route; return poses, activations and, if it is kept, the state ``[B, ...]`` that a backward pass needs."""
+    return _forward(
+        *tensors,
+        inverse_temperature,
+        coordinates,
+        stride,
+        child_competition,
+        activation_rule == "standardised",
+        variance_floor,
+        annealing,
+        keep_state,
+    )
+
+
+def lanes(dtype: torch.dtype) -> int:
+    """How many parents stand side by side in a state of this dtype."""
+    return _library().lanes(dtype)
 
 
 def _library() -> Library:

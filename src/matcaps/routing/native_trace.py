@@ -33,7 +33,7 @@ def conv_em_routing(
     child_competition = competition == "child"
     kernel_size, num_types, num_parents = weight.shape[0], weight.shape[2], weight.shape[3]
     rows, columns = ((size - kernel_size) // stride + 1 for size in poses.shape[1:3])
-    state, lanes = native.forward_with_state(
+    _, _, state = native.forward(
         (poses, activations, weight, beta_use, beta_activation),
         None,
         schedule,
@@ -42,13 +42,14 @@ def conv_em_routing(
         activation_rule,
         variance_floor,
         annealing,
+        True,
     )
     rivals = torch.full((rows, columns, kernel_size, kernel_size), num_parents, dtype=poses.dtype)
     if child_competition:
         rivals *= _covers(rows, kernel_size, stride, poses)[:, None, :, None]
         rivals *= _covers(columns, kernel_size, stride, poses)[None, :, None, :]
     first = (1 / rivals).reshape(1, rows * columns, -1, 1).repeat_interleave(num_types, dim=2)
-    states = _read(state, lanes, first, num_parents, schedule, variance_floor)
+    states = _read(state, first, num_parents, schedule, variance_floor)
     return [tuple(field.unflatten(1, (rows, columns)) for field in fields) for fields in states]  # type: ignore[misc]
 
 
@@ -67,7 +68,7 @@ def class_em_routing(
 ) -> list[State]:
     """The states of a routing of a whole map, with leading dimension ``[B]``."""
     schedule = native.schedule_tensor(inverse_temperature, poses.dtype)
-    state, lanes = native.forward_with_state(
+    _, _, state = native.forward(
         (poses, activations, weight, beta_use, beta_activation),
         coordinates,
         schedule,
@@ -76,10 +77,11 @@ def class_em_routing(
         activation_rule,
         variance_floor,
         annealing,
+        True,
     )
     num_parents = weight.shape[1]
     first = poses.new_full((1, 1, poses.shape[1:4].numel(), 1), 1 / num_parents)
-    states = _read(state, lanes, first, num_parents, schedule, variance_floor)
+    states = _read(state, first, num_parents, schedule, variance_floor)
     return [tuple(field.squeeze(1) for field in fields) for fields in states]  # type: ignore[misc]
 
 
@@ -91,12 +93,11 @@ def _covers(windows: int, kernel_size: int, stride: int, like: Tensor) -> Tensor
     return inside.sum(dim=-1).to(like.dtype)
 
 
-def _read(
-    state: Tensor, lanes: int, first: Tensor, num_parents: int, schedule: Tensor, variance_floor: float
-) -> list[State]:
+def _read(state: Tensor, first: Tensor, num_parents: int, schedule: Tensor, variance_floor: float) -> list[State]:
     """Take the state apart: assignments of all iterations but the first, then one record an iteration and parent."""
     batch, num_iterations = len(state), len(schedule)
     num_windows, num_children = first.shape[1], first.shape[2]
+    lanes = native.lanes(state.dtype)
     blocks = (num_parents + lanes - 1) // lanes
     whole = num_windows * blocks * lanes
 

@@ -4,6 +4,7 @@ Where gradients are wanted it is the reference's; otherwise it can be what the c
 of the time and without the votes in memory."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,7 +87,7 @@ def trace_conv_em_routing(
         annealing=annealing,
     )
     with torch.autocast(tensors[0].device.type, enabled=False):
-        if _choose(implementation, tensors) == "native":
+        if _choose(implementation, tensors, options) == "native":
             return [RoutingIteration(*state) for state in native_trace.conv_em_routing(*tensors, **options)]
         return list(reference.conv_em_routing(*tensors, **options))
 
@@ -128,14 +129,15 @@ def trace_class_em_routing(
         annealing=annealing,
     )
     with torch.autocast(tensors[0].device.type, enabled=False):
-        if _choose(implementation, tensors) == "native":
+        if _choose(implementation, tensors, options) == "native":
             return [RoutingIteration(*state) for state in native_trace.class_em_routing(*tensors, **options)]
         return list(reference.class_em_routing(*tensors, **options))
 
 
-def _choose(implementation: str, tensors: Sequence[Tensor]) -> str:
+def _choose(implementation: str, tensors: Sequence[Tensor], options: dict[str, Any]) -> str:
+    inputs = [*tensors, *(value for value in options.values() if isinstance(value, Tensor))]
     chosen = choose_implementation(implementation, tensors[0].device, tensors[0].dtype)
-    if chosen == "native" and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+    if chosen == "native" and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         if implementation == "native":
             raise ValueError(
                 "implementation='native' traces without gradients; got tensors that require them: "
