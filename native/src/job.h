@@ -4,6 +4,10 @@
 
 #include <stdint.h>
 
+// Children whose votes are computed and whose sum is formed at a time: votes are read while they are near, and shorter sums
+// round less.
+constexpr int64_t kChunk = 16;
+
 // One record for each window and block of parents, in vectors of `lanes` parents.
 enum : int64_t {
   kMean = 0,           // 16 vectors

@@ -67,7 +67,7 @@ Plan<Real>::Plan(const matcaps_problem& p) : kernels_(matcaps::kernels<Real>()) 
   job.blocks = (p.parent_types + job.lanes - 1) / job.lanes;
   const int64_t child_bytes = 16 * job.lanes * int64_t(sizeof(Real));
   job.keep_votes = !job.child_competition && job.children * job.blocks * child_bytes <= kVoteBytes;
-  job.tile = job.children * child_bytes <= kVoteBytes ? job.children : kChunkOfVotes;
+  job.tile = job.children * child_bytes <= kVoteBytes ? job.children : kChunk;
   job.variance_floor = Real(p.variance_floor);
   job.annealing = Real(p.annealing);
   job.poses = static_cast<const Real*>(p.poses);

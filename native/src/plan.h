@@ -12,8 +12,6 @@ namespace matcaps {
 
 // Bytes of votes that a task keeps at hand: they should stay in a core's second-level cache beside the matrices.
 constexpr int64_t kVoteBytes = 256 * 1024;
-// Children whose votes a task holds where it does not keep all: at least the kernels' chunk.
-constexpr int64_t kChunkOfVotes = 16;
 
 template <class Real>
 class Plan {

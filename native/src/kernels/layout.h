@@ -5,8 +5,6 @@
 
 namespace {
 
-constexpr int64_t kChunk = 16;  // children whose sum is formed before it joins the total: shorter sums round less
-
 // A sum that carries what its last addition rounded away (Kahan).
 template <class V>
 struct Total {
