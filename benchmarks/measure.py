@@ -55,9 +55,16 @@ def fma_peak() -> float:
     return native.LIBRARY.fma_peak(torch.get_num_threads()) if native.LIBRARY else float("nan")
 
 
-def _status(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+STATUS = Path("/proc/self/status")
+
+
+def process_mib(name: str) -> float | None:
+    """MiB that this process uses ("VmRSS") or has used at most ("VmHWM"); None where the system does not tell."""
+    if not STATUS.exists():
+        return None
+    return next(
+        (int(line.split()[1]) / 1024 for line in STATUS.read_text().splitlines() if line.startswith(name)), None
+    )
 
 
 def print_peak_memory(case: Layer | Network, contender: str) -> None:
@@ -67,15 +74,18 @@ def print_peak_memory(case: Layer | Network, contender: str) -> None:
         case.inputs()
     else:
         Network("quickstart", 1).step(contender)()
-    idle = _status("VmRSS")
+    idle = process_mib("VmRSS")
     step = case.step(contender)
     step(), step()
-    print(_status("VmHWM") - idle)
+    peak = process_mib("VmHWM")
+    assert idle is not None
+    assert peak is not None
+    print(peak - idle)
 
 
 def peak_memory(case: Layer | Network, contender: str) -> float | None:
     """What :func:`print_peak_memory` says in a process of its own; None where the system does not tell."""
-    if not Path("/proc/self/status").exists():
+    if not STATUS.exists():
         return None
     code = (
         "from benchmarks.cases import Layer, Network\nfrom benchmarks.measure import print_peak_memory\n"

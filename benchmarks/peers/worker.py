@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.measure import process_mib
 from benchmarks.peers import CONTENDERS
 from benchmarks.peers.common import CONFIGURATIONS, CannotBuildError, Configuration
 from matcaps.losses import spread_loss
@@ -79,23 +80,15 @@ class Contender:
 class Memory:
     """MiB that this process has used at most beyond what it used when this was made; None where Linux is not."""
 
-    STATUS = Path("/proc/self/status")
-
     def __init__(self) -> None:
         rest()
         # The peak of the imports does not count. Where this is not allowed, a training step's is far above it anyway.
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
-        self.idle = self._read("VmRSS")
-
-    def _read(self, name: str) -> float | None:
-        if not self.STATUS.exists():
-            return None
-        lines = self.STATUS.read_text().splitlines()
-        return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(name)), None)
+        self.idle = process_mib("VmRSS")
 
     def peak(self) -> float | None:
-        highest = self._read("VmHWM")
+        highest = process_mib("VmHWM")
         return None if highest is None or self.idle is None else highest - self.idle
 
 
