@@ -31,7 +31,9 @@ def calibrate_routing(
 ) -> None:
     """Set ``routing`` (and for ``"full"`` also ``weight``) in place from the traced routing of one batch.
 
-    Both kinds set the reward β_a of each parent type to its mean cost, so that about half of its capsules are active.
+    Both kinds set the reward β_a of each parent type to its mean cost (to its mean standardised cost, under that rule), so
+    that about half of its capsules are active. Without that, standardised costs tell types apart and not images: the
+    tutorial's network stayed at chance (docs/log.md).
     ``"beta"`` also sets the cost of use β_u to minus the mean of ½ ln σ², so that a cost says how much better or worse
     than usual votes agree, not how many there are. ``"full"`` sets β_u to 0: at its scale of poses σ² is above 1 and
     data are a cost, so that a parent which takes more wakes less. Where data were a reward, activations ran away
@@ -44,8 +46,8 @@ def calibrate_routing(
         capsules: the batch.
         calibration: ``"none"``; ``"beta"``; or ``"full"``: before the β, the matrices are scaled so that each pose
             component leaves the layer with standard deviation 1 (over images, positions and types; what coordinate
-            addition adds to all of them does not count), and the inverse temperature so that each type's logits
-            have the standard deviation ``gain``.
+            addition adds to all of them does not count), and, under the paper's rule, the inverse temperature so that
+            each type's logits have the standard deviation ``gain``. Standardised costs have their scale already.
         gain: standard deviation of the activations' logits, for ``"full"``.
 
     Raises:
@@ -86,13 +88,16 @@ def _set_beta(routing: RoutingParameters, state: _State, gain: float | None) -> 
     if gain is None:
         use -= half_log_variance.mean() / components
     cost = state.mass * (components * use + half_log_variance)
+    data = components * state.mass.mean()
+    if routing.activation_rule == "standardised":  # what counts is a cost beside those of the window's other parents
+        centred = cost - cost.mean(dim=-1, keepdim=True)
+        deviation = centred.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(_TINY)
+        cost, data = centred / deviation, data / deviation.mean()
+        gain = None
     mean_cost = cost.mean(dim=tuple(range(cost.ndim - 1)))
     deviation = (cost - mean_cost).std(correction=0)
     if not deviation > _TINY:
         deviation, gain = torch.ones_like(deviation), None
-    if routing.activation_rule == "paper":
-        if gain is not None:
-            routing.scale_temperature(gain / (deviation * routing.inverse_temperature[-1]))
-        routing.set_beta(use, mean_cost, data=components * state.mass.mean())
-    else:  # standardised costs have mean 0 and deviation 1 over the parents already
-        routing.set_beta(use, torch.zeros_like(use), data=components * state.mass.mean() / deviation)
+    if gain is not None:
+        routing.scale_temperature(gain / (deviation * routing.inverse_temperature[-1]))
+    routing.set_beta(use, mean_cost, data=data)

@@ -1,6 +1,8 @@
 """What is watched while a network trains, and what makes a resumed run end as an uninterrupted one."""
 
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,11 @@ import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from matcaps.data.loader import EpochSampler
+from matcaps.data.loader import Batch, EpochSampler
 from matcaps.models import EMCapsNet
+from matcaps.training.evaluation import evaluate
 from matcaps.training.module import Training
 from matcaps.training.record import METRICS_NAME, read_metrics, write_metrics
 
@@ -70,6 +74,47 @@ class AveragedWeights(EMAWeightAveraging):
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.on_train_end(trainer, pl_module)  # Lightning skips it where every epoch is done; twice does no harm
+
+    @contextmanager
+    def applied(self, pl_module: lightning.LightningModule) -> Iterator[None]:
+        """Put the average into the network for a while."""
+        self._swap_models(pl_module)
+        try:
+            yield
+        finally:
+            self._swap_models(pl_module)
+
+
+class WatchedParts(Callback):
+    """After some epochs, log the accuracy on parts of the data, as the averaged weights have it where there are any.
+
+    Args:
+        loaders: what to classify, by the part's name; every process classifies all of it.
+        classes: the classes' names.
+        every: epochs from one look to the next; the last epoch always has one.
+        averaging: the run's averaged weights.
+    """
+
+    def __init__(
+        self,
+        loaders: Mapping[str, DataLoader[Batch]],
+        classes: tuple[str, ...],
+        every: int,
+        averaging: AveragedWeights | None,
+    ):
+        self._loaders = loaders
+        self._classes = classes
+        self._every = every
+        self._averaging = averaging
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if not isinstance(pl_module, Training) or (epoch % self._every and epoch != trainer.max_epochs):
+            return
+        with nullcontext() if self._averaging is None else self._averaging.applied(pl_module):
+            for part, loader in self._loaders.items():
+                result = evaluate(pl_module.network, loader, self._classes)
+                pl_module.log(f"{part}/accuracy", result.accuracy)
 
 
 class MetricsFile(Callback):

@@ -6,22 +6,31 @@ import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as lightning
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader
 
-from matcaps.data import DataBundle, load_data
+from matcaps.data import Batch, DataBundle, load_data
+from matcaps.data.build import Part
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, model_config
 from matcaps.models.config import BaselineCNNConfig
 from matcaps.models.pretrained import from_pretrained, save_weights
-from matcaps.training.callbacks import AveragedWeights, CapsuleHealth, ExactResume, MetricsFile, Throughput
+from matcaps.training.callbacks import (
+    AveragedWeights,
+    CapsuleHealth,
+    ExactResume,
+    MetricsFile,
+    Throughput,
+    WatchedParts,
+)
 from matcaps.training.checkpoints import (
     CHECKPOINTS_NAME,
     AtomicCheckpointIO,
@@ -47,6 +56,7 @@ TENSORBOARD_NAME = "tensorboard"
 DECODER_NAME = "decoder.safetensors"
 _FOLDER_VARIABLE = "MATCAPS_RUN_FOLDER"
 _WATCHED_IMAGES = 64
+_TEST_BATCH = 200
 
 
 @dataclass(frozen=True)
@@ -99,9 +109,9 @@ def train(
     training = _make_training(settings, network, bundle, len(loader))
     folder = _claim_folder(settings, folder, resume)
     clock, throughput = ExactResume(loader.batch_sampler), Throughput()  # type: ignore[arg-type]
-    averaging = []
-    if settings.optimizer.ema_decay is not None:
-        averaging = [AveragedWeights(settings.optimizer.ema_decay)]
+    decay = settings.optimizer.ema_decay
+    averaging = None if decay is None else AveragedWeights(decay)
+    watched = {part: _whole_part(bundle, part) for part in settings.watched_parts}
     with _quiet(), _shared_folder(folder):
         trainer = lightning.Trainer(
             accelerator=settings.accelerator,
@@ -114,8 +124,9 @@ def train(
             callbacks=[
                 clock,
                 throughput,
-                *averaging,
+                *([] if averaging is None else [averaging]),
                 CapsuleHealth(_watched_images(bundle)),
+                *([WatchedParts(watched, bundle.classes, settings.watch_every, averaging)] if watched else []),
                 MetricsFile(folder),
                 *callbacks,
                 *checkpoint_callbacks(folder / CHECKPOINTS_NAME, settings.checkpoint_minutes),
@@ -214,6 +225,13 @@ def _make_training(
 def _first_images(bundle: DataBundle, count: int) -> torch.Tensor:
     """The images that the run will see first, whatever the number of processes."""
     return next(iter(bundle.loader("train", batch_size=min(count, len(bundle.train))))).images
+
+
+def _whole_part(bundle: DataBundle, part: str) -> DataLoader[Batch]:
+    """All images of a part, in order and without augmentation, the training images too."""
+    if part == "train":
+        return replace(bundle, test=bundle.train).loader("test", batch_size=_TEST_BATCH)
+    return bundle.loader(cast(Part, part), batch_size=_TEST_BATCH)
 
 
 def _watched_images(bundle: DataBundle) -> torch.Tensor:

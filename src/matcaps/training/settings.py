@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 from matcaps.data.settings import DataSettings
 
+WATCHABLE_PARTS = ("test", "familiar_test", "train")
+"""What :attr:`TrainSettings.watched_parts` may name; validation images are looked at after every epoch anyhow."""
+
 
 def _positive(settings: object, *names: str) -> None:
     for name in names:
@@ -195,6 +198,9 @@ class TrainSettings:
         checkpoint_minutes: time between checkpoints within an epoch; one is written after every epoch anyhow.
         calibration_images: images of the first batch that the calibration looks at.
         log_every_steps: optimiser steps between the logged losses.
+        watched_parts: parts of the data to classify after some epochs and log the accuracy of: "test", "familiar_test",
+            "train". A learning curve to look at and to report; nothing is chosen by it.
+        watch_every: epochs from one look at the watched parts to the next; the last epoch always has one.
     """
 
     recipe: str = "custom"
@@ -211,12 +217,18 @@ class TrainSettings:
     checkpoint_minutes: float = 10.0
     calibration_images: int = 32
     log_every_steps: int = 10
+    watched_parts: tuple[str, ...] = ()
+    watch_every: int = 1
 
     def __post_init__(self) -> None:
         _one_of(self, "precision", ("32-true", "bf16-mixed"))
         _one_of(self, "accelerator", ("auto", "cpu", "gpu"))
         _positive(self, "checkpoint_minutes")
-        for name in ("epochs", "devices", "num_nodes", "calibration_images", "log_every_steps"):
+        object.__setattr__(self, "watched_parts", tuple(self.watched_parts))  # a YAML file brings a list
+        for part in self.watched_parts:
+            if part not in WATCHABLE_PARTS:
+                raise ValueError(f"watched_parts must be of {', '.join(WATCHABLE_PARTS)}; got {part!r}")
+        for name in ("epochs", "devices", "num_nodes", "calibration_images", "log_every_steps", "watch_every"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
@@ -227,6 +239,7 @@ class TrainSettings:
         """The settings as dicts, lists, strings, numbers and None: what YAML and JSON can hold."""
         values = asdict(self)
         values["data"] = self.data.to_dict()
+        values["watched_parts"] = list(self.watched_parts)
         if values["model"]["coordinate_components"] is not None:
             values["model"]["coordinate_components"] = list(values["model"]["coordinate_components"])
         return values

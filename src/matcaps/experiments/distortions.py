@@ -1,0 +1,105 @@
+"""Rotated and shifted test images: how well a network knows what it was never shown that way."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from matcaps.data import ImageDataset, Transform, make_loader
+from matcaps.training.evaluation import evaluate
+
+ROTATIONS = (0, 10, 20, 30, 45, 60)
+"""Degrees, each tried both ways."""
+
+SHIFTS = (0, 1, 2, 3, 4, 6)
+"""Whole pixels, each tried in the four directions."""
+
+
+def rotate_images(images: Tensor, degrees: float) -> Tensor:
+    """Rotate images counter-clockwise about their centre; bilinear, black comes in from outside.
+
+    Args:
+        images: ``[N, C, H, W]``, uint8, H equal to W.
+        degrees: the angle.
+
+    Returns:
+        ``[N, C, H, W]``, uint8.
+    """
+    angle = math.radians(degrees)
+    # the grid says where each output pixel comes from: rotated clockwise
+    theta = torch.tensor(
+        [[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0]], dtype=torch.float32
+    )
+    grid = F.affine_grid(theta.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    turned = F.grid_sample(images.to(torch.float32), grid, "bilinear", "zeros", align_corners=False)
+    return turned.round().clamp(0, 255).to(torch.uint8)
+
+
+def shift_images(images: Tensor, down: int, right: int) -> Tensor:
+    """Shift images by whole pixels; black comes in from outside.
+
+    Args:
+        images: ``[N, C, H, W]``.
+        down: rows; negative for up.
+        right: columns; negative for left.
+    """
+    return F.pad(images, (right, -right, down, -down))
+
+
+def measure_distortions(
+    network: nn.Module,
+    dataset: ImageDataset,
+    transform: Transform,
+    *,
+    rotations: Sequence[float] = ROTATIONS,
+    shifts: Sequence[int] = SHIFTS,
+    batch_size: int = 200,
+) -> dict[str, Any]:
+    """Errors on a data set's images rotated and shifted.
+
+    Args:
+        network: an :class:`EMCapsNet` or :class:`BaselineCNN`.
+        dataset: images and labels.
+        transform: how they become the network's input.
+        rotations: degrees, each tried both ways.
+        shifts: pixels, each tried in the four directions.
+        batch_size: images at a time.
+
+    Returns:
+        ``rotation`` and ``shift``: for each amount its error in per cent over both ways, or the four directions, and
+        the number of images classified for it.
+    """
+
+    def error(variants: list[Tensor]) -> dict[str, float]:
+        results = []
+        for images in variants:
+            loader = make_loader(replace(dataset, images=images), transform, train=False, batch_size=batch_size)
+            results.append(evaluate(network, loader, dataset.classes))
+        wrong = sum(result.error_percent for result in results) / len(results)
+        return {"error_percent": wrong, "num_images": sum(result.num_images for result in results)}
+
+    images = dataset.images
+    return {
+        "rotation": [
+            {"degrees": amount, **error([rotate_images(images, sign * amount) for sign in _signs(amount)])}
+            for amount in rotations
+        ],
+        "shift": [
+            {
+                "pixels": amount,
+                **error(
+                    [shift_images(images, sign * amount, 0) for sign in _signs(amount)]
+                    + [shift_images(images, 0, sign * amount) for sign in _signs(amount) if amount]
+                ),
+            }
+            for amount in shifts
+        ],
+    }
+
+
+def _signs(amount: float) -> tuple[int, ...]:
+    return (1, -1) if amount else (1,)

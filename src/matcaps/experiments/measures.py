@@ -1,0 +1,89 @@
+"""What experiments measure on trained networks beside the test accuracy."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from matcaps.experiments.attack_settings import AttackSettings
+from matcaps.experiments.attacks import attack_networks
+
+from matcaps.data import load_data
+from matcaps.experiments.distortions import measure_distortions
+from matcaps.experiments.plan import Experiment, Trial, make_trials
+from matcaps.models.pretrained import from_pretrained
+from matcaps.training.record import command_line, describe_machine, source_commit
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measurement on a trial's network.
+
+    Attributes:
+        file_name: where its record goes, in the trial's folder.
+        measure: makes the record, which JSON can hold.
+        also_needed: trials whose networks it needs beside the trial's own.
+    """
+
+    file_name: str
+    measure: Callable[[Experiment, Trial, Path], dict[str, Any]]
+    also_needed: Callable[[Experiment, Trial], list[Trial]] = lambda experiment, trial: []
+
+
+def _source_trial(experiment: Experiment, trial: Trial) -> Trial:
+    """The CNN with the trial's seed, on whose images adversarial ones are made for the other network."""
+    data = trial.settings.data
+    epochs = None if trial.settings.epochs == trial.row.settings.epochs else trial.settings.epochs
+    return make_trials(
+        experiment,
+        rows=["cnn"],
+        seeds=[trial.settings.seed],
+        epochs=epochs,
+        root=data.root,
+        max_train_images=data.max_train_images,
+        max_test_images=data.max_test_images,
+    )[0]
+
+
+def _attacks(experiment: Experiment, trial: Trial, base: Path) -> dict[str, Any]:
+    source = _source_trial(experiment, trial)
+    bundle = load_data(trial.settings.data, trial.settings.seed)
+    networks = {one.row.name: from_pretrained(one.training_folder(base)) for one in (source, trial)}
+    started = time.perf_counter()
+    found = attack_networks(
+        networks, source.row.name, bundle.test, bundle.transform, AttackSettings(seed=trial.settings.seed)
+    )
+    return _record(trial, bundle.test.origin, started, attacks=found)
+
+
+def _distortions(experiment: Experiment, trial: Trial, base: Path) -> dict[str, Any]:
+    bundle = load_data(trial.settings.data, trial.settings.seed)
+    network = from_pretrained(trial.training_folder(base))
+    started = time.perf_counter()
+    found = measure_distortions(network, bundle.test, bundle.transform)
+    return _record(trial, bundle.test.origin, started, distortions=found)
+
+
+def _record(trial: Trial, origin: str, started: float, **found: Any) -> dict[str, Any]:
+    """What was found, with what makes it repeatable."""
+    return {
+        "experiment": trial.experiment,
+        "row": trial.row.name,
+        "seed": trial.settings.seed,
+        "data_origin": origin,
+        "seconds": round(time.perf_counter() - started, 1),
+        "command": command_line(),
+        "commit": source_commit(),
+        "machine": describe_machine(),
+        "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
+        **found,
+    }
+
+
+MEASURES: dict[str, Measure] = {
+    "attacks": Measure("attacks.json", _attacks, lambda experiment, trial: [_source_trial(experiment, trial)]),
+    "distortions": Measure("distortions.json", _distortions),
+}
+"""By the name that :attr:`Experiment.measure` gives."""

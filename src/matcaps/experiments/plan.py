@@ -1,0 +1,159 @@
+"""What an experiment consists of: rows, seeds, and the trials that they make; free of torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from matcaps.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of an experiment's table.
+
+    Attributes:
+        name: what it is called on the command line and in folders.
+        title: what it is, for people.
+        settings: how its network is trained; the seed and, if asked, the epochs are set for each trial.
+        paper: what the paper reports, in per cent: the error, by the part's name; empty if it reports nothing.
+        trained_in: the experiment whose training serves this row too; None: this row's own.
+        trained_as: that experiment's row.
+    """
+
+    name: str
+    title: str
+    settings: TrainSettings
+    paper: tuple[tuple[str, float], ...] = ()
+    trained_in: str | None = None
+    trained_as: str | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A list of rows, each trained with some seeds and perhaps measured afterwards.
+
+    Attributes:
+        name: what it is called on the command line.
+        title: what it asks.
+        rows: what it compares.
+        caveat: what every output of it must say.
+        measure: what is measured on a trained network beside the test accuracy: a name that the runner knows, or None.
+    """
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    caveat: str = ""
+    measure: str | None = None
+
+    def row(self, name: str) -> Row:
+        """The row of that name.
+
+        Raises:
+            ValueError: there is none.
+        """
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise ValueError(
+            f"rows of the experiment {self.name!r} must be of {', '.join(row.name for row in self.rows)}; got {name!r}"
+        )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row with one seed: a training, its folder, and what is measured afterwards.
+
+    Attributes:
+        experiment: the experiment's name.
+        row: which row.
+        settings: how the network is trained, with its seed.
+    """
+
+    experiment: str
+    row: Row
+    settings: TrainSettings
+
+    @property
+    def name(self) -> str:
+        """The name of the folder, the same for the training and for what is measured."""
+        return trial_name(self.row.name, self.settings)
+
+    def folder(self, base: Path) -> Path:
+        """Where what is measured goes."""
+        return base / self.experiment / self.name
+
+    def training_folder(self, base: Path) -> Path:
+        """Where the training is, perhaps another experiment's."""
+        row = self.row
+        name = trial_name(row.trained_as or row.name, self.settings)
+        return base / (row.trained_in or self.experiment) / name
+
+
+def trial_name(row: str, settings: TrainSettings) -> str:
+    """``iterations-3-100epochs-seed0``: what differs between the trials of a row."""
+    return f"{row}-{settings.epochs}epochs-seed{settings.seed}"
+
+
+def make_trials(
+    experiment: Experiment,
+    *,
+    rows: Sequence[str] | None = None,
+    seeds: Sequence[int] = (0,),
+    epochs: int | None = None,
+    shard: tuple[int, int] = (1, 1),
+    root: str | None = None,
+    max_train_images: int | None = None,
+    max_test_images: int | None = None,
+) -> list[Trial]:
+    """List an experiment's trials, seed by seed, so that every row has one before any has two.
+
+    Args:
+        experiment: which.
+        rows: names of rows; None: all.
+        seeds: of the trainings.
+        epochs: of every training; None: each row's own.
+        shard: ``(k, n)``: the k-th of n parts, from 1; the parts together are all trials, and no trial is in two.
+        root: folder that holds the data sets.
+        max_train_images: train on at most so many images; for a quick look.
+        max_test_images: test on at most so many.
+
+    Raises:
+        ValueError: an unknown row, a shard out of range, a seed twice, or settings out of range.
+    """
+    part, parts = shard
+    if not 1 <= part <= parts:
+        raise ValueError(f"shard must be k/n with k from 1 to n; got {part}/{parts}: for example 2/4")
+    for name, values in (("seeds", seeds), ("rows", rows or ())):
+        if len(set(values)) != len(values):
+            raise ValueError(f"{name} must be different; got {', '.join(map(str, values))}")
+    chosen = experiment.rows if rows is None else tuple(experiment.row(name) for name in rows)
+    trials = []
+    for seed in seeds:
+        for row in chosen:
+            data = row.settings.data
+            settings = replace(
+                row.settings,
+                seed=seed,
+                epochs=row.settings.epochs if epochs is None else epochs,
+                data=replace(
+                    data,
+                    root=data.root if root is None else root,
+                    max_train_images=data.max_train_images if max_train_images is None else max_train_images,
+                    max_test_images=data.max_test_images if max_test_images is None else max_test_images,
+                ),
+            )
+            trials.append(Trial(experiment.name, row, settings))
+    return trials[part - 1 :: parts]
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Read ``"2/4"``.
+
+    Raises:
+        ValueError: it is not two whole numbers with a stroke between.
+    """
+    part, stroke, parts = text.partition("/")
+    if not (stroke and part.isdecimal() and parts.isdecimal()):
+        raise ValueError(f"shard must be k/n, two whole numbers with k from 1 to n; got {text!r}: for example 2/4")
+    return int(part), int(parts)

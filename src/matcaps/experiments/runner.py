@@ -1,0 +1,179 @@
+"""Run an experiment's trials one after the other, so that they can be stopped, resumed and shared out."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+from lightning.pytorch.callbacks import Callback
+
+from matcaps.experiments.measures import MEASURES
+from matcaps.experiments.plan import Experiment, Trial
+from matcaps.models.presets import model_config
+from matcaps.training.module import TrainingDivergedError
+from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, read_settings, write_json
+from matcaps.training.run import train
+from matcaps.training.settings import TrainSettings
+
+DIVERGED_NAME = "diverged.json"
+
+State = Literal["done", "diverged", "busy"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial.
+
+    Attributes:
+        trial: which.
+        folder: where its record is.
+        state: "done", whether now or before; "diverged", its training came to numbers that are not finite; "busy",
+            another process is at it.
+        detail: for people.
+    """
+
+    trial: Trial
+    folder: Path
+    state: State
+    detail: str = ""
+
+
+class _BusyError(Exception):
+    """Another process holds a folder."""
+
+
+def run_trials(
+    experiment: Experiment,
+    trials: Sequence[Trial],
+    base: Path,
+    *,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> list[Outcome]:
+    """Bring every trial to its end: what is done stays, what was interrupted goes on, what is missing is run.
+
+    Args:
+        experiment: where the trials are from.
+        trials: see :func:`matcaps.experiments.make_trials`.
+        base: folder of all experiments; a trial's record is in ``base/EXPERIMENT/TRIAL``.
+        callbacks: further Lightning callbacks for the trainings.
+        progress: show Lightning's progress bar.
+        report: takes a line about each trial.
+
+    Returns:
+        What became of each, in order.
+
+    Raises:
+        FileNotFoundError: data are missing.
+        ValueError: a folder holds a run with other settings, or settings and data do not fit.
+    """
+    outcomes = []
+    for number, trial in enumerate(trials, 1):
+        report(f"trial {number} of {len(trials)}: {experiment.name}/{trial.name}: {trial.row.title}")
+        outcome = _run_trial(experiment, trial, base, callbacks, progress)
+        report(f"{outcome.state}: {outcome.folder}{f': {outcome.detail}' if outcome.detail else ''}")
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _run_trial(
+    experiment: Experiment, trial: Trial, base: Path, callbacks: Sequence[Callback], progress: bool
+) -> Outcome:
+    folder = trial.folder(base)
+    needed = [trial]
+    if experiment.measure is not None:
+        needed += MEASURES[experiment.measure].also_needed(experiment, trial)
+    try:
+        for one in needed:
+            with _held(one.training_folder(base)):
+                _train(one.settings, one.training_folder(base), callbacks, progress)
+        if experiment.measure is not None:
+            measure = MEASURES[experiment.measure]
+            with _held(folder):
+                path = folder / measure.file_name
+                if not path.is_file():
+                    values = measure.measure(experiment, trial, base)
+                    folder.mkdir(parents=True, exist_ok=True)
+                    write_json(path, values)
+    except _BusyError as busy:
+        return Outcome(trial, folder, "busy", str(busy))
+    except TrainingDivergedError as error:
+        return Outcome(trial, folder, "diverged", str(error))
+    return Outcome(trial, folder, "done")
+
+
+def _train(settings: TrainSettings, folder: Path, callbacks: Sequence[Callback], progress: bool) -> None:
+    """Train, or go on, or leave what is done."""
+    resume = (folder / SETTINGS_NAME).is_file()
+    if resume:
+        found = TrainSettings.from_dict(read_settings(folder / SETTINGS_NAME))
+        differing = differences(found, settings)
+        if differing:
+            raise ValueError(
+                f"{folder} holds a run with other settings ({'; '.join(differing)}): choose another --folder, or "
+                "remove that run"
+            )
+        settings = found
+    if (folder / DIVERGED_NAME).is_file():
+        raise TrainingDivergedError(f"as it was found before; remove {folder} to try again")
+    if (folder / RESULTS_NAME).is_file():
+        return
+    try:
+        train(settings, folder, resume=resume, callbacks=callbacks, progress=progress)
+    except TrainingDivergedError as error:
+        write_json(folder / DIVERGED_NAME, {"message": str(error)})
+        raise
+
+
+def differences(first: TrainSettings, second: TrainSettings) -> list[str]:
+    """Say in which settings two runs differ that bear on what they compute, such as ``"epochs: 20, 100"``.
+
+    A preset with changes counts as the network that it makes, and it does not matter under which name a run was
+    started, where its data lay, how often it wrote checkpoints, or on what device it ran.
+    """
+    one, two = (_flat(_normalised(settings)) for settings in (first, second))
+    names = [name for name in {**one, **two} if one.get(name) != two.get(name)]
+    return [f"{name}: {one.get(name)}, {two.get(name)}" for name in names]
+
+
+def _normalised(settings: TrainSettings) -> dict[str, Any]:
+    values = settings.to_dict()
+    for name in ("recipe", "checkpoint_minutes", "log_every_steps", "accelerator"):
+        del values[name]
+    config = model_config(settings.model.preset, **settings.model.changes())
+    values["model"] = {"architecture": type(config).__name__, **asdict(config)}
+    for name in ("in_channels", "num_classes", "image_size"):  # the data set them
+        values["model"].pop(name, None)
+    data = settings.data
+    values["data"]["transform"] = asdict(data.transform.resolve(data.name))
+    for name in ("root", "num_workers"):
+        del values["data"][name]
+    return values
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder; a lock ends with its process, however that ends."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise _BusyError(f"another process is at {folder}") from None
+    try:
+        yield
+    finally:
+        lock.release()
