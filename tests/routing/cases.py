@@ -41,16 +41,18 @@ def make_case(
     children: int = 3,
     parents: int = 4,
     kernel_size: int | None = 3,
+    pose: str = "matrix",
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
     **options: Any,
 ) -> Case:
-    """A random case; ``kernel_size=None`` makes one for class capsules."""
+    """A random case; ``kernel_size=None`` makes one for class capsules, ``pose="vector"`` one of 16×16 matrices."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
+    matrix = {"matrix": (4, 4), "vector": (16, 16)}[pose]
     kernel = () if kernel_size is None else (kernel_size, kernel_size)
     defaults: dict[str, Any] = {"inverse_temperature": [0.02, 0.05, 0.1], "annealing": 0.5}
     if kernel_size is None:
@@ -58,7 +60,7 @@ def make_case(
     return Case(
         poses=normal(batch, *size, children, 4, 4),
         activations=torch.rand(batch, *size, children, generator=generator, dtype=torch.float64).to(dtype),
-        weight=normal(*kernel, children, parents, 4, 4),
+        weight=normal(*kernel, children, parents, *matrix) * 2 / matrix[0] ** 0.5,
         beta_use=0.1 * normal(parents),
         beta_activation=normal(parents),
         options={**defaults, **options},

@@ -53,6 +53,14 @@ def test_em_routing(
         ({"poses": torch.rand(2, 7, 6, 3, 16)}, r"poses must have shape \[B, H, W, I, 4, 4\]; got \[2, 7, 6, 3, 16\]"),
         ({"activations": torch.rand(2, 7, 6, 2)}, r"activations must have shape .* = \[2, 7, 6, 3\]"),
         ({"weight": torch.rand(3, 2, 3, 4, 4, 4)}, r"weight must have shape \[K, K, I, J, 4, 4\]"),
+        (
+            {"weight": torch.rand(3, 3, 3, 4, 4, 16)},
+            r"weight must have shape \[K, K, I, J, 4, 4\] or, for vector poses, \[K, K, I, J, 16, 16\]; got "
+            r"\[3, 3, 3, 4, 4, 16\]",
+        ),
+        ({"weight": torch.rand(3, 3, 3, 4, 8, 8)}, r"\[K, K, I, J, 16, 16\]; got \[3, 3, 3, 4, 8, 8\]"),
+        ({"weight": torch.rand(3, 3, 5, 4, 16, 16)}, "number of child types I; got 3 in poses .* and 5 in weight"),
+        ({"weight": torch.rand(3, 3, 3, 0, 16, 16)}, r"\[K, K, I, J, 16, 16\] must have at least one J; got"),
         ({"weight": torch.rand(3, 3, 5, 4, 4, 4)}, "number of child types I; got 3 in poses .* and 5 in weight"),
         ({"weight": torch.rand(8, 8, 3, 4, 4, 4)}, r"at least as many rows and columns as the kernel, which is 8×8"),
         ({"stride": 0}, "stride must be a whole number of at least 1; got 0"),
@@ -73,6 +81,12 @@ def test_conv_em_routing(changes: dict[str, Any], message: str) -> None:
     [
         ({"weight": torch.rand(3, 3, 3, 4, 4, 4)}, r"weight must have shape \[I, J, 4, 4\]"),
         (
+            {"weight": torch.rand(3, 3, 3, 4, 16, 16)},
+            r"weight must have shape \[I, J, 4, 4\] or, for vector poses, \[I, J, 16, 16\]; got "
+            r"\[3, 3, 3, 4, 16, 16\]",
+        ),
+        ({"weight": torch.rand(3, 4, 16, 4)}, r"\[I, J, 16, 16\]; got \[3, 4, 16, 4\]"),
+        (
             {"coordinates": torch.rand(7, 6, 2)},
             r"coordinates must have shape \[H, W, P\] = \[7, 6, 16\]; got \[7, 6, 2\]",
         ),
@@ -91,6 +105,7 @@ def test_resolve_implementation_wants_a_floating_dtype() -> None:
         resolve_implementation("cpu", torch.int32)
 
 
-def test_an_empty_batch_is_no_error() -> None:
-    out = make_case(batch=0).run()
+@pytest.mark.parametrize("pose", ["matrix", "vector"])
+def test_an_empty_batch_is_no_error(pose: str) -> None:
+    out = make_case(batch=0, pose=pose).run()
     assert out.poses.shape == (0, 5, 4, 4, 4, 4)

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE, Capsules
+from matcaps.capsules import POSE_COMPONENTS, Capsules
 from matcaps.layers.calibration import calibrate_routing
 from matcaps.layers.parameters import RoutingParameters
+from matcaps.layers.transformation import random_transformations
 from matcaps.routing import RoutingIteration, class_em_routing, trace_class_em_routing
 
 
@@ -20,6 +21,9 @@ class ClassCapsules(nn.Module):
     Args:
         in_capsules: child types, ``I``.
         num_classes: classes, ``J``.
+        pose: ``"matrix"`` (the paper): a vote is ``pose @ weight`` with a 4×4 matrix; ``"vector"`` (its Table 1): the
+            pose is a vector of 16 numbers, transformed by a 16×16 matrix, which is 16 times as many parameters. Only
+            the reference implementation has that, and it holds all votes in memory.
         inverse_temperature: one positive value an iteration; the authors' class layer uses a quarter of the others'.
         coordinate_components: the two components of the flattened votes (row-major, 0 to 15) that take the row's
             and the column's coordinate: (3, 7), the right-hand column, in the paper; (0, 1) in the tutorial; None
@@ -28,15 +32,17 @@ class ClassCapsules(nn.Module):
         activation_rule: ``"paper"`` or ``"standardised"`` (the tutorial).
         variance_floor: added to every variance; 5e-4 in the authors' code.
         annealing: factor on the log-densities in the E-step; 1 in the paper.
-        weight_deviation: standard deviation of the initial transformation matrices; 0.01 in the authors' code.
+        weight_deviation: standard deviation of the initial transformation matrices; 0.01 in the authors' code. With
+            vector poses half of it is taken: votes, then sums of 16 products instead of 4, keep their variance.
         implementation: which implementation of the operator to use; ``"auto"`` chooses.
 
     Attributes:
-        weight: ``[I, J, 4, 4]``.
+        weight: ``[I, J, 4, 4]``, or with vector poses ``[I, J, 16, 16]``.
         routing: β and the settings, a :class:`RoutingParameters`.
 
     Raises:
-        ValueError: ``coordinate_components`` are not two different components.
+        ValueError: ``coordinate_components`` are not two different components, ``pose`` is neither of its two, or
+            ``inverse_temperature`` no schedule.
 
     Example:
         >>> layer = ClassCapsules(16, 5)
@@ -50,6 +56,7 @@ class ClassCapsules(nn.Module):
         in_capsules: int,
         num_classes: int,
         *,
+        pose: str = "matrix",
         inverse_temperature: Sequence[float] = (1.25e-4, 2.44e-4, 3.57e-4),
         coordinate_components: tuple[int, int] | None = (3, 7),
         coordinate_scale: float = 1.0,
@@ -68,9 +75,12 @@ class ClassCapsules(nn.Module):
                 "coordinate_components must be two different components from 0 to 15, or None for no coordinate "
                 f"addition; got {coordinate_components}"
             )
+        self.pose = pose
         self.coordinate_components = coordinate_components
         self.coordinate_scale = coordinate_scale
-        self.weight = nn.Parameter(weight_deviation * torch.randn(in_capsules, num_classes, POSE_SIZE, POSE_SIZE))
+        self.weight = nn.Parameter(
+            random_transformations(in_capsules, num_classes, pose=pose, deviation=weight_deviation)
+        )
         self.routing = RoutingParameters(
             num_classes,
             inverse_temperature=inverse_temperature,
@@ -147,7 +157,7 @@ class ClassCapsules(nn.Module):
     def extra_repr(self) -> str:
         children, classes = self.weight.shape[:2]
         return (
-            f"{children}, {classes}, coordinate_components={self.coordinate_components}, "
+            f"{children}, {classes}, pose={self.pose!r}, coordinate_components={self.coordinate_components}, "
             f"coordinate_scale={self.coordinate_scale:g}"
         )
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from matcaps.capsules import POSE_SIZE, Capsules
+from matcaps.capsules import Capsules
 from matcaps.layers.calibration import calibrate_routing
 from matcaps.layers.parameters import RoutingParameters
+from matcaps.layers.transformation import random_transformations
 from matcaps.routing import RoutingIteration, conv_em_routing, trace_conv_em_routing
 
 
@@ -19,18 +20,25 @@ class ConvCapsules(nn.Module):
         num_capsules: parent types, ``J``.
         kernel_size: rows and columns of a window, ``K``.
         stride: positions from one window to the next; no padding.
+        pose: ``"matrix"`` (the paper): a vote is ``pose @ weight`` with a 4×4 matrix; ``"vector"`` (its Table 1): the
+            pose is a vector of 16 numbers, transformed by a 16×16 matrix, which is 16 times as many parameters. Only
+            the reference implementation has that, and it holds all votes in memory.
         inverse_temperature: one positive value an iteration; the number of values is the number of iterations.
         competition: ``"child"`` (the paper): a child divides itself among all parents whose window covers it;
             ``"window"`` (the tutorial): among the parents of one window.
         activation_rule: ``"paper"`` or ``"standardised"`` (the tutorial).
         variance_floor: added to every variance; 5e-4 in the authors' code.
         annealing: factor on the log-densities in the E-step; 1 in the paper, 1/16 learns far faster.
-        weight_deviation: standard deviation of the initial transformation matrices; 0.3 in the authors' code.
+        weight_deviation: standard deviation of the initial transformation matrices; 0.3 in the authors' code. With
+            vector poses half of it is taken: votes, then sums of 16 products instead of 4, keep their variance.
         implementation: which implementation of the operator to use; ``"auto"`` chooses.
 
     Attributes:
-        weight: ``[K, K, I, J, 4, 4]``.
+        weight: ``[K, K, I, J, 4, 4]``, or with vector poses ``[K, K, I, J, 16, 16]``.
         routing: β and the settings, a :class:`RoutingParameters`.
+
+    Raises:
+        ValueError: ``pose`` is neither, or ``inverse_temperature`` no schedule.
 
     Example:
         >>> layer = ConvCapsules(8, 16, kernel_size=3, stride=2)
@@ -46,6 +54,7 @@ class ConvCapsules(nn.Module):
         kernel_size: int = 3,
         stride: int = 1,
         *,
+        pose: str = "matrix",
         inverse_temperature: Sequence[float] = (5e-4, 9.75e-4, 1.43e-3),
         competition: str = "child",
         activation_rule: str = "paper",
@@ -56,9 +65,12 @@ class ConvCapsules(nn.Module):
     ):
         super().__init__()
         self.stride = stride
+        self.pose = pose
         self.competition = competition
         self.weight = nn.Parameter(
-            weight_deviation * torch.randn(kernel_size, kernel_size, in_capsules, num_capsules, POSE_SIZE, POSE_SIZE)
+            random_transformations(
+                kernel_size, kernel_size, in_capsules, num_capsules, pose=pose, deviation=weight_deviation
+            )
         )
         self.routing = RoutingParameters(
             num_capsules,
@@ -102,4 +114,7 @@ class ConvCapsules(nn.Module):
 
     def extra_repr(self) -> str:
         kernel, _, children, parents = self.weight.shape[:4]
-        return f"{children}, {parents}, kernel_size={kernel}, stride={self.stride}, competition={self.competition!r}"
+        return (
+            f"{children}, {parents}, kernel_size={kernel}, stride={self.stride}, pose={self.pose!r}, "
+            f"competition={self.competition!r}"
+        )

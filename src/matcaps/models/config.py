@@ -18,6 +18,9 @@ class EMCapsNetConfig:
         stem_kernel_size: rows and columns of the ReLU convolution.
         stem_stride: its stride.
         stem_padding: "valid" for none, "same" for TensorFlow's rule, which pads the odd pixel at the far side.
+        pose: "matrix" (the paper): 4×4 matrices transform 4×4 poses; "vector" (Hinton et al. 2018, Table 1): 16×16
+            matrices transform poses of 16 numbers, 16 times as many parameters in the routed layers; the compiled core
+            does not have these, so that training is slower and takes the votes' memory.
         iterations: of EM, in every routed layer.
         temperature_schedule: "authors" for 0.01·(1 − 0.95^t), t = 1, 2, ...; "tutorial" for 1, 2, 3.
         class_temperature_ratio: the class layer's inverse temperature over the others'; a quarter in the authors'
@@ -32,8 +35,9 @@ class EMCapsNetConfig:
         coordinate_scale: multiplies the coordinates.
         calibration: what the first batch sets: "none"; "beta", the rewards, so that about half of each layer's
             capsules are active; "full", also the scale of poses and the inverse temperatures.
-        conv_weight_deviation: standard deviation of the convolutional capsules' initial matrices.
-        class_weight_deviation: standard deviation of the class capsules' initial matrices.
+        conv_weight_deviation: standard deviation of the convolutional capsules' initial matrices; half of it with
+            vector poses, whose votes sum four times as many products.
+        class_weight_deviation: standard deviation of the class capsules' initial matrices; with vector poses half.
     """
 
     in_channels: int = 1
@@ -45,6 +49,7 @@ class EMCapsNetConfig:
     stem_kernel_size: int = 5
     stem_stride: int = 2
     stem_padding: Literal["valid", "same"] = "valid"
+    pose: Literal["matrix", "vector"] = "matrix"
     iterations: int = 3
     temperature_schedule: Literal["authors", "tutorial"] = "authors"
     class_temperature_ratio: float = 0.25
@@ -70,6 +75,7 @@ class EMCapsNetConfig:
                 raise ValueError(f"{name} must be positive; got {getattr(self, name)!r}")
         for name, choices in (
             ("stem_padding", ("valid", "same")),
+            ("pose", ("matrix", "vector")),
             ("temperature_schedule", ("authors", "tutorial")),
             ("competition", ("child", "window")),
             ("activation_rule", ("paper", "standardised")),

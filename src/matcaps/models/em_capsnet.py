@@ -35,6 +35,7 @@ class EMCapsNet(nn.Module):
         super().__init__()
         self.config = config
         routing = {
+            "pose": config.pose,
             "activation_rule": config.activation_rule,
             "variance_floor": config.variance_floor,
             "annealing": config.annealing,

@@ -115,7 +115,9 @@ def conv_em_routing(
     Args:
         poses: ``[B, H, W, I, 4, 4]``, floating point.
         activations: ``[B, H, W, I]``, in [0, 1].
-        weight: ``[K, K, I, J, 4, 4]``; a vote is ``pose @ weight``.
+        weight: ``[K, K, I, J, 4, 4]``; a vote is ``pose @ weight``. Or ``[K, K, I, J, 16, 16]``, for vector poses
+            (Hinton et al. 2018, Table 1): a vote is ``pose.flatten(-2) @ weight``. The reference alone has these, and
+            holds all votes in memory.
         beta_use: ``[J]``; the cost of describing one unit of data, per pose component.
         beta_activation: ``[J]``; the reward for being active.
         stride: rows and columns from one window to the next.
@@ -126,7 +128,7 @@ def conv_em_routing(
         variance_floor: see :func:`em_routing`.
         annealing: see :func:`em_routing`.
         implementation: ``"auto"`` (see :func:`resolve_implementation`), or one of ``IMPLEMENTATIONS``. Only the
-            reference has second-order gradients.
+            reference has second-order gradients and vector poses.
 
     Returns:
         ``Capsules`` with poses ``[B, H', W', J, 4, 4]`` and activations ``[B, H', W', J]``, where
@@ -134,7 +136,8 @@ def conv_em_routing(
 
     Raises:
         TypeError: an argument is not a floating-point tensor, or ``inverse_temperature`` not a sequence.
-        ValueError: shapes, devices or options do not fit; the message says how.
+        ValueError: shapes, devices or options do not fit, or the implementation asked for has no vector poses; the
+            message says how.
         RuntimeError: the implementation asked for is not installed; the message says why.
 
     Example:
@@ -158,7 +161,7 @@ def conv_em_routing(
         variance_floor=variance_floor,
         annealing=annealing,
     )
-    chosen = choose_implementation(implementation, poses.device, tensors[0].dtype)
+    chosen = choose_implementation(implementation, poses.device, tensors[0].dtype, weight)
     with torch.autocast(poses.device.type, enabled=False):
         if chosen == "native":
             parents = native.conv_em_routing(*tensors, **options)
@@ -187,7 +190,8 @@ def class_em_routing(
     Args:
         poses: ``[B, H, W, I, 4, 4]``, floating point.
         activations: ``[B, H, W, I]``, in [0, 1].
-        weight: ``[I, J, 4, 4]``; a vote is ``pose @ weight``, wherever the child is.
+        weight: ``[I, J, 4, 4]``; a vote is ``pose @ weight``, wherever the child is. Or ``[I, J, 16, 16]``, for vector
+            poses; see :func:`conv_em_routing`.
         beta_use: ``[J]``; the cost of describing one unit of data, per pose component.
         beta_activation: ``[J]``; the reward for being active.
         coordinates: ``[H, W, 16]`` or None; added to the flattened votes from each position ("coordinate addition").
@@ -196,14 +200,15 @@ def class_em_routing(
         variance_floor: see :func:`em_routing`.
         annealing: see :func:`em_routing`.
         implementation: ``"auto"`` (see :func:`resolve_implementation`), or one of ``IMPLEMENTATIONS``. Only the
-            reference has second-order gradients.
+            reference has second-order gradients and vector poses.
 
     Returns:
         ``Capsules`` with poses ``[B, J, 4, 4]`` and activations ``[B, J]``.
 
     Raises:
         TypeError: an argument is not a floating-point tensor, or ``inverse_temperature`` not a sequence.
-        ValueError: shapes, devices or options do not fit; the message says how.
+        ValueError: shapes, devices or options do not fit, or the implementation asked for has no vector poses; the
+            message says how.
         RuntimeError: the implementation asked for is not installed; the message says why.
 
     Example:
@@ -226,7 +231,7 @@ def class_em_routing(
         variance_floor=variance_floor,
         annealing=annealing,
     )
-    chosen = choose_implementation(implementation, poses.device, tensors[0].dtype)
+    chosen = choose_implementation(implementation, poses.device, tensors[0].dtype, weight)
     with torch.autocast(poses.device.type, enabled=False):
         if chosen == "native":
             parents = native.class_em_routing(*tensors, **options)

@@ -12,6 +12,12 @@ from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE
 COMPETITIONS = ("child", "window")
 ACTIVATION_RULES = ("paper", "standardised")
 
+_TRANSFORMATIONS = ((POSE_SIZE, POSE_SIZE), (POSE_COMPONENTS, POSE_COMPONENTS))
+"""Shapes of what maps a pose to a vote: of matrix poses, and of vector poses."""
+
+_CONV_WEIGHT = "[K, K, I, J, 4, 4] or, for vector poses, [K, K, I, J, 16, 16]"
+_CLASS_WEIGHT = "[I, J, 4, 4] or, for vector poses, [I, J, 16, 16]"
+
 
 def prepare_votes(
     votes: Tensor, activations: Tensor, beta_use: Tensor, beta_activation: Tensor, **options: Any
@@ -55,13 +61,12 @@ def prepare_conv(
     }
     _check_tensors(tensors)
     _check_capsules(poses, activations)
-    matrices = (POSE_SIZE, POSE_SIZE)
-    if weight.ndim != 6 or weight.shape[0] != weight.shape[1] or weight.shape[-2:] != matrices:
+    if weight.ndim != 6 or weight.shape[0] != weight.shape[1] or weight.shape[-2:] not in _TRANSFORMATIONS:
         raise ValueError(
-            f"weight must have shape [K, K, I, J, 4, 4]; got {_shape(weight)}: "
+            f"weight must have shape {_CONV_WEIGHT}; got {_shape(weight)}: "
             "one transformation matrix for each place in the kernel, child type and parent type"
         )
-    _check_not_empty("weight", "[K, K, I, J, 4, 4]", weight, {"K": 0, "I": 2, "J": 3})
+    _check_not_empty("weight", _CONV_WEIGHT, weight, {"K": 0, "I": 2, "J": 3})
     _check_child_types(poses, weight, weight.shape[2])
     _check_betas(beta_use, beta_activation, weight.shape[3])
     stride, kernel_size = options["stride"], weight.shape[0]
@@ -97,12 +102,12 @@ def prepare_class(
     }
     _check_tensors(tensors if coordinates is None else {**tensors, "coordinates": coordinates})
     _check_capsules(poses, activations)
-    if weight.ndim != 4 or weight.shape[-2:] != (POSE_SIZE, POSE_SIZE):
+    if weight.ndim != 4 or weight.shape[-2:] not in _TRANSFORMATIONS:
         raise ValueError(
-            f"weight must have shape [I, J, 4, 4]; got {_shape(weight)}: "
+            f"weight must have shape {_CLASS_WEIGHT}; got {_shape(weight)}: "
             "class capsules share one transformation matrix for each child type and class over all positions"
         )
-    _check_not_empty("weight", "[I, J, 4, 4]", weight, {"I": 0, "J": 1})
+    _check_not_empty("weight", _CLASS_WEIGHT, weight, {"I": 0, "J": 1})
     _check_not_empty("poses", "[B, H, W, I, 4, 4]", poses, {"H": 1, "W": 2})
     _check_child_types(poses, weight, weight.shape[0])
     _check_betas(beta_use, beta_activation, weight.shape[1])

@@ -1,7 +1,9 @@
 """Which implementation routes: ``"auto"`` asks here, and an explicit choice is refused here if it cannot be had."""
 
 import torch
+from torch import Tensor
 
+from matcaps.capsules import POSE_COMPONENTS
 from matcaps.routing import native
 
 IMPLEMENTATIONS = ("reference", "native")
@@ -18,7 +20,7 @@ def available_implementations() -> tuple[str, ...]:
     return ("reference",) if native.MISSING else IMPLEMENTATIONS
 
 
-def resolve_implementation(device: torch.device | str, dtype: torch.dtype) -> str:
+def resolve_implementation(device: torch.device | str, dtype: torch.dtype, *, vector_poses: bool = False) -> str:
     """Name the implementation that ``implementation="auto"`` takes for tensors of this device and dtype.
 
     A pure function of its arguments and of what is installed. It speaks for ``conv_em_routing`` and
@@ -27,9 +29,11 @@ def resolve_implementation(device: torch.device | str, dtype: torch.dtype) -> st
     Args:
         device: where the tensors are, such as ``"cpu"`` or ``"cuda"``.
         dtype: their floating-point dtype.
+        vector_poses: whether the weights are 16×16 matrices, which transform poses as vectors; the reference alone
+            has those.
 
     Returns:
-        ``"native"`` on the CPU where the compiled core is installed, otherwise ``"reference"``.
+        ``"native"`` for matrix poses on the CPU where the compiled core is installed, otherwise ``"reference"``.
 
     Raises:
         TypeError: ``dtype`` is not floating point.
@@ -37,21 +41,30 @@ def resolve_implementation(device: torch.device | str, dtype: torch.dtype) -> st
     Example:
         >>> resolve_implementation("cuda", torch.float32)
         'reference'
+        >>> resolve_implementation("cpu", torch.float32, vector_poses=True)
+        'reference'
     """
     device = torch.device(device)
     if not dtype.is_floating_point:
         raise TypeError(f"dtype must be floating point; got {dtype}")
     computing_dtype = torch.promote_types(dtype, torch.float32)
-    if native.MISSING is None and native.supports(device, computing_dtype):
+    if native.MISSING is None and not vector_poses and native.supports(device, computing_dtype):
         return "native"
     return "reference"
 
 
-def choose_implementation(implementation: str, device: torch.device, dtype: torch.dtype) -> str:
+def choose_implementation(implementation: str, device: torch.device, dtype: torch.dtype, weight: Tensor) -> str:
     """Resolve ``"auto"``, and refuse what cannot be had, with the reason; the name has passed the check below."""
+    vector_poses = weight.shape[-1] == POSE_COMPONENTS
     if implementation == "auto":
-        return resolve_implementation(device, dtype)
+        return resolve_implementation(device, dtype, vector_poses=vector_poses)
     if implementation == "native":
+        if vector_poses:
+            raise ValueError(
+                "implementation='native' transforms poses by 4×4 matrices; got weight "
+                f"{list(weight.shape)}, 16×16 matrices for vector poses, which the compiled core does not have: "
+                "use implementation='auto' or 'reference'"
+            )
         if native.MISSING is not None:
             raise RuntimeError(f"implementation='native' is not available: {native.MISSING}")
         if not native.supports(device, dtype):

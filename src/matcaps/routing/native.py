@@ -188,6 +188,7 @@ def _problem(
     assert poses is not None
     assert weight is not None
     assert inverse_temperature is not None
+    assert weight.shape[-2:] == poses.shape[-2:], "vector poses"
     is_class = weight.ndim == 4
     problem = Problem(
         batch=poses.shape[0],

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from matcaps.capsules import POSE_COMPONENTS
+
 EMPTY_MASS = 1e-20
 """A parent whose mass (sum of assignment times activation) does not exceed this has no data."""
 
@@ -85,14 +87,13 @@ def conv_em_routing(
 ) -> Iterator[RoutingIteration]:
     """Yield every iteration of a convolutional routing; the children of a window are ordered (row, column, type).
 
-    ``poses [B, H, W, I, 4, 4]``, ``activations [B, H, W, I]``, ``weight [K, K, I, J, 4, 4]``, betas ``[J]``.
-    The states have leading dimensions ``[B, H', W']`` and ``K·K·I`` children.
+    ``poses [B, H, W, I, 4, 4]``, ``activations [B, H, W, I]``, betas ``[J]``, ``weight [K, K, I, J, 4, 4]`` or, for
+    vector poses, ``[K, K, I, J, 16, 16]``. The states have leading dimensions ``[B, H', W']`` and ``K·K·I`` children.
     """
     windows = _Windows(poses.shape[1], poses.shape[2], weight.shape[0], stride)
     num_parents = weight.shape[3]
     # every window's own copy of its children, and a vote from each of them for each parent type
-    poses_BHWKKI144 = windows.gather(poses).unsqueeze(-3)
-    votes_BHWIJP = (poses_BHWKKI144 @ weight).flatten(-2).flatten(3, 5)
+    votes_BHWIJP = _votes(windows.gather(poses), weight).flatten(3, 5)
     activations_BHWI = windows.gather(activations).flatten(3)
     if competition == "window":
         return em_routing(
@@ -145,10 +146,10 @@ def class_em_routing(
 ) -> Iterator[RoutingIteration]:
     """Yield every iteration of the one routing over all ``H·W·I`` children, ordered (row, column, type).
 
-    ``poses [B, H, W, I, 4, 4]``, ``activations [B, H, W, I]``, ``weight [I, J, 4, 4]``, betas ``[J]``,
-    ``coordinates [H, W, P]``, added to every vote of that position.
+    ``poses [B, H, W, I, 4, 4]``, ``activations [B, H, W, I]``, ``weight [I, J, 4, 4]`` or, for vector poses,
+    ``[I, J, 16, 16]``, betas ``[J]``, ``coordinates [H, W, P]``, added to every vote of that position.
     """
-    votes_BHWIJP = (poses.unsqueeze(-3) @ weight).flatten(-2)
+    votes_BHWIJP = _votes(poses, weight)
     if coordinates is not None:
         votes_BHWIJP = votes_BHWIJP + coordinates[:, :, None, None, :]
     return em_routing(
@@ -161,6 +162,16 @@ def class_em_routing(
         variance_floor=variance_floor,
         annealing=annealing,
     )
+
+
+def _votes(poses: Tensor, weight: Tensor) -> Tensor:
+    """Every child's vote for every parent: ``[B, H, W, ..., 4, 4]`` through ``[..., J, 4, 4]`` is
+    ``[B, H, W, ..., J, P]``. Through ``[..., J, 16, 16]`` the pose is a vector, its matrix row by row.
+    """
+    if weight.shape[-1] == POSE_COMPONENTS:
+        # a sum rather than @, which would write out the weights for every position, 16 times as much as the votes
+        return torch.einsum("bhw...p,...jpq->bhw...jq", poses.flatten(-2), weight)
+    return (poses.unsqueeze(-3) @ weight).flatten(-2)
 
 
 def _iterate(

@@ -66,7 +66,7 @@ def trace_conv_em_routing(
     """Route as :func:`matcaps.routing.conv_em_routing` does and return the state after every M-step.
 
     Takes the arguments of that function and raises what it raises. ``"auto"`` takes the reference where a gradient
-    is wanted, which ``"native"`` has not here and raises ``ValueError``.
+    is wanted, which ``"native"`` has not here and raises ``ValueError``; and, as there, for vector poses.
 
     Returns:
         One :class:`RoutingIteration` an iteration, with leading dimensions ``[B, H', W']`` and the ``K·K·I``
@@ -109,7 +109,7 @@ def trace_class_em_routing(
     """Route as :func:`matcaps.routing.class_em_routing` does and return the state after every M-step.
 
     Takes the arguments of that function and raises what it raises. ``"auto"`` takes the reference where a gradient
-    is wanted, which ``"native"`` has not here and raises ``ValueError``.
+    is wanted, which ``"native"`` has not here and raises ``ValueError``; and, as there, for vector poses.
 
     Returns:
         One :class:`RoutingIteration` an iteration, with leading dimension ``[B]`` and the ``H·W·I`` children in the
@@ -136,7 +136,7 @@ def trace_class_em_routing(
 
 def _choose(implementation: str, tensors: Sequence[Tensor], options: dict[str, Any]) -> str:
     inputs = [*tensors, *(value for value in options.values() if isinstance(value, Tensor))]
-    chosen = choose_implementation(implementation, tensors[0].device, tensors[0].dtype)
+    chosen = choose_implementation(implementation, tensors[0].device, tensors[0].dtype, tensors[2])
     if chosen == "native" and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         if implementation == "native":
             raise ValueError(

@@ -40,6 +40,7 @@ class ModelSettings:
         stem_kernel_size: rows and columns of the ReLU convolution.
         stem_stride: its stride.
         stem_padding: "valid" for none, "same" for TensorFlow's rule.
+        pose: "matrix" (the paper), or "vector" (its Table 1): 16 numbers transformed by 16×16 matrices; slower.
         iterations: of EM, in every routed layer.
         temperature_schedule: "authors" for 0.01·(1 − 0.95^t); "tutorial" for 1, 2, 3.
         class_temperature_ratio: the class layer's inverse temperature over the others'.
@@ -51,8 +52,8 @@ class ModelSettings:
         coordinate_components: the two components of the flattened votes that take the coordinates.
         coordinate_scale: multiplies the coordinates.
         calibration: what the first batch sets: "none", "beta" or "full".
-        conv_weight_deviation: standard deviation of the convolutional capsules' initial matrices.
-        class_weight_deviation: standard deviation of the class capsules' initial matrices.
+        conv_weight_deviation: standard deviation of the convolutional capsules' initial matrices; half with vectors.
+        class_weight_deviation: standard deviation of the class capsules' initial matrices; half with vectors.
         channels1: feature maps of the CNN's first convolution.
         channels2: feature maps of the CNN's second convolution.
         hidden_units: units of the CNN's fully connected layer.
@@ -67,6 +68,7 @@ class ModelSettings:
     stem_kernel_size: int | None = None
     stem_stride: int | None = None
     stem_padding: Literal["valid", "same"] | None = None
+    pose: Literal["matrix", "vector"] | None = None
     iterations: int | None = None
     temperature_schedule: Literal["authors", "tutorial"] | None = None
     class_temperature_ratio: float | None = None

@@ -1,0 +1,29 @@
+"""The transformation matrices that a routed layer learns: as many numbers as its poses ask for."""
+
+import torch
+from torch import Tensor
+
+from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE
+
+POSES = ("matrix", "vector")
+
+_SIZES = {"matrix": POSE_SIZE, "vector": POSE_COMPONENTS}
+
+
+def random_transformations(*types: int, pose: str, deviation: float) -> Tensor:
+    """Draw normal transformation matrices, ``[*types, 4, 4]`` or, for vector poses, ``[*types, 16, 16]``.
+
+    Args:
+        *types: the leading dimensions: places in the kernel, child types and parent types.
+        pose: ``"matrix"``: a pose is a 4×4 matrix, and so is what transforms it; ``"vector"``: a pose is its 16
+            numbers, and a full 16×16 matrix transforms them.
+        deviation: standard deviation of the 4×4 matrices. That of 16×16 ones is half of it: a component of a vote sums
+            16 products there instead of 4, and its variance is the same.
+
+    Raises:
+        ValueError: ``pose`` is neither.
+    """
+    if pose not in POSES:
+        raise ValueError(f"pose must be one of {POSES}; got {pose!r}")
+    size = _SIZES[pose]
+    return deviation * (POSE_SIZE / size) ** 0.5 * torch.randn(*types, size, size)
