@@ -345,3 +345,17 @@ def test_network_is_left_ready(tmp_path):
     before = (torch.get_default_dtype(), torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled())
     train(tiny_settings(epochs=1), tmp_path)
     assert (torch.get_default_dtype(), torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()) == before
+
+
+def test_watched_parts_are_looked_at_when_asked_and_with_the_averaged_weights(tmp_path):
+    settings = tiny_settings(optimizer=OptimizerSettings(ema_decay=0.9), watched_parts=("test",), watch_every=2)
+    result = train(settings, tmp_path / "run")
+    rows = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert [bool(row["test/accuracy"]) for row in rows] == [False, True, True]  # every second epoch, and the last
+    assert float(rows[-1]["test/accuracy"]) == pytest.approx(result.test.accuracy)
+
+
+def test_watching_changes_no_weight(tmp_path, run):
+    settings = replace(run[1], watched_parts=("test",))
+    train(settings, tmp_path / "run")
+    assert weights(tmp_path / "run") == weights(run[0].folder)

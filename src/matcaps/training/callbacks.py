@@ -109,7 +109,11 @@ class WatchedParts(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        if not isinstance(pl_module, Training) or (epoch % self._every and epoch != trainer.max_epochs):
+        if not isinstance(pl_module, Training):
+            return
+        if epoch % self._every and epoch != trainer.max_epochs:
+            for part in self._loaders:  # Lightning keeps what was logged last, which is no figure of this epoch
+                trainer.callback_metrics.pop(f"{part}/accuracy", None)
             return
         with nullcontext() if self._averaging is None else self._averaging.applied(pl_module):
             for part, loader in self._loaders.items():

@@ -6,7 +6,7 @@ import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -16,9 +16,8 @@ import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch.utils.data import DataLoader
 
-from matcaps.data import Batch, DataBundle, load_data
+from matcaps.data import DataBundle, load_data
 from matcaps.data.build import Part
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, model_config
 from matcaps.models.config import BaselineCNNConfig
@@ -111,7 +110,7 @@ def train(
     clock, throughput = ExactResume(loader.batch_sampler), Throughput()  # type: ignore[arg-type]
     decay = settings.optimizer.ema_decay
     averaging = None if decay is None else AveragedWeights(decay)
-    watched = {part: _whole_part(bundle, part) for part in settings.watched_parts}
+    watched = {part: bundle.loader(cast(Part, part), batch_size=_TEST_BATCH) for part in settings.watched_parts}
     with _quiet(), _shared_folder(folder):
         trainer = lightning.Trainer(
             accelerator=settings.accelerator,
@@ -225,13 +224,6 @@ def _make_training(
 def _first_images(bundle: DataBundle, count: int) -> torch.Tensor:
     """The images that the run will see first, whatever the number of processes."""
     return next(iter(bundle.loader("train", batch_size=min(count, len(bundle.train))))).images
-
-
-def _whole_part(bundle: DataBundle, part: str) -> DataLoader[Batch]:
-    """All images of a part, in order and without augmentation, the training images too."""
-    if part == "train":
-        return replace(bundle, test=bundle.train).loader("test", batch_size=_TEST_BATCH)
-    return bundle.loader(cast(Part, part), batch_size=_TEST_BATCH)
 
 
 def _watched_images(bundle: DataBundle) -> torch.Tensor:

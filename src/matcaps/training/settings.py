@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from matcaps.data.settings import DataSettings
 
-WATCHABLE_PARTS = ("test", "familiar_test", "train")
+WATCHABLE_PARTS = ("test", "familiar_test")
 """What :attr:`TrainSettings.watched_parts` may name; validation images are looked at after every epoch anyhow."""
 
 
@@ -200,8 +200,8 @@ class TrainSettings:
         checkpoint_minutes: time between checkpoints within an epoch; one is written after every epoch anyhow.
         calibration_images: images of the first batch that the calibration looks at.
         log_every_steps: optimiser steps between the logged losses.
-        watched_parts: parts of the data to classify after some epochs and log the accuracy of: "test", "familiar_test",
-            "train". A learning curve to look at and to report; nothing is chosen by it.
+        watched_parts: parts of the data to classify after some epochs and log the accuracy of, "test" and
+            "familiar_test". A learning curve to look at and to report; nothing is chosen by it.
         watch_every: epochs from one look at the watched parts to the next; the last epoch always has one.
     """
 
