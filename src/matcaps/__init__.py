@@ -6,7 +6,7 @@ from matcaps._lazy import lazy_names
 from matcaps._version import __version__
 
 if TYPE_CHECKING:
-    from matcaps import data, layers, losses, models, routing, training
+    from matcaps import data, experiments, layers, losses, models, routing, training
     from matcaps.capsules import Capsules
     from matcaps.models.factory import create_model
     from matcaps.models.presets import list_models
@@ -21,7 +21,10 @@ __getattr__, __dir__ = lazy_names(
         "from_pretrained": "matcaps.models.pretrained",
         "list_pretrained": "matcaps.models.pretrained",
         "save_pretrained": "matcaps.models.pretrained",
-        **{name: f"matcaps.{name}" for name in ("data", "layers", "losses", "models", "routing", "training")},
+        **{
+            name: f"matcaps.{name}"
+            for name in ("data", "experiments", "layers", "losses", "models", "routing", "training")
+        },
     },
 )
 
@@ -30,6 +33,7 @@ __all__ = [
     "__version__",
     "create_model",
     "data",
+    "experiments",
     "from_pretrained",
     "layers",
     "list_models",

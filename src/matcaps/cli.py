@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from matcaps.training.evaluation import Evaluation
 
+_EXPERIMENTS_FOLDER = "runs/experiments"
 _DATA_SETS = ("mnist", "fashion-mnist", "smallnorb")
 
 _PLAIN: dict[str, Any] = {"markup": False, "soft_wrap": True}
@@ -53,8 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = lambda message, *_: _err.print(f"matcaps {command}: warning: {message}", **_PLAIN)
             return _COMMANDS[command](arguments[1:])
     except KeyboardInterrupt:
-        hint = "; it goes on with: matcaps train --resume and the run folder printed above"
-        _err.print(f"matcaps {command}: interrupted{hint if command == 'train' else ''}", **_PLAIN)
+        hint = {
+            "train": "; it goes on with: matcaps train --resume and the run folder printed above",
+            "experiment": "; the same command goes on with it",
+        }.get(command, "")
+        _err.print(f"matcaps {command}: interrupted{hint}", **_PLAIN)
         return 130
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and type(error).__name__ != "TrainingDivergedError":
@@ -72,7 +76,7 @@ def _describe(error: Exception) -> str:
 def _print_help() -> None:
     _out.print("usage: matcaps COMMAND [--help]\n\nMatrix capsule networks with EM routing.\n\ncommands:", markup=False)
     for name, command in _COMMANDS.items():
-        _out.print(f"  {name:<9} {(command.__doc__ or '').splitlines()[0]}", markup=False)
+        _out.print(f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}", markup=False)
     _out.print("\n  --version  print the version", markup=False)
 
 
@@ -260,6 +264,97 @@ def _predict(arguments: list[str]) -> int:
     return 0
 
 
+def _experiment(arguments: list[str]) -> int:
+    """Run one of the paper's experiments: trainings and what is measured on them."""
+    from matcaps.experiments.definitions import get_experiment, list_experiments
+    from matcaps.experiments.plan import make_trials, parse_list, parse_seeds, parse_shard
+
+    parser = _parser(
+        "experiment",
+        "Run an experiment's trials, one a row and seed. What is done stays, what was interrupted goes on: the same "
+        'command again finishes it. Several processes may work in one folder; "matcaps table" shows what has come.',
+    )
+    parser.add_argument("name", type=str, help=f"one of {', '.join(list_experiments())}")
+    parser.add_argument("--rows", type=str | None, help="names of rows, such as iterations-1,cnn; default: all")
+    parser.add_argument("--seeds", type=str, default="0", help="seeds of the trainings, such as 0,1,2")
+    parser.add_argument("--epochs", type=int | None, help="epochs of every training; default: each row's own")
+    parser.add_argument("--shard", type=str, default="1/1", help="k/n: the k-th of n parts of the trials, from 1")
+    parser.add_argument("--folder", type=str, default=_EXPERIMENTS_FOLDER, help="folder of all experiments")
+    parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
+    parser.add_argument("--max_train_images", type=int | None, help="train on at most so many images, for a quick look")
+    parser.add_argument("--max_test_images", type=int | None, help="test on at most so many images")
+    parser.add_argument("--list", action="store_true", help="print the trials and do nothing")
+    parsed = parser.parse_args(arguments)
+    experiment = get_experiment(parsed.name)
+    trials = make_trials(
+        experiment,
+        rows=None if parsed.rows is None else parse_list(parsed.rows),
+        seeds=parse_seeds(parsed.seeds),
+        epochs=parsed.epochs,
+        shard=parse_shard(parsed.shard),
+        root=parsed.root,
+        max_train_images=parsed.max_train_images,
+        max_test_images=parsed.max_test_images,
+    )
+    base = Path(parsed.folder)
+    if parsed.list:
+        for trial in trials:
+            _out.print(f"{trial.folder(base)}: {trial.row.title}", **_PLAIN)
+        return 0
+    from matcaps.experiments.runner import run_trials
+    from matcaps.training.progress import EpochLines
+
+    def write(line: str) -> None:
+        _out.print(line, markup=False, soft_wrap=True)
+
+    outcomes = run_trials(
+        experiment, trials, base, callbacks=[EpochLines(write)], progress=sys.stderr.isatty(), report=write
+    )
+    counts = {state: sum(outcome.state == state for outcome in outcomes) for state in ("done", "diverged", "busy")}
+    _out.print(", ".join(f"{count} {state}" for state, count in counts.items() if count), **_PLAIN)
+    if experiment.caveat:
+        _out.print(experiment.caveat, **_PLAIN)
+    return 1 if counts["diverged"] else 0
+
+
+def _table(arguments: list[str]) -> int:
+    """Gather an experiment's records into a table and figures, ours beside the paper's."""
+    from matcaps.experiments.definitions import get_experiment, list_experiments
+
+    parser = _parser(
+        "table", "Print an experiment's table as Markdown, and write it and its figures beside the records."
+    )
+    parser.add_argument("name", type=str, help=f"one of {', '.join(list_experiments())}")
+    parser.add_argument("--folder", type=str, default=_EXPERIMENTS_FOLDER, help="folder of all experiments")
+    parser.add_argument("--output", type=str | None, help="folder for the table and figures; default: FOLDER/NAME")
+    parsed = parser.parse_args(arguments)
+    experiment, base = get_experiment(parsed.name), Path(parsed.folder)
+    if not base.is_dir():
+        raise FileNotFoundError(
+            f"no folder {base}: run matcaps experiment {parsed.name}, or name another with --folder"
+        )
+    from matcaps.experiments.records import gather
+    from matcaps.experiments.tables import make_table
+    from matcaps.training.record import write_text
+    from matcaps.viz.experiments import draw_experiment
+    from matcaps.viz.style import save_figure
+
+    output = Path(parsed.output) if parsed.output is not None else base / experiment.name
+    records = gather(experiment, base)
+    text = make_table(experiment, records)
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(output / f"{experiment.name}.md", text)
+    paths = [
+        path
+        for name, figure in draw_experiment(experiment, records).items()
+        for path in save_figure(figure, output / name)
+    ]
+    print(text)
+    for path in [output / f"{experiment.name}.md", *paths]:
+        _err.print(f"written: {path}", **_PLAIN)
+    return 0
+
+
 def _summary(arguments: list[str]) -> int:
     """Print a network's layers, output shapes and parameters."""
     parser = _parser("summary", "Print a network's layers, their output shapes and parameters.")
@@ -375,6 +470,8 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "eval": _eval,
     "predict": _predict,
+    "experiment": _experiment,
+    "table": _table,
     "summary": _summary,
     "models": _models,
     "data": _data,

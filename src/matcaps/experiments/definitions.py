@@ -26,8 +26,8 @@ def _table1() -> Experiment:
         name="table1",
         title="Table 1 of the paper: iterations, poses, losses, coordinate addition, on smallNORB",
         caveat=(
-            "The paper's column is of its network of 310 K parameters; ours is of its small network, 68 K, for which the "
-            "paper has 2.2 % with three iterations. Error on all images of the test part, centre crop."
+            "The paper's column is of its network of 310 K parameters; ours is of its small network, 68 K, for which "
+            "the paper has 2.2 % with three iterations. Error on all images of the test part, centre crop."
         ),
         rows=(
             row(
@@ -99,10 +99,10 @@ def _viewpoints() -> Experiment:
         title="Viewpoints never trained on, at matched error on familiar ones (the paper's Table 2)",
         rows=tuple(rows),
         caveat=(
-            "Elevation: trained on the three lowest of the training part, whose elevations are estimated from the images "
-            "in the copy of smallNORB without them; tested on the six higher of the test part, exact. Azimuth: within "
-            "the test part, objects 0, 1 and 2 to train, 3 and 5 to test, because the training part's azimuths are not "
-            "known in that copy: not the published protocol, which trains on the training part."
+            "Elevation: trained on the three lowest of the training part, whose elevations are estimated from the "
+            "images in the JPEG copy of smallNORB, which lacks them; tested on the six higher of the test part, exact. "
+            "Azimuth: within the test part, objects 0, 1 and 2 to train, 3 and 5 to test, because that copy lacks the "
+            "training part's azimuths: not the published protocol, which trains on the training part."
         ),
         measure=None,
     )
@@ -117,8 +117,8 @@ def _attacks() -> Experiment:
             Row("capsules", "capsules, paper-small", _CAPSULES, trained_in="table1", trained_as="iterations-3"),
         ),
         caveat=(
-            "ε is in the units of the network's input: standard deviations of each image. The paper gives curves, no table: "
-            "capsules far ahead in the white box, no better than the CNN in the black box."
+            "ε is in the units of the network's input: standard deviations of each image. The paper gives curves, no "
+            "table: capsules far ahead in the white box, no better than the CNN in the black box."
         ),
         measure="attacks",
     )

@@ -7,10 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from matcaps.data import load_data
 from matcaps.experiments.attack_settings import AttackSettings
 from matcaps.experiments.attacks import attack_networks
-
-from matcaps.data import load_data
 from matcaps.experiments.distortions import measure_distortions
 from matcaps.experiments.plan import Experiment, Trial, make_trials
 from matcaps.models.pretrained import from_pretrained
@@ -22,12 +21,10 @@ class Measure:
     """A measurement on a trial's network.
 
     Attributes:
-        file_name: where its record goes, in the trial's folder.
         measure: makes the record, which JSON can hold.
         also_needed: trials whose networks it needs beside the trial's own.
     """
 
-    file_name: str
     measure: Callable[[Experiment, Trial, Path], dict[str, Any]]
     also_needed: Callable[[Experiment, Trial], list[Trial]] = lambda experiment, trial: []
 
@@ -83,7 +80,7 @@ def _record(trial: Trial, origin: str, started: float, **found: Any) -> dict[str
 
 
 MEASURES: dict[str, Measure] = {
-    "attacks": Measure("attacks.json", _attacks, lambda experiment, trial: [_source_trial(experiment, trial)]),
-    "distortions": Measure("distortions.json", _distortions),
+    "attacks": Measure(_attacks, lambda experiment, trial: [_source_trial(experiment, trial)]),
+    "distortions": Measure(_distortions),
 }
 """By the name that :attr:`Experiment.measure` gives."""

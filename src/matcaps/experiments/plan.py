@@ -6,6 +6,12 @@ from pathlib import Path
 
 from matcaps.training.settings import TrainSettings
 
+DIVERGED_NAME = "diverged.json"
+"""In a training's folder: that it came to numbers which are not finite, and where."""
+
+MEASURE_FILES = {"attacks": "attacks.json", "distortions": "distortions.json"}
+"""In a trial's folder: what was measured after the training, by :attr:`Experiment.measure`."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -77,7 +83,7 @@ class Trial:
     @property
     def name(self) -> str:
         """The name of the folder, the same for the training and for what is measured."""
-        return trial_name(self.row.name, self.settings)
+        return trial_name(self.row.name, self.settings.epochs, self.settings.seed)
 
     def folder(self, base: Path) -> Path:
         """Where what is measured goes."""
@@ -86,13 +92,13 @@ class Trial:
     def training_folder(self, base: Path) -> Path:
         """Where the training is, perhaps another experiment's."""
         row = self.row
-        name = trial_name(row.trained_as or row.name, self.settings)
+        name = trial_name(row.trained_as or row.name, self.settings.epochs, self.settings.seed)
         return base / (row.trained_in or self.experiment) / name
 
 
-def trial_name(row: str, settings: TrainSettings) -> str:
+def trial_name(row: str, epochs: int, seed: int) -> str:
     """``iterations-3-100epochs-seed0``: what differs between the trials of a row."""
-    return f"{row}-{settings.epochs}epochs-seed{settings.seed}"
+    return f"{row}-{epochs}epochs-seed{seed}"
 
 
 def make_trials(
@@ -157,3 +163,20 @@ def parse_shard(text: str) -> tuple[int, int]:
     if not (stroke and part.isdecimal() and parts.isdecimal()):
         raise ValueError(f"shard must be k/n, two whole numbers with k from 1 to n; got {text!r}: for example 2/4")
     return int(part), int(parts)
+
+
+def parse_list(text: str) -> list[str]:
+    """Read ``"a,b"``, in brackets or not."""
+    return [part.strip() for part in text.strip("[]").split(",")]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read ``"0,1,2"``.
+
+    Raises:
+        ValueError: it is not whole numbers of at least 0 with commas between.
+    """
+    parts = parse_list(text)
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"seeds must be whole numbers with commas between; got {text!r}: for example 0,1,2")
+    return [int(part) for part in parts]

@@ -10,14 +10,12 @@ from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import Callback
 
 from matcaps.experiments.measures import MEASURES
-from matcaps.experiments.plan import Experiment, Trial
+from matcaps.experiments.plan import DIVERGED_NAME, MEASURE_FILES, Experiment, Trial
 from matcaps.models.presets import model_config
 from matcaps.training.module import TrainingDivergedError
 from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, read_settings, write_json
 from matcaps.training.run import train
 from matcaps.training.settings import TrainSettings
-
-DIVERGED_NAME = "diverged.json"
 
 State = Literal["done", "diverged", "busy"]
 
@@ -83,17 +81,15 @@ def _run_trial(
     experiment: Experiment, trial: Trial, base: Path, callbacks: Sequence[Callback], progress: bool
 ) -> Outcome:
     folder = trial.folder(base)
-    needed = [trial]
-    if experiment.measure is not None:
-        needed += MEASURES[experiment.measure].also_needed(experiment, trial)
+    measure = None if experiment.measure is None else MEASURES[experiment.measure]
+    needed = [trial] if measure is None else [*measure.also_needed(experiment, trial), trial]
     try:
         for one in needed:
             with _held(one.training_folder(base)):
                 _train(one.settings, one.training_folder(base), callbacks, progress)
-        if experiment.measure is not None:
-            measure = MEASURES[experiment.measure]
+        if measure is not None:
             with _held(folder):
-                path = folder / measure.file_name
+                path = folder / MEASURE_FILES[str(experiment.measure)]
                 if not path.is_file():
                     values = measure.measure(experiment, trial, base)
                     folder.mkdir(parents=True, exist_ok=True)

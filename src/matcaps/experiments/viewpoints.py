@@ -28,9 +28,7 @@ def read_curve(metrics: Sequence[Mapping[str, str]]) -> list[ViewpointErrors]:
     for row in metrics:
         familiar, novel = row.get("familiar_test/accuracy"), row.get("test/accuracy")
         if familiar and novel:
-            curve.append(
-                ViewpointErrors(int(row["epoch"]), 100 * (1 - float(familiar)), 100 * (1 - float(novel)))
-            )
+            curve.append(ViewpointErrors(int(row["epoch"]), 100 * (1 - float(familiar)), 100 * (1 - float(novel))))
     return curve
 
 
@@ -52,6 +50,8 @@ def match_familiar(curves: Mapping[str, Sequence[ViewpointErrors]]) -> dict[str,
     """
     for name, curve in curves.items():
         if not curve:
-            raise ValueError(f"curves must have at least one epoch each; {name!r} has none: train it with watched_parts")
+            raise ValueError(
+                f"curves must have at least one epoch each; {name!r} has none: train it with watched_parts"
+            )
     target = max(curve[-1].familiar for curve in curves.values())
     return {name: min(curve, key=lambda one: abs(one.familiar - target)) for name, curve in curves.items()}

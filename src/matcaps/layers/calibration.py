@@ -31,9 +31,9 @@ def calibrate_routing(
 ) -> None:
     """Set ``routing`` (and for ``"full"`` also ``weight``) in place from the traced routing of one batch.
 
-    Both kinds set the reward β_a of each parent type to its mean cost (to its mean standardised cost, under that rule), so
-    that about half of its capsules are active. Without that, standardised costs tell types apart and not images: the
-    tutorial's network stayed at chance (docs/log.md).
+    Both kinds set the reward β_a of each parent type to its mean cost (to its mean standardised cost, under that rule),
+    so that about half of its capsules are active. Without that, standardised costs tell types apart and not images:
+    the tutorial's network stayed at chance (docs/log.md).
     ``"beta"`` also sets the cost of use β_u to minus the mean of ½ ln σ², so that a cost says how much better or worse
     than usual votes agree, not how many there are. ``"full"`` sets β_u to 0: at its scale of poses σ² is above 1 and
     data are a cost, so that a parent which takes more wakes less. Where data were a reward, activations ran away

@@ -156,7 +156,8 @@ def train(
     if resume and (folder / RESULTS_NAME).is_file():
         return TrainResult(folder, test, clock.seconds)  # the run had finished: its record stays
     rate = throughput.images_per_second
-    write_json(folder / RESULTS_NAME, _results(settings, bundle, test, clock.seconds, rate, commit))
+    count = sum(parameter.numel() for parameter in network.parameters())
+    write_json(folder / RESULTS_NAME, _results(settings, bundle, test, clock.seconds, rate, count, commit))
     return TrainResult(folder, test, clock.seconds)
 
 
@@ -283,6 +284,7 @@ def _results(
     test: Evaluation,
     seconds: float,
     images_per_second: float | None,
+    num_parameters: int,
     commit: str | None,
 ) -> dict[str, Any]:
     return {
@@ -290,6 +292,7 @@ def _results(
         "data": settings.data.name,
         "data_origin": bundle.test.origin,
         "num_train_images": len(bundle.train),
+        "num_parameters": num_parameters,
         "epochs": settings.epochs,
         "seed": settings.seed,
         "test": test.to_dict(),

@@ -1,0 +1,53 @@
+"""The paper's experiments: what they consist of, how they run, what came of them.
+
+Names are imported when they are first used, so that plans can be had without torch.
+"""
+
+from typing import TYPE_CHECKING
+
+from matcaps._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from matcaps.experiments.attack_settings import AttackSettings
+    from matcaps.experiments.attacks import attack_networks
+    from matcaps.experiments.definitions import get_experiment, list_experiments
+    from matcaps.experiments.distortions import measure_distortions
+    from matcaps.experiments.plan import Experiment, Row, Trial, make_trials
+    from matcaps.experiments.records import TrialRecord, gather
+    from matcaps.experiments.runner import Outcome, run_trials
+    from matcaps.experiments.tables import make_table
+    from matcaps.experiments.viewpoints import ViewpointErrors, match_familiar
+
+_MODULES = {
+    "attack_settings": ("AttackSettings",),
+    "attacks": ("attack_networks",),
+    "definitions": ("get_experiment", "list_experiments"),
+    "distortions": ("measure_distortions",),
+    "plan": ("Experiment", "Row", "Trial", "make_trials"),
+    "records": ("TrialRecord", "gather"),
+    "runner": ("Outcome", "run_trials"),
+    "tables": ("make_table",),
+    "viewpoints": ("ViewpointErrors", "match_familiar"),
+}
+__getattr__, __dir__ = lazy_names(
+    __name__, {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
+)
+
+__all__ = [
+    "AttackSettings",
+    "Experiment",
+    "Outcome",
+    "Row",
+    "Trial",
+    "TrialRecord",
+    "ViewpointErrors",
+    "attack_networks",
+    "gather",
+    "get_experiment",
+    "list_experiments",
+    "make_table",
+    "make_trials",
+    "match_familiar",
+    "measure_distortions",
+    "run_trials",
+]

@@ -1,0 +1,84 @@
+"""Read what the trials of an experiment left behind."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from matcaps.experiments.plan import DIVERGED_NAME, MEASURE_FILES, Experiment, Row, trial_name
+from matcaps.training.record import METRICS_NAME, RESULTS_NAME, read_metrics
+
+_NAME = re.compile(r"(?P<row>.+)-(?P<epochs>\d+)epochs-seed(?P<seed>\d+)")
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What is known of one trial.
+
+    Attributes:
+        row: which row.
+        epochs: of its training.
+        seed: of its training.
+        state: "done"; "diverged"; or "unfinished", begun but without results.
+        results: the training's results.json; empty unless done.
+        metrics: rows of the training's metrics.csv.
+        measured: what was measured afterwards; empty if nothing was.
+    """
+
+    row: Row
+    epochs: int
+    seed: int
+    state: Literal["done", "diverged", "unfinished"]
+    results: dict[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, str]] = field(default_factory=list)
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def error_percent(self) -> float:
+        """The test error of a training that is done."""
+        return self.results["test"]["error_percent"]
+
+
+def gather(experiment: Experiment, base: Path) -> list[TrialRecord]:
+    """Read the records of an experiment's trials, in the order of its rows, epochs and seeds.
+
+    Args:
+        experiment: which.
+        base: the folder of all experiments, as :func:`matcaps.experiments.run_trials` fills it.
+
+    Raises:
+        ValueError: a record is malformed.
+    """
+    records = []
+    for row in experiment.rows:
+        trained_in, trained_as = row.trained_in or experiment.name, row.trained_as or row.name
+        for folder in sorted((base / trained_in).glob(f"{trained_as}-*epochs-seed*")):
+            match = _NAME.fullmatch(folder.name)
+            if match is None or match["row"] != trained_as or not folder.is_dir():
+                continue
+            epochs, seed = int(match["epochs"]), int(match["seed"])
+            state: Literal["done", "diverged", "unfinished"] = "unfinished"
+            results: dict[str, Any] = {}
+            measured: dict[str, Any] = {}
+            if (folder / DIVERGED_NAME).is_file():
+                state = "diverged"
+            elif (folder / RESULTS_NAME).is_file():
+                state, results = "done", _read_json(folder / RESULTS_NAME)
+            if experiment.measure is not None:
+                path = base / experiment.name / trial_name(row.name, epochs, seed) / MEASURE_FILES[experiment.measure]
+                measured = _read_json(path) if path.is_file() else {}
+            metrics = read_metrics(folder / METRICS_NAME)
+            records.append(TrialRecord(row, epochs, seed, state, results, metrics, measured))
+    order = {row.name: index for index, row in enumerate(experiment.rows)}
+    return sorted(records, key=lambda record: (order[record.row.name], record.epochs, record.seed))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold an object; got {type(values).__name__}")
+    return values

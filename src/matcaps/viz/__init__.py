@@ -1,0 +1,1 @@
+"""Figures, drawn from records and traces; nothing here trains or measures."""

@@ -1,0 +1,41 @@
+"""What all figures share: colours that colour-blind people tell apart, and how a figure is saved."""
+
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from matcaps.models.files import whole_file
+
+# Okabe and Ito, "Color Universal Design" (2008), in the order in which they are used here
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+NETWORK_COLOURS = {"capsules": COLOURS[0], "cnn": COLOURS[1], "tutorial": COLOURS[2]}
+"""A network keeps its colour through all figures."""
+
+
+def new_figure(columns: int = 1, rows: int = 1, *, width: float = 4.5, height: float = 3.4) -> Figure:
+    """A figure of panels ``width`` × ``height`` inches each, on no global state of matplotlib's."""
+    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> list[Path]:
+    """Write a figure as PNG and as SVG, each whole or not at all.
+
+    Args:
+        figure: what to write.
+        path: without an ending.
+
+    Returns:
+        The two paths.
+    """
+    paths = []
+    for ending in ("png", "svg"):
+        target = path.with_name(f"{path.name}.{ending}")
+        with whole_file(target) as partial:
+            # without a date, the same records give the same file
+            figure.savefig(partial, format=ending, dpi=150, metadata={"Date": None} if ending == "svg" else None)
+        paths.append(target)
+    return paths
