@@ -74,3 +74,10 @@ def test_permutation_is_a_permutation_and_changes():
     assert len({tuple(order) for order in orders}) == 4
     # The order does not follow the augmentation's keys.
     assert permutation(0, 0, 1000).tolist() != make_keys(0, 0, np.arange(1000)).argsort().tolist()
+
+
+def test_several_draws_at_once_are_those_draws():
+    keys = make_keys(3, 1, np.arange(7))
+    together = uniform(keys[:, None], np.arange(5))
+    assert together.shape == (7, 5)
+    assert np.array_equal(together, np.stack([uniform(keys, draw) for draw in range(5)], axis=1))

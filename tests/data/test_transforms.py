@@ -220,3 +220,31 @@ def test_bad_input_is_refused():
     for values in ({}, {"image_size": 48, "nonsense": 1}):
         with pytest.raises(ValueError, match="not the description of a transform"):
             Transform.from_dict(values)
+
+
+@pytest.mark.parametrize("name", ["scale", "image", "crop"])
+def test_bounds_are_what_black_and_white_come_to(name):
+    """Two pixels of each image are made black and white; the rest cannot go beyond them."""
+    transform = Transform(TransformSettings(crop=20, normalise=name).resolve("smallnorb"), 29)
+    images = images_of(9, 2, 29)
+    images[:, 0, 15, 15], images[:, 1, 9, 20] = 0, 255
+    low, high = transform.bounds(images)
+    inputs = transform.evaluate(images)
+    assert low.shape == high.shape == (9, 1, 1, 1)
+    assert low.dtype == high.dtype == torch.float32
+    assert torch.equal(low.flatten(), inputs.amin((1, 2, 3)))
+    assert torch.equal(high.flatten(), inputs.amax((1, 2, 3)))
+    assert torch.equal(inputs[:, 0, 10, 10], low.flatten())
+    whole = images.double() if name == "image" else images[:, :, 5:25, 5:25].double()
+    deviation = whole.flatten(1).std(1, correction=0) if name != "scale" else torch.full((9,), 255.0).double()
+    expected = 255 / deviation if name != "scale" else torch.ones(9).double()
+    torch.testing.assert_close((high - low).flatten().double(), expected, rtol=1e-5, atol=0)
+
+
+def test_bounds_of_a_blank_image_hold_it():
+    transform = Transform(NORB, 48)
+    blank = torch.full((2, 2, 48, 48), 77, dtype=torch.uint8)
+    low, high = transform.bounds(blank)
+    assert ((low <= transform.evaluate(blank)) & (transform.evaluate(blank) <= high)).all()
+    with pytest.raises(ValueError, match="images must be uint8"):
+        transform.bounds(blank[:, :, :20])

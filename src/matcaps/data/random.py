@@ -47,17 +47,17 @@ def make_keys(seed: int, epoch: int, indices: object) -> Keys:
     return key
 
 
-def uniform(keys: Keys, draw: int) -> NDArray[np.float64]:
+def uniform(keys: Keys, draw: int | NDArray[np.int64]) -> NDArray[np.float64]:
     """One number in [0, 1) for each key.
 
     Args:
         keys: ``[B]``, uint64, from :func:`make_keys`.
-        draw: which of the key's independent numbers, from 0.
+        draw: which of the key's independent numbers, from 0; or several, as an array that broadcasts with the keys.
 
     Returns:
-        ``[B]``, float64, with 53 random bits.
+        ``[B]``, or the broadcast shape, float64, with 53 random bits.
     """
-    counter = np.full(1, draw + 1, dtype=np.uint64)
+    counter = _as_words(draw) + np.uint64(1)
     return (_mix(keys + counter * _GOLDEN) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

@@ -62,6 +62,11 @@ def _mean_and_deviation(first: np.ndarray, second: np.ndarray, pixels: int) -> t
     return mean, np.maximum(np.sqrt(variance), 1 / math.sqrt(count))
 
 
+def _neutral(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Contrast and brightness ``[B, 1]`` that change nothing."""
+    return np.ones((count, 1)), np.zeros((count, 1))
+
+
 class Transform:
     """Prepares stored images for the network, in training and in evaluation.
 
@@ -175,6 +180,28 @@ class Transform:
         """
         return self._crops(images, self.num_test_crops)
 
+    def bounds(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What black and white come to in :meth:`evaluate`: between them lies every input that an image could give.
+
+        Where images are normalised one by one, so are these: the mean and deviation are those of the image as it is
+        stored, and stay so if its pixels are then changed.
+
+        Args:
+            images: ``[B, C, H, W]``, uint8, H and W equal to ``image_size``.
+
+        Returns:
+            The input of grey level 0 and of grey level 255, each ``[B, 1, 1, 1]``, float32.
+
+        Raises:
+            ValueError: the images have another shape or dtype.
+        """
+        self._check(images)
+        [(top, left)] = crop_places(1, self.image_size - self.output_size)
+        crops = images[:, :, top : top + self.output_size, left : left + self.output_size]
+        # Without augmentation all channels have one factor and one offset, so the first speaks for all.
+        factor, offset = (value[:, :1] for value in self._factor_and_offset(images, crops, *_neutral(len(images))))
+        return offset.clone(), factor.mul(255).add_(offset)
+
     def _check(self, images: Tensor) -> None:
         size = self.image_size
         if images.ndim != 4 or images.shape[2:] != (size, size) or images.dtype != torch.uint8:
@@ -186,9 +213,8 @@ class Transform:
     def _crops(self, images: Tensor, count: int) -> Tensor:
         self._check(images)
         size = self.output_size
-        neutral = np.ones((len(images), 1)), np.zeros((len(images), 1))
         crops = [
-            self._prepare(images, images[:, :, top : top + size, left : left + size], *neutral)
+            self._prepare(images, images[:, :, top : top + size, left : left + size], *_neutral(len(images)))
             for top, left in crop_places(count, self.image_size - size)
         ]
         return torch.stack(crops, 1)
@@ -225,7 +251,14 @@ class Transform:
         return F.grid_sample(images.to(torch.float32), grid, "bilinear", padding, align_corners=False)
 
     def _prepare(self, images: Tensor, crops: Tensor, contrast: np.ndarray, shift: np.ndarray) -> Tensor:
-        """Contrast, brightness and normalisation as one factor and one offset for each channel.
+        """Contrast, brightness and normalisation of the crops; the arguments are those of _factor_and_offset."""
+        factor, offset = self._factor_and_offset(images, crops, contrast, shift)
+        return crops.to(torch.float32).mul_(factor).add_(offset)
+
+    def _factor_and_offset(
+        self, images: Tensor, crops: Tensor, contrast: np.ndarray, shift: np.ndarray
+    ) -> tuple[Tensor, Tensor]:
+        """Contrast, brightness and normalisation as one factor and one offset for each channel, ``[B, C, 1, 1]``.
 
         Args:
             images: ``[B, C, H, W]``, the whole images.
@@ -257,4 +290,4 @@ class Transform:
             torch.from_numpy(np.broadcast_to(value, shape).astype(np.float32))[:, :, None, None]
             for value in (factor, offset)
         )
-        return crops.to(torch.float32).mul_(factor).add_(offset)
+        return factor, offset

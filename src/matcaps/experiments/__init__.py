@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from matcaps._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from matcaps.experiments.attack_settings import AttackSettings
-    from matcaps.experiments.attacks import attack_networks
+    from matcaps.experiments.attacks import AttackSettings, attack_networks
     from matcaps.experiments.definitions import get_experiment, list_experiments
     from matcaps.experiments.distortions import measure_distortions
     from matcaps.experiments.plan import Experiment, Row, Trial, make_trials
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
     from matcaps.experiments.viewpoints import ViewpointErrors, match_familiar
 
 _MODULES = {
-    "attack_settings": ("AttackSettings",),
-    "attacks": ("attack_networks",),
+    "attacks": ("AttackSettings", "attack_networks"),
     "definitions": ("get_experiment", "list_experiments"),
     "distortions": ("measure_distortions",),
     "plan": ("Experiment", "Row", "Trial", "make_trials"),

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matcaps.data import load_data
-from matcaps.experiments.attack_settings import AttackSettings
-from matcaps.experiments.attacks import attack_networks
+from matcaps.experiments.attacks import AttackSettings, attack_networks
 from matcaps.experiments.distortions import measure_distortions
 from matcaps.experiments.plan import Experiment, Trial, make_trials
 from matcaps.models.pretrained import from_pretrained

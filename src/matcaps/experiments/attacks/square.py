@@ -1,0 +1,91 @@
+"""The square attack: an adversarial attack that asks for class scores alone."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from matcaps.data.random import make_keys, uniform
+from matcaps.experiments.attacks.objectives import margins_of, prepared
+from matcaps.experiments.attacks.space import SQUARE, Bounds, check_attack, check_whole, image_numbers, project
+
+# Where the squares are halved, in ten-thousandths of the queries (Andriushchenko et al. 2020, section 4).
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+@torch.no_grad()
+def square_attack(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    bounds: Bounds,
+    *,
+    num_queries: int = 500,
+    initial_share: float = 0.8,
+    targets: Tensor | None = None,
+    seed: int = 0,
+    indices: Tensor | None = None,
+) -> Tensor:
+    """Random squares of ±ε, kept where they help; needs class scores alone (Andriushchenko et al. 2020, L∞).
+
+    The first query is the image itself, which stays as it is if it is misclassified, the second a pattern of vertical
+    stripes, and each that follows a square in one random colour of {−ε, ε}. A square that would change nothing has
+    its colours turned over, so that no query is wasted (the authors draw again). Squares shrink with time.
+
+    Args:
+        num_queries: how often the network may be asked about one image.
+        initial_share: share of the image that the first squares cover; 0.8 as in AutoAttack (Croce and Hein 2020).
+        seed: of stripes and squares.
+        indices: ``[B]`` integers that tell the images apart; None: 0, 1, ....
+
+    The other arguments, what is returned and what is raised are as in :func:`matcaps.experiments.fgsm`; the margin
+    between class logits is what must rise, for capsules from scores in float64.
+    """
+    low, high = check_attack(images, labels, epsilon, bounds, targets, "logits")
+    check_whole("num_queries", num_queries, 2)
+    if not 0 < initial_share <= 1:
+        raise ValueError(f"initial_share must lie above 0 and at most at 1; got {initial_share}")
+    channels, height, width = images.shape[1:]
+    keys = make_keys(seed, SQUARE, image_numbers(images, indices))
+    rows_of_pixels = torch.arange(height, device=images.device)[:, None]
+    columns_of_pixels = torch.arange(width, device=images.device)
+
+    def signs(values: np.ndarray, shape: tuple[int, ...]) -> Tensor:
+        return torch.from_numpy(np.where(values < 0.5, -1.0, 1.0)).to(images).reshape(-1, *shape)
+
+    with prepared(network, images, "logits") as net:
+        best, margins = images.clone(), margins_of(net, images, labels, targets)
+        stripes = signs(uniform(keys[:, None], np.arange(channels * width)), (channels, 1, width))
+        rows = (margins <= 0).nonzero().flatten()
+        if len(rows):
+            best[rows] = project(images + epsilon * stripes, images, epsilon, low, high)[rows]
+            margins[rows] = margins_of(net, best[rows], labels[rows], None if targets is None else targets[rows])
+        for query in range(2, num_queries):
+            rows = (margins <= 0).nonzero().flatten()
+            if not len(rows):
+                break
+            side = _square_side(initial_share, query / num_queries, height, width)
+            draws = channels * width + (query - 2) * (2 + channels) + np.arange(2 + channels)
+            values = uniform(keys[rows.cpu().numpy(), None], draws)
+            places = torch.from_numpy(values[:, :2] * [height - side + 1, width - side + 1]).long().to(images.device)
+            top, left = places.T[:, :, None, None, None]
+            inside = (rows_of_pixels >= top) & (rows_of_pixels < top + side)
+            inside = inside & (columns_of_pixels >= left) & (columns_of_pixels < left + side)
+            colours = signs(values[:, 2:], (channels, 1, 1))
+            around = images[rows], epsilon, low[rows], high[rows]
+            proposal = torch.where(inside, project(images[rows] + epsilon * colours, *around), best[rows])
+            turned = torch.where(inside, project(images[rows] - epsilon * colours, *around), best[rows])
+            wasted = (proposal == best[rows]).flatten(1).all(dim=1)
+            proposal = torch.where(wasted[:, None, None, None], turned, proposal)
+            found = margins_of(net, proposal, labels[rows], None if targets is None else targets[rows])
+            better = found > margins[rows]
+            best[rows[better]], margins[rows[better]] = proposal[better], found[better]
+    return best
+
+
+def _square_side(initial_share: float, progress: float, height: int, width: int) -> int:
+    """Side of the squares, in pixels, when a share ``progress`` of the queries is spent."""
+    share = initial_share / 2 ** sum(progress * 10_000 > place for place in _HALVINGS)
+    return min(max(1, round(math.sqrt(share * height * width))), height, width)
