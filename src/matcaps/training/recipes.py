@@ -66,7 +66,7 @@ RECIPES: dict[str, TrainSettings] = {
         data=DataSettings("smallnorb", transform=TransformSettings(max_rotation=10.0, max_scale=0.1)),
         loss=LossSettings(name="cross-entropy"),
         optimizer=OptimizerSettings(learning_rate=1e-3, schedule="linear", warmup_steps=20, ema_decay=0.998),
-        epochs=30,
+        epochs=15,
     ),
     # The paper's network and loss, with the optimiser, the margin's form and the temperatures of the authors' code.
     # Not theirs are: β, which is calibrated; the initial weights of the stem and the primary capsules; brightness and
