@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # One thread for each test process: two processes with two threads each would fight over two cores.
 TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup train test test-wheel sanitize bench lint format clean
+.PHONY: help setup train test test-wheel sanitize bench results lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ sanitize: ## run the compiled core under sanitizers, and under valgrind where th
 
 bench: setup ## time the operator against the reference and torch.compile of it; many minutes
 	$(BIN)/python -m benchmarks.bench
+
+results: setup ## write docs/results and the README's table from the records in docs/records
+	$(BIN)/python tools/write_results.py
 
 lint: setup ## check style and types
 	$(BIN)/ruff check .
