@@ -92,11 +92,11 @@ def unfinished(tmp_path_factory) -> Path:
     return folder
 
 
-def make_mnist(root: Path, *, size: int = 28) -> Path:
+def make_mnist(root: Path, *, size: int = 28, num_train: int = 30) -> Path:
     folder = root / "mnist"
     folder.mkdir(parents=True)
     pixels = np.random.default_rng(0)
-    for prefix, count in (("train", 30), ("t10k", 20)):
+    for prefix, count in (("train", num_train), ("t10k", 20)):
         images = pixels.integers(0, 256, (count, size, size), dtype=np.uint8)
         write_idx(folder / f"{prefix}-images-idx3-ubyte.gz", images)
         write_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", (np.arange(count) % 10).astype(np.uint8))
@@ -521,3 +521,64 @@ def test_another_preset_leaves_the_recipes_network_settings_behind(call):
     )
     assert status == 1
     assert "smallnorb is not complete" in complaints  # and not that a CNN has no annealing
+
+
+# Experiments
+
+
+def test_experiment_lists_its_trials_and_does_nothing(call):
+    status, printed, _ = call("experiment", "table1", "--rows", "iterations-1,cnn", "--seeds", "0,1", "--list")
+    assert status == 0
+    assert [line.split(":")[0] for line in printed.splitlines()] == [
+        "runs/experiments/table1/iterations-1-100epochs-seed0",
+        "runs/experiments/table1/cnn-15epochs-seed0",
+        "runs/experiments/table1/iterations-1-100epochs-seed1",
+        "runs/experiments/table1/cnn-15epochs-seed1",
+    ]
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        ("the experiment must be one of table1, viewpoints, attacks, mnist; got 'x'", ["x"]),
+        ("rows of the experiment 'mnist' must be of capsules, tutorial, cnn; got 'x'", ["mnist", "--rows", "x"]),
+        ("seeds must be whole numbers with commas between; got 'a'", ["mnist", "--seeds", "a"]),
+        ("shard must be k/n with k from 1 to n; got 3/2", ["mnist", "--shard", "3/2"]),
+        ("epochs must be a whole number of at least 1; got 0", ["mnist", "--epochs", "0"]),
+    ],
+)
+def test_bad_experiments(refuse, text, arguments):
+    refuse(text, "experiment", *arguments)
+
+
+def test_bad_tables(refuse):
+    refuse("the experiment must be one of", "table", "x")
+    refuse("no folder runs/experiments: run matcaps experiment mnist", "table", "mnist")
+
+
+@pytest.mark.filterwarnings("ignore:.*checksum differs")
+def test_an_experiment_and_its_table(call, tmp_path):
+    root = make_mnist(tmp_path / "data", num_train=400)
+    command = ["experiment", "mnist", "--rows", "cnn", "--epochs", "1", "--root", root]
+    status, printed, _ = call(*command)
+    assert status == 0
+    assert printed.splitlines()[0] == "trial 1 of 1: mnist/cnn-1epochs-seed0: the CNN"
+    assert "1 done" in printed
+    folder = Path("runs/experiments/mnist")
+    assert (folder / "cnn-1epochs-seed0" / "distortions.json").is_file()
+    status, printed, written = call("table", "mnist")
+    assert status == 0
+    assert "| the CNN | – |" in printed
+    assert printed.count("not run yet") == 2
+    assert (folder / "mnist.md").read_text(encoding="utf-8").strip() == printed.strip()
+    for name in ("mnist.md", "mnist.png", "mnist.svg"):
+        assert f"written: {folder / name}" in written
+        assert (folder / name).stat().st_size > 100
+
+
+def test_an_experiment_without_data_says_how_to_get_them(call):
+    status, _, complaint = call("experiment", "table1", "--rows", "cnn")
+    assert status == 1
+    assert "smallnorb is not complete" in complaint
+    assert "matcaps data fetch smallnorb" in complaint

@@ -80,7 +80,7 @@ def test_a_folder_that_another_process_is_at_is_left_to_it(tmp_path):
     trials = make_trials(PLAIN, rows=["cnn"])
     folder = trials[0].training_folder(tmp_path)
     folder.parent.mkdir(parents=True)
-    with FileLock(folder.with_name(f"{folder.name}.lock")):
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
         outcomes = run_trials(PLAIN, trials, tmp_path)
     assert [outcome.state for outcome in outcomes] == ["busy"]
     assert not folder.exists()

@@ -164,7 +164,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _held(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder; a lock ends with its process, however that ends."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:

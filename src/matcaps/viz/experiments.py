@@ -93,6 +93,7 @@ def _viewpoints(experiment: Experiment, records: Sequence[TrialRecord]) -> Figur
             _legend(axes)
         else:
             axes.text(0.5, 0.5, "not run yet", ha="center", va="center", transform=axes.transAxes)
+            axes.set_xticks([])
     panels[0].set_ylabel("error on test objects, %")
     return figure
 
