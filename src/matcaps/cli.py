@@ -51,7 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: _err.print(f"matcaps {command}: warning: {message}", **_PLAIN)
+            said: set[str] = set()  # an experiment reads the same files for every trial
+
+            def say_once(message: Warning | str, *_: Any) -> None:
+                if str(message) not in said:
+                    said.add(str(message))
+                    _err.print(f"matcaps {command}: warning: {message}", **_PLAIN)
+
+            warnings.showwarning = say_once
             return _COMMANDS[command](arguments[1:])
     except KeyboardInterrupt:
         hint = {

@@ -114,7 +114,7 @@ def _attacks(experiment: Experiment, records: Sequence[TrialRecord]) -> Figure |
             axes.grid(alpha=0.3)
         row[0].set_ylabel(what)
     for axes in panels[1]:
-        axes.set_xlabel(f"ε, {found['epsilon']['unit']}", fontsize=9)
+        axes.set_xlabel(f"ε, in units of {found['epsilon']['unit']}", fontsize=9)
     _legend(panels[0][0])
     return figure
 

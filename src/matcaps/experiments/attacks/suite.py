@@ -20,9 +20,9 @@ from matcaps.training.evaluation import class_scores
 AIMS = ("untargeted", "targeted")
 
 _UNITS = {
-    "scale": "full range of grey levels",
-    "image": "standard deviations of the stored image",
-    "crop": "standard deviations of the crop",
+    "scale": "the full range of grey levels",
+    "image": "the stored image's standard deviation",
+    "crop": "the crop's standard deviation",
 }
 
 
