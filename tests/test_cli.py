@@ -16,6 +16,7 @@ from PIL import Image
 
 import matcaps
 from matcaps import cli
+from matcaps.cli.train import flatten
 from matcaps.data import DataSettings
 from matcaps.data.idx import write_idx
 from matcaps.training import LossSettings, OptimizerSettings, TrainSettings, train
@@ -485,7 +486,7 @@ def test_interrupted(call, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli._COMMANDS, "train", interrupt)
+    monkeypatch.setitem(cli.COMMANDS, "train", interrupt)
     status, _, complaint = call("train")
     assert status == 130
     assert "goes on with: matcaps train --resume" in complaint
@@ -495,7 +496,7 @@ def test_our_own_mistakes_are_not_hidden(monkeypatch):
     def stumble(*_):
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setitem(cli._COMMANDS, "train", stumble)
+    monkeypatch.setitem(cli.COMMANDS, "train", stumble)
     with pytest.raises(RuntimeError, match="a mistake of ours"):
         cli.main(["train"])
 
@@ -511,7 +512,7 @@ def test_settings_are_those_of_python():
     with redirect_stdout(printed), pytest.raises(SystemExit):
         cli.main(["train", "--help"])
     text = printed.getvalue()
-    for name in cli._flat(options):
+    for name in flatten(options):
         assert f"--{name} " in text, name
 
 

@@ -24,9 +24,11 @@ def results_page(records: Path) -> str:
     """All experiments' tables, with their figures where there are any."""
     parts = [
         "# Results of the experiments",
-        "Written by `tools/write_results.py` from the records in [docs/records](../records), which hold settings, metrics, "
-        "command, commit, seed, machine and time of every run. `matcaps experiment NAME` runs what is missing, and "
-        "`matcaps table NAME` writes the same tables from runs of your own.",
+        "Written by `tools/write_results.py` from the records in [docs/records](../records), which hold settings, "
+        "metrics, command, commit, seed, machine and time of every run. `matcaps experiment NAME` runs what is "
+        "missing, and `matcaps table NAME` writes the same tables from runs of your own. smallNORB is a JPEG copy "
+        "here: the real photographs, but recompressed, some 2.3 grey levels off at 96 pixels; figures on it are not "
+        "figures on the published files.",
     ]
     for name in list_experiments():
         experiment = get_experiment(name)

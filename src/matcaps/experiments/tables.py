@@ -233,8 +233,8 @@ def _attacks(experiment: Experiment, records: Sequence[TrialRecord]) -> list[str
     found = measured[0][0].measured["attacks"]
     epsilons = found["epsilon"]
     parts.append(
-        f"{found['data']['num_images']} test images, evenly over the classes. ε is in units of {epsilons['unit']}, one of "
-        f"which is {epsilons['grey_levels_per_unit']:.0f} of 255 grey levels on average."
+        f"{found['data']['num_images']} test images, evenly over the classes. ε is in units of {epsilons['unit']}, "
+        f"one of which is {epsilons['grey_levels_per_unit']:.0f} of 255 grey levels on average."
     )
     for aim, what in AIMS.items():
         lines = []

@@ -364,7 +364,7 @@ def test_record_on_real_networks_is_plain_and_repeatable():
     again = attack_networks(networks, "cnn", dataset, SCALED, TINY)
     assert without_seconds(again) == without_seconds(record)
     assert all(network.training for network in networks.values())
-    assert record["epsilon"]["unit"] == "full range of grey levels"
+    assert record["epsilon"]["unit"] == "the full range of grey levels"
     assert record["epsilon"]["grey_levels"] == pytest.approx([0, 0.05 * 255, 0.2 * 255])
     for name, entry in record["networks"].items():
         for curve in entry["curves"].values():

@@ -1,0 +1,80 @@
+"""``matcaps eval`` and ``matcaps predict``."""
+
+import json
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from matcaps.cli.parsing import PLAIN, SOURCE, make_parser, out
+from matcaps.data.settings import CROP_COUNTS
+
+if TYPE_CHECKING:
+    from matcaps.training.evaluation import Evaluation
+
+
+def eval_command(arguments: list[str]) -> int:
+    """Test a trained network on labelled images."""
+    parser = make_parser("eval", "Test a trained network on labelled images.")
+    parser.add_argument("run", type=str, help=SOURCE)
+    parser.add_argument("--data", type=str | None, help="data set to test on; default: the one it was trained on")
+    parser.add_argument("--folder", type=str | None, help='with "--data folder": the folder of images')
+    parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
+    parser.add_argument("--part", type=str, default="test", help="test, validation, familiar_test or train")
+    parser.add_argument("--crops", type=int | None, help=f"crops of each image to average: one of {CROP_COUNTS}")
+    parser.add_argument("--batch_size", type=int, default=200, help="images at a time")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON instead")
+    parsed = parser.parse_args(arguments)
+    from matcaps.training.inference import evaluate_saved
+
+    result = evaluate_saved(
+        parsed.run,
+        data=parsed.data,
+        folder=parsed.folder,
+        root=parsed.root,
+        part=parsed.part,
+        num_crops=parsed.crops,
+        batch_size=parsed.batch_size,
+    )
+    if parsed.json:
+        print(json.dumps(result.to_dict(), indent=2))
+    else:
+        _print_evaluation(result)
+    return 0
+
+
+def _print_evaluation(result: "Evaluation") -> None:
+    table = Table(title="confusion: rows are the true classes, columns the predicted ones")
+    table.add_column("")
+    for label in range(len(result.classes)):
+        table.add_column(str(label), justify="right")
+    table.add_column("accuracy", justify="right")
+    for label, (name, counts, accuracy) in enumerate(
+        zip(result.classes, result.confusion, result.class_accuracy, strict=True)
+    ):
+        share = "–" if accuracy is None else f"{100 * accuracy:.2f} %"
+        table.add_row(f"{label} {name}", *(str(count) if count else "·" for count in counts), share)
+    out.print(table)
+    out.print(
+        f"accuracy {100 * result.accuracy:.2f} % (error {result.error_percent:.2f} %) on {result.num_images} images, "
+        f"{result.num_images / result.seconds:.0f} images a second",
+        markup=False,
+    )
+
+
+def predict_command(arguments: list[str]) -> int:
+    """Classify image files with a trained network."""
+    parser = make_parser("predict", "Classify image files; prints the three most active classes of each.")
+    parser.add_argument("run", type=str, help=SOURCE)
+    parser.add_argument("images", type=str, nargs="+", help="image files")
+    parser.add_argument("--json", action="store_true", help="print all classes' scores as JSON instead")
+    parsed = parser.parse_args(arguments)
+    from matcaps.training.inference import predict_files
+
+    predictions = predict_files(parsed.run, parsed.images)
+    if parsed.json:
+        print(json.dumps(predictions, indent=2))
+        return 0
+    for path, scores in predictions.items():
+        best = sorted(scores.items(), key=lambda item: -item[1])[:3]
+        out.print(f"{path}: " + ", ".join(f"{name} {score:.3f}" for name, score in best), **PLAIN)
+    return 0

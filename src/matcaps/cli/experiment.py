@@ -1,0 +1,96 @@
+"""``matcaps experiment`` and ``matcaps table``."""
+
+import sys
+from pathlib import Path
+
+from matcaps.cli.parsing import PLAIN, err, make_parser, out
+from matcaps.experiments.definitions import get_experiment, list_experiments
+from matcaps.experiments.plan import make_trials, parse_list, parse_seeds, parse_shard
+
+_FOLDER = "runs/experiments"
+
+
+def experiment_command(arguments: list[str]) -> int:
+    """Run one of the paper's experiments: its trainings and measurements."""
+    parser = make_parser(
+        "experiment",
+        "Run an experiment's trials, one a row and seed. What is done stays, what was interrupted goes on: the same "
+        'command again finishes it. Several processes may work in one folder; "matcaps table" shows what has come.',
+    )
+    parser.add_argument("name", type=str, help=f"one of {', '.join(list_experiments())}")
+    parser.add_argument("--rows", type=str | None, help="names of rows, such as iterations-1,cnn; default: all")
+    parser.add_argument("--seeds", type=str, default="0", help="seeds of the trainings, such as 0,1,2")
+    parser.add_argument("--epochs", type=int | None, help="epochs of every training; default: each row's own")
+    parser.add_argument("--shard", type=str, default="1/1", help="k/n: the k-th of n parts of the trials, from 1")
+    parser.add_argument("--folder", type=str, default=_FOLDER, help="folder of all experiments")
+    parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
+    parser.add_argument("--max_train_images", type=int | None, help="train on at most so many images, for a quick look")
+    parser.add_argument("--max_test_images", type=int | None, help="test on at most so many images")
+    parser.add_argument("--list", action="store_true", help="print the trials and do nothing")
+    parsed = parser.parse_args(arguments)
+    experiment = get_experiment(parsed.name)
+    trials = make_trials(
+        experiment,
+        rows=None if parsed.rows is None else parse_list(parsed.rows),
+        seeds=parse_seeds(parsed.seeds),
+        epochs=parsed.epochs,
+        shard=parse_shard(parsed.shard),
+        root=parsed.root,
+        max_train_images=parsed.max_train_images,
+        max_test_images=parsed.max_test_images,
+    )
+    base = Path(parsed.folder)
+    if parsed.list:
+        for trial in trials:
+            out.print(f"{trial.folder(base)}: {trial.row.title}", **PLAIN)
+        return 0
+    from matcaps.experiments.runner import run_trials
+    from matcaps.training.progress import EpochLines
+
+    def write(line: str) -> None:
+        out.print(line, markup=False, soft_wrap=True)
+
+    outcomes = run_trials(
+        experiment, trials, base, callbacks=[EpochLines(write)], progress=sys.stderr.isatty(), report=write
+    )
+    counts = {state: sum(outcome.state == state for outcome in outcomes) for state in ("done", "diverged", "busy")}
+    out.print(", ".join(f"{count} {state}" for state, count in counts.items() if count), **PLAIN)
+    if experiment.caveat:
+        out.print(experiment.caveat, **PLAIN)
+    return 1 if counts["diverged"] else 0
+
+
+def table_command(arguments: list[str]) -> int:
+    """Gather an experiment's records into a table and figures."""
+    parser = make_parser(
+        "table", "Print an experiment's table as Markdown, and write it and its figures beside the records."
+    )
+    parser.add_argument("name", type=str, help=f"one of {', '.join(list_experiments())}")
+    parser.add_argument("--folder", type=str, default=_FOLDER, help="folder of all experiments")
+    parser.add_argument("--output", type=str | None, help="folder for the table and figures; default: FOLDER/NAME")
+    parsed = parser.parse_args(arguments)
+    experiment, base = get_experiment(parsed.name), Path(parsed.folder)
+    if not base.is_dir():
+        raise FileNotFoundError(
+            f"no folder {base}: run matcaps experiment {parsed.name}, or name another with --folder"
+        )
+    from matcaps.experiments.records import gather
+    from matcaps.experiments.tables import make_table
+    from matcaps.training.record import write_text
+    from matcaps.viz.experiments import draw_experiment
+    from matcaps.viz.style import save_figure
+
+    output = Path(parsed.output) if parsed.output is not None else base / experiment.name
+    records = gather(experiment, base)
+    text = make_table(experiment, records)
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(output / f"{experiment.name}.md", text)
+    paths = [
+        path
+        for name, figure in draw_experiment(experiment, records).items()
+        for path in save_figure(figure, output / name)
+    ]
+    print(text)
+    for path in [output / f"{experiment.name}.md", *paths]:
+        err.print(f"written: {path}", **PLAIN)
+    return 0

@@ -1,0 +1,49 @@
+"""What the commands share: how they print, and how they read their arguments."""
+
+import re
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+PLAIN: dict[str, Any] = {"markup": False, "soft_wrap": True}
+SOURCE = "folder of a run or of saved weights, weights that come with matcaps, or a name on the Hugging Face hub"
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def make_parser(command: str, description: str) -> "ArgumentParser":
+    from jsonargparse import ArgumentParser
+
+    class OneLineParser(ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            err.print(f"{self.prog}: {_one_line(message)} (see {self.prog} --help)", **PLAIN)
+            sys.exit(2)
+
+    return OneLineParser(prog=f"matcaps {command}", description=description)
+
+
+def _one_line(message: str) -> str:
+    """The parser's complaint in one line; what it says of a value's type in this package's words."""
+    key = re.search(r'Parser key "([^"]+)":', message)
+    given = re.search(r"(?:Given value:|Got value:) (.*)", message)
+    expected = [
+        entry for entry in re.findall(r"Expected a (.+?)(?:\. Got value.*)?$", message, re.M) if "None" not in entry
+    ]
+    if key is None or given is None or not expected:
+        return " ".join(message.split())
+    kinds = [re.sub(r"<class '(.+)'>|typing\.Literal\[(.+)\]", lambda m: m[1] or f"one of {m[2]}", e) for e in expected]
+    return f"{key[1]} must be {' or '.join(kinds)}; got {given[1].strip()!r}"
+
+
+def find_option(arguments: list[str], option: str) -> str | None:
+    """The value that an option has been given, empty if it is missing; None if the option is not there."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        name, equals, value = argument.partition("=")
+        if name == option:
+            return value if equals else following
+    return None

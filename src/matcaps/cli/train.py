@@ -1,0 +1,95 @@
+"""``matcaps train``."""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from matcaps._version import __version__
+from matcaps.cli.parsing import PLAIN, err, find_option, make_parser, out
+from matcaps.training.recipes import list_recipes, recipe_settings
+from matcaps.training.settings import ModelSettings, TrainSettings
+
+
+def train_command(arguments: list[str]) -> int:
+    """Train a network by a recipe, or resume an interrupted training."""
+    from jsonargparse import ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
+
+    name = _base_recipe(arguments)
+    base = TrainSettings() if name == "custom" else recipe_settings(name)  # "custom" is what Python's runs are called
+    preset = find_option(arguments, "--model.preset")
+    if preset not in (None, base.model.preset):  # what the recipe changes in its own network does not fit another
+        base = replace(base, model=ModelSettings(preset))
+    parser = make_parser("train", "Train a network by a recipe. Every setting of the recipe can be changed.")
+    parser.add_argument("recipe", nargs="?", help=f"one of {', '.join(list_recipes())}")
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="YAML file of settings, such as a run's settings.yaml"
+    )
+    parser.add_argument("--output", type=str | None, help="the run's folder; default runs/RECIPE-DATE-TIME")
+    parser.add_argument(
+        "--resume", type=str | None, help="folder of an interrupted run to go on with; no other setting"
+    )
+    parser.add_class_arguments(TrainSettings, skip={"recipe"})
+    values = base.to_dict()
+    del values["recipe"]
+    parser.set_defaults(flatten(values))
+    parsed = parser.parse_args(arguments)
+    if parsed.resume is not None:
+        if len(arguments) != (2 if arguments[0] == "--resume" else 1):
+            raise ValueError("--resume goes on with a run as it was set up: give no recipe or setting with it")
+        return _fit(_settings_of(parsed.resume), parsed.resume, resume=True)
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name before 4.49
+    chosen = vars(instantiate(parsed))
+    for name in ("config", "output", "resume", "recipe"):
+        chosen.pop(name, None)
+    return _fit(TrainSettings(recipe=base.recipe, **chosen), parsed.output, resume=False)
+
+
+def _base_recipe(arguments: list[str]) -> str:
+    """The recipe whose settings are the defaults: named first, or by the configuration file, or the quickstart's."""
+    if arguments and not arguments[0].startswith("-"):
+        return arguments[0]
+    config = find_option(arguments, "--config")
+    if config is not None:
+        if not Path(config).is_file():
+            raise FileNotFoundError(f"no settings file {config}: give a YAML file, such as a run's settings.yaml")
+        from matcaps.training.record import read_settings
+
+        return str(read_settings(Path(config)).get("recipe", "quickstart"))
+    if find_option(arguments, "--resume") is not None or {"-h", "--help"} & set(arguments):
+        return "quickstart"
+    raise ValueError(f"name a recipe first: {', '.join(list_recipes())}")
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _settings_of(run: str) -> TrainSettings:
+    from matcaps.training.record import SETTINGS_NAME, read_settings
+
+    return TrainSettings.from_dict(read_settings(Path(run) / SETTINGS_NAME))
+
+
+def _fit(settings: TrainSettings, folder: str | None, *, resume: bool) -> int:
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # the first of several processes speaks
+        err.print(f"matcaps {__version__}: training {settings.model.preset} on {settings.data.name}", markup=False)
+    from matcaps.training.progress import EpochLines
+    from matcaps.training.run import train
+
+    lines = EpochLines(lambda line: out.print(line, markup=False))
+    result = train(settings, folder, resume=resume, callbacks=[lines], progress=sys.stderr.isatty())
+    if result.test is not None:
+        out.print(
+            f"test accuracy {100 * result.test.accuracy:.2f} % (error {result.test.error_percent:.2f} %) on "
+            f"{result.test.num_images} images, after {result.seconds:.0f} s of training\nrun folder: {result.folder}",
+            **PLAIN,
+        )
+    return 0
