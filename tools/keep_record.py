@@ -10,6 +10,7 @@ that is there already is replaced only where --replace is given.
 
 import argparse
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -35,6 +36,11 @@ def without_paths(command: str) -> str:
     return shlex.join(kept)
 
 
+def without_folders(text: str) -> str:
+    """A text in which a path is its last name."""
+    return re.sub(r"(?<!\S)/\S*/(?=[^/\s])", "", text)
+
+
 def keep(trial: Path, target: Path) -> None:
     """Copy one trial's records."""
     target.mkdir(parents=True, exist_ok=True)
@@ -49,6 +55,11 @@ def keep(trial: Path, target: Path) -> None:
             values = json.loads((trial / name).read_text(encoding="utf-8"))
             if "command" in values:
                 values["command"] = without_paths(values["command"])
+            if "data_origin" in values:
+                values["data_origin"] = without_folders(values["data_origin"])
+            origin = values.get("attacks", {}).get("data", {})
+            if "origin" in origin:
+                origin["origin"] = without_folders(origin["origin"])
             write_json(target / name, values)
 
 
