@@ -43,7 +43,7 @@ def fgsm(
         labels: ``[B]``, int64, the true classes.
         epsilon: largest change of a value, in units of the network's input.
         bounds: lowest and highest valid input, each broadcastable to ``images``; see
-            :func:`matcaps.experiments.input_bounds`.
+            :func:`matcaps.experiments.attacks.input_bounds`.
         targets: ``[B]``, int64: the classes to be mistaken for; None: any wrong class will do.
         objective: ``"loss"`` climbs what such a network is trained with, the spread loss with margin 0.9 or the
             cross-entropy; ``"logits"`` the margin between class logits, for capsules in float64.

@@ -40,7 +40,7 @@ def square_attack(
         seed: of stripes and squares.
         indices: ``[B]`` integers that tell the images apart; None: 0, 1, ....
 
-    The other arguments, what is returned and what is raised are as in :func:`matcaps.experiments.fgsm`; the margin
+    The other arguments, what is returned and what is raised are as in :func:`matcaps.experiments.attacks.fgsm`; the margin
     between class logits is what must rise, for capsules from scores in float64.
     """
     low, high = check_attack(images, labels, epsilon, bounds, targets, "logits")
