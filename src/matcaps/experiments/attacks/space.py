@@ -67,6 +67,6 @@ def check_space(images: Tensor, epsilon: float, bounds: Bounds) -> tuple[Tensor,
     if not ((low <= images) & (images <= high)).all():
         raise ValueError(
             f"images must lie within bounds; got values from {images.min():g} to {images.max():g} for bounds from "
-            f"{low.min():g} to {high.max():g}: give the bounds of the same transform (matcaps.experiments.attacks.input_bounds)"
+            f"{low.min():g} to {high.max():g}: give the bounds of the same transform (attacks.input_bounds)"
         )
     return low, high

@@ -40,8 +40,8 @@ def square_attack(
         seed: of stripes and squares.
         indices: ``[B]`` integers that tell the images apart; None: 0, 1, ....
 
-    The other arguments, what is returned and what is raised are as in :func:`matcaps.experiments.attacks.fgsm`; the margin
-    between class logits is what must rise, for capsules from scores in float64.
+    The other arguments, what is returned and what is raised are as in :func:`matcaps.experiments.attacks.fgsm`; the
+    margin between class logits is what must rise, for capsules from scores in float64.
     """
     low, high = check_attack(images, labels, epsilon, bounds, targets, "logits")
     check_whole("num_queries", num_queries, 2)
