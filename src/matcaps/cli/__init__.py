@@ -11,12 +11,14 @@ from matcaps.cli.describe import doctor_command, models_command, summary_command
 from matcaps.cli.evaluate import eval_command, predict_command
 from matcaps.cli.experiment import experiment_command, table_command
 from matcaps.cli.parsing import PLAIN, err, out
+from matcaps.cli.report import report_command
 from matcaps.cli.train import train_command
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train_command,
     "eval": eval_command,
     "predict": predict_command,
+    "report": report_command,
     "experiment": experiment_command,
     "table": table_command,
     "summary": summary_command,

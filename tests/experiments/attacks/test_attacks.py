@@ -237,7 +237,7 @@ def test_square_attack_asks_for_scores_alone_and_keeps_its_budget(batch):
 
 
 def test_foolbox_makes_the_same_images(batch):
-    reason = "foolbox is not installed: pip install 'matcaps[dev]'"
+    reason = "foolbox cannot be imported: pip install 'matcaps[dev]', and git, which it asks for"
     foolbox = pytest.importorskip("foolbox", reason=reason, exc_type=ImportError)
     images, labels, targets = (tensor.float() if tensor.is_floating_point() else tensor for tensor in batch)
     network = Cnn().float().eval()

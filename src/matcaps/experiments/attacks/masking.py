@@ -56,7 +56,9 @@ def masking_checks(
         checks["transfer_beats_white_box"] = _check(None, many, "the network made the black box's images itself")
     else:
         boxes = [
-            _compare(epsilons, box["white_box"], box["black_box"], many, f"{name} in the white box", "its transfer")
+            _compare(
+                epsilons, box["white_box"], box["black_box"], many, f"{name.upper()} in the white box", "its transfer"
+            )
             for name, box in ((name, curves[name]["untargeted"]) for name in curves)
         ]
         checks["transfer_beats_white_box"] = max(boxes, key=lambda check: check["value"])

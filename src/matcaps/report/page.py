@@ -1,0 +1,171 @@
+"""From facts and figures to a page."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import yaml
+from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
+
+from matcaps._version import __version__
+from matcaps.report.collect import RunFacts
+from matcaps.viz.runs import draw_confusion, draw_curves, draw_health, draw_images
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure on the page.
+
+    Attributes:
+        source: the picture itself, as a data URL.
+        alternative: what it shows, for who cannot see it.
+        caption: what it means, in a sentence for a newcomer.
+    """
+
+    source: str
+    alternative: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A headed part of a run's report."""
+
+    title: str
+    text: str
+    figures: tuple[Picture, ...]
+
+
+def make_report(runs: Sequence[RunFacts], *, title: str | None = None) -> str:
+    """Write one self-contained page of HTML about one run or several.
+
+    Args:
+        runs: see :func:`matcaps.report.collect_run`.
+        title: of the page; by default the runs' names.
+
+    Returns:
+        The page: no script, no request to anywhere, readable on a phone, in dark and light, and on paper.
+
+    Raises:
+        ValueError: no runs.
+    """
+    if not runs:
+        raise ValueError("runs must have at least one run")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = resources.files("matcaps.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
+    names = _names(runs)
+    comparison = []
+    if len(runs) > 1:
+        figure = draw_curves({name: run.metrics for name, run in zip(names, runs, strict=True)})
+        comparison.append(
+            _picture(figure, f"Loss and accuracy by epoch of {', '.join(names)}", "The runs' curves in one picture.")
+        )
+    return environment.from_string(template).render(
+        title=title or f"matcaps: {', '.join(names)}",
+        version=__version__,
+        date=f"{datetime.now():%Y-%m-%d}",
+        comparison=comparison,
+        runs=[_run(name, run) for name, run in zip(names, runs, strict=True)],
+    )
+
+
+def _names(runs: Sequence[RunFacts]) -> list[str]:
+    """The folders' own names, with a number where two are the same."""
+    own = [run.name for run in runs]
+    return [name if own.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(own, 1)]
+
+
+def _run(name: str, run: RunFacts) -> dict[str, Any]:
+    results = run.results
+    test, seconds = results["test"], results["train_seconds"]
+    machine = results["machine"]
+    return {
+        "name": name,
+        "network": run.settings["model"]["preset"],
+        "data": results["data"],
+        "accuracy": f"{100 * test['accuracy']:.2f} %",
+        "error": f"{test['error_percent']:.2f} %",
+        "num_images": f"{test['num_images']:,}",
+        "num_train_images": f"{results['num_train_images']:,}",
+        "parameters": f"{results['num_parameters']:,}" if "num_parameters" in results else "–",
+        "epochs": results["epochs"],
+        "time": f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min",
+        "machine": ", ".join(machine.get("gpus", [f"{machine['torch_threads']} threads of {machine['processor']}"])),
+        "origin": results["data_origin"][:1].upper() + results["data_origin"][1:],
+        "command": results["command"],
+        "seed": results["seed"],
+        "commit": results["commit"] or "not known",
+        "settings": yaml.safe_dump(run.settings, sort_keys=False, allow_unicode=True),
+        "sections": _sections(run),
+    }
+
+
+def _sections(run: RunFacts) -> list[Section]:
+    test = run.results["test"]
+    classes = test["classes"]
+    curves = [
+        _picture(
+            draw_curves({run.name: run.metrics}),
+            "Loss and accuracy by epoch, on the parts that were looked at",
+            "How training went: the loss is what is minimised (its margin may rise on the way, and the loss with it), "
+            "the accuracy the share of images whose most active class is the true one.",
+        )
+    ]
+    health = draw_health(run.metrics)
+    if health is not None:
+        curves.append(
+            _picture(
+                health,
+                "Mean activation and share of dead capsule types by epoch and layer",
+                "How awake the capsules are: near 0 a layer sleeps, near 1 it says nothing by being awake; a dead type "
+                "is active on none of the images that are watched.",
+            )
+        )
+    hits = [test["confusion"][place][place] for place in range(len(classes))]
+    worst = min(range(len(classes)), key=lambda place: hits[place] / max(1, sum(test["confusion"][place])))
+    in_words = "; ".join(_row_in_words(classes, test["confusion"], row) for row in range(len(classes)))
+    confusion = _picture(
+        draw_confusion(test["confusion"], classes),
+        f"Confusion matrix: {in_words}",
+        "Each row holds the test images of one true class, by the class that the network took them for; what lies off "
+        "the diagonal is wrong.",
+    )
+    fewest = f"{hits[worst]:,} of {sum(test['confusion'][worst]):,} images of {classes[worst]} are right, the fewest."
+    return [
+        Section("Training", "", tuple(curves)),
+        Section("What it takes for what", fewest, (confusion,)),
+        _mistakes(run),
+    ]
+
+
+def _mistakes(run: RunFacts) -> Section:
+    title = "Worst mistakes"
+    if not run.mistakes:
+        return Section(title, run.note, ())
+    figure = draw_images(
+        np.stack([mistake.image for mistake in run.mistakes]),
+        [f"{mistake.label}\n→ {mistake.predicted}" for mistake in run.mistakes],
+    )
+    listing = "; ".join(f"{one.label} taken for {one.predicted} (number {one.index})" for one in run.mistakes)
+    caption = "The test images that are wrong by most: above each its true class and the one that it was taken for."
+    return Section(title, "", (_picture(figure, f"Test images: {listing}", caption),))
+
+
+def _row_in_words(classes: Sequence[str], confusion: Sequence[Sequence[int]], row: int) -> str:
+    counts = confusion[row]
+    wrong = [f"{count} as {classes[column]}" for column, count in enumerate(counts) if count and column != row]
+    return f"{classes[row]}: {counts[row]} right" + (f", {', '.join(wrong)}" if wrong else "")
+
+
+def _picture(figure: Figure, alternative: str, caption: str) -> Picture:
+    """A figure as SVG in a data URL."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Picture(f"data:image/svg+xml;base64,{text}", alternative, caption)

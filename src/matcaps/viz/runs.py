@@ -1,0 +1,130 @@
+"""A run's figures: its curves, its confusion matrix, and images with what the network took them for."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from matcaps.viz.style import COLOURS, new_figure
+
+Rows = Sequence[Mapping[str, str]]
+"""Rows of a run's metrics.csv, one an epoch."""
+
+
+def draw_curves(runs: Mapping[str, Rows]) -> Figure:
+    """Draw loss and accuracy by epoch, of one run or of several in one picture.
+
+    Args:
+        runs: by the run's name its metrics.
+    """
+    figure = new_figure(2)
+    left, right = figure.subplots(1, 2)
+    parts = {"train": "-", "validation": "--", "test": ":"}
+    for (name, rows), colour in zip(runs.items(), _endless(COLOURS), strict=False):
+        for part, style in parts.items():
+            label = part if len(runs) == 1 else f"{name}, {part}"
+            _draw_column(left, rows, f"{part}/loss", style, colour, label)
+            _draw_column(right, rows, f"{part}/accuracy", style, colour, label, factor=100)
+    left.set_ylabel("loss")
+    right.set_ylabel("accuracy, %")
+    for axes in (left, right):
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize=8)
+    return figure
+
+
+def draw_health(rows: Rows) -> Figure | None:
+    """Draw each layer's mean activation and share of dead types by epoch; None for a network without capsules."""
+    layers = list(dict.fromkeys(name.split("/")[1] for row in rows for name in row if name.startswith("activation/")))
+    if not layers:
+        return None
+    figure = new_figure(2)
+    left, right = figure.subplots(1, 2)
+    for layer, colour in zip(layers, _endless(COLOURS), strict=False):
+        _draw_column(left, rows, f"activation/{layer}", "-", colour, layer.replace("_", " "))
+        _draw_column(right, rows, f"dead/{layer}", "-", colour, layer.replace("_", " "), factor=100)
+    left.set_ylabel("mean activation")
+    left.set_ylim(-0.02, 1.02)
+    right.set_ylabel("dead capsule types, %")
+    right.set_ylim(-2, 102)
+    for axes in (left, right):
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+    left.legend(fontsize=8)
+    return figure
+
+
+def _draw_column(
+    axes: Axes, rows: Rows, name: str, style: str, colour: str, label: str, *, factor: float = 1.0
+) -> None:
+    """Draw what one column holds, where it holds anything; a single epoch as a point."""
+    points = [(int(row["epoch"]), factor * float(row[name])) for row in rows if row.get(name)]
+    if points:
+        marker = "o" if len(points) == 1 else None
+        axes.plot(*zip(*points, strict=True), style, color=colour, label=label, marker=marker)
+
+
+def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
+    """Draw a confusion matrix: true classes in rows, predicted ones in columns, shares of the true class as shades.
+
+    Args:
+        confusion: ``confusion[true][predicted]``, counts.
+        classes: the classes' names.
+    """
+    counts = np.asarray(confusion, dtype=float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 1.6 + 0.45 * len(classes)
+    figure = new_figure(width=side + 0.8, height=side)
+    axes = figure.subplots()
+    picture = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
+    for row, values in enumerate(counts):
+        for column, count in enumerate(values):
+            if count:
+                dark = shares[row, column] > 0.5
+                axes.text(
+                    column,
+                    row,
+                    f"{count:,.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color="white" if dark else "black",
+                )
+    places = range(len(classes))
+    axes.set_xticks(places, classes, rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(places, classes, fontsize=8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    figure.colorbar(picture, ax=axes, label="share of the true class, %", shrink=0.8)
+    return figure
+
+
+def draw_images(images: NDArray[np.uint8], captions: Sequence[str], *, columns: int = 6) -> Figure:
+    """Draw stored images in a grid, each under its caption; of a stereo pair the left one.
+
+    Args:
+        images: ``[N, C, H, W]``, grey levels or colours; C is 1, 2 or 3.
+        captions: one for each.
+        columns: images in a row.
+    """
+    rows = -(-len(images) // columns)
+    figure = new_figure(columns, rows, width=1.25, height=1.55)
+    grid = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
+    for axes in grid:
+        axes.axis("off")
+    for axes, image, caption in zip(grid, images, captions, strict=False):
+        if len(image) == 3:
+            axes.imshow(image.transpose(1, 2, 0))
+        else:
+            axes.imshow(image[0], cmap="gray", vmin=0, vmax=255)
+        axes.set_title(caption, fontsize=7)
+    return figure
+
+
+def _endless(colours: Sequence[str]) -> list[str]:
+    """Colours for any number of lines; they come again after the last."""
+    return [*colours] * 10
