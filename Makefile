@@ -13,7 +13,7 @@ help: ## list the targets
 
 setup: $(VENV)/.installed ## make .venv and install matcaps into it, as constraints.txt pins it
 
-$(VENV)/.installed: pyproject.toml constraints.txt $(wildcard native/CMakeLists.txt native/src/* native/src/kernels/*)
+$(VENV)/.installed: pyproject.toml constraints.txt $(wildcard native/CMakeLists.txt native/src/* native/src/kernels/*) $(wildcard src/matcaps/*/__init__.py)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
