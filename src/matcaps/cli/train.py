@@ -30,6 +30,7 @@ def train_command(arguments: list[str]) -> int:
     parser.add_argument(
         "--resume", type=str | None, help="folder of an interrupted run to go on with; no other setting"
     )
+    parser.add_argument("--report", type=bool, default=True, help="write report.html into the run's folder at the end")
     parser.add_class_arguments(TrainSettings, skip={"recipe"})
     values = base.to_dict()
     del values["recipe"]
@@ -38,12 +39,12 @@ def train_command(arguments: list[str]) -> int:
     if parsed.resume is not None:
         if len(arguments) != (2 if arguments[0] == "--resume" else 1):
             raise ValueError("--resume goes on with a run as it was set up: give no recipe or setting with it")
-        return _fit(_settings_of(parsed.resume), parsed.resume, resume=True)
+        return _fit(_settings_of(parsed.resume), parsed.resume, resume=True, report=True)
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name before 4.49
     chosen = vars(instantiate(parsed))
-    for name in ("config", "output", "resume", "recipe"):
+    for name in ("config", "output", "resume", "recipe", "report"):
         chosen.pop(name, None)
-    return _fit(TrainSettings(recipe=base.recipe, **chosen), parsed.output, resume=False)
+    return _fit(TrainSettings(recipe=base.recipe, **chosen), parsed.output, resume=False, report=parsed.report)
 
 
 def _base_recipe(arguments: list[str]) -> str:
@@ -78,7 +79,7 @@ def _settings_of(run: str) -> TrainSettings:
     return TrainSettings.from_dict(read_settings(Path(run) / SETTINGS_NAME))
 
 
-def _fit(settings: TrainSettings, folder: str | None, *, resume: bool) -> int:
+def _fit(settings: TrainSettings, folder: str | None, *, resume: bool, report: bool) -> int:
     if os.environ.get("LOCAL_RANK", "0") == "0":  # the first of several processes speaks
         err.print(f"matcaps {__version__}: training {settings.model.preset} on {settings.data.name}", markup=False)
     from matcaps.training.progress import EpochLines
@@ -92,4 +93,10 @@ def _fit(settings: TrainSettings, folder: str | None, *, resume: bool) -> int:
             f"{result.test.num_images} images, after {result.seconds:.0f} s of training\nrun folder: {result.folder}",
             **PLAIN,
         )
+        if report:
+            from matcaps.report import collect_run, make_report
+            from matcaps.training.record import write_text
+
+            write_text(result.folder / "report.html", make_report([collect_run(result.folder)]))
+            out.print(f"report: {result.folder / 'report.html'}", **PLAIN)
     return 0

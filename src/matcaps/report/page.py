@@ -96,11 +96,11 @@ def _run(name: str, run: RunFacts) -> dict[str, Any]:
         "parameters": f"{results['num_parameters']:,}" if "num_parameters" in results else "–",
         "epochs": results["epochs"],
         "time": f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min",
-        "machine": ", ".join(machine.get("gpus", [f"{machine['torch_threads']} threads of {machine['processor']}"])),
+        "machine": ", ".join(machine.get("gpus", [f"{machine['processor']}, threads: {machine['torch_threads']}"])),
         "origin": results["data_origin"][:1].upper() + results["data_origin"][1:],
         "command": results["command"],
         "seed": results["seed"],
-        "commit": results["commit"] or "not known",
+        "commit": (results["commit"] or "not known")[:10],
         "settings": yaml.safe_dump(run.settings, sort_keys=False, allow_unicode=True),
         "sections": _sections(run),
     }
@@ -151,6 +151,7 @@ def _mistakes(run: RunFacts) -> Section:
     figure = draw_images(
         np.stack([mistake.image for mistake in run.mistakes]),
         [f"{mistake.label}\n→ {mistake.predicted}" for mistake in run.mistakes],
+        columns=4,
     )
     listing = "; ".join(f"{one.label} taken for {one.predicted} (number {one.index})" for one in run.mistakes)
     caption = "The test images that are wrong by most: above each its true class and the one that it was taken for."

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from matcaps.viz.style import COLOURS, new_figure
@@ -14,23 +15,23 @@ Rows = Sequence[Mapping[str, str]]
 
 
 def draw_curves(runs: Mapping[str, Rows]) -> Figure:
-    """Draw loss and accuracy by epoch, of one run or of several in one picture.
+    """Draw loss and, below it, accuracy by epoch, of one run or of several in one picture.
 
     Args:
         runs: by the run's name its metrics.
     """
-    figure = new_figure(2)
-    left, right = figure.subplots(1, 2)
+    figure = new_figure(1, 2, width=5.5, height=2.8)
+    upper, lower = figure.subplots(2, 1, sharex=True)
     parts = {"train": "-", "validation": "--", "test": ":"}
     for (name, rows), colour in zip(runs.items(), _endless(COLOURS), strict=False):
         for part, style in parts.items():
             label = part if len(runs) == 1 else f"{name}, {part}"
-            _draw_column(left, rows, f"{part}/loss", style, colour, label)
-            _draw_column(right, rows, f"{part}/accuracy", style, colour, label, factor=100)
-    left.set_ylabel("loss")
-    right.set_ylabel("accuracy, %")
-    for axes in (left, right):
-        axes.set_xlabel("epoch")
+            _draw_column(upper, rows, f"{part}/loss", style, colour, label)
+            _draw_column(lower, rows, f"{part}/accuracy", style, colour, label, factor=100)
+    upper.set_ylabel("loss")
+    lower.set_ylabel("accuracy, %")
+    _count_epochs(lower)
+    for axes in (upper, lower):
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(fontsize=8)
@@ -38,23 +39,23 @@ def draw_curves(runs: Mapping[str, Rows]) -> Figure:
 
 
 def draw_health(rows: Rows) -> Figure | None:
-    """Draw each layer's mean activation and share of dead types by epoch; None for a network without capsules."""
+    """Draw each layer's mean activation and, below it, its share of dead types by epoch; None without capsules."""
     layers = list(dict.fromkeys(name.split("/")[1] for row in rows for name in row if name.startswith("activation/")))
     if not layers:
         return None
-    figure = new_figure(2)
-    left, right = figure.subplots(1, 2)
+    figure = new_figure(1, 2, width=5.5, height=2.8)
+    upper, lower = figure.subplots(2, 1, sharex=True)
     for layer, colour in zip(layers, _endless(COLOURS), strict=False):
-        _draw_column(left, rows, f"activation/{layer}", "-", colour, layer.replace("_", " "))
-        _draw_column(right, rows, f"dead/{layer}", "-", colour, layer.replace("_", " "), factor=100)
-    left.set_ylabel("mean activation")
-    left.set_ylim(-0.02, 1.02)
-    right.set_ylabel("dead capsule types, %")
-    right.set_ylim(-2, 102)
-    for axes in (left, right):
-        axes.set_xlabel("epoch")
+        _draw_column(upper, rows, f"activation/{layer}", "-", colour, layer.replace("_", " "))
+        _draw_column(lower, rows, f"dead/{layer}", "-", colour, layer.replace("_", " "), factor=100)
+    upper.set_ylabel("mean activation")
+    upper.set_ylim(-0.02, 1.02)
+    lower.set_ylabel("dead capsule types, %")
+    lower.set_ylim(-2, 102)
+    _count_epochs(lower)
+    for axes in (upper, lower):
         axes.grid(alpha=0.3)
-    left.legend(fontsize=8)
+    upper.legend(fontsize=8)
     return figure
 
 
@@ -66,6 +67,11 @@ def _draw_column(
     if points:
         marker = "o" if len(points) == 1 else None
         axes.plot(*zip(*points, strict=True), style, color=colour, label=label, marker=marker)
+
+
+def _count_epochs(axes: Axes) -> None:
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:

@@ -1,0 +1,138 @@
+"""The page about runs: what is in it, and that it needs nothing from outside."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from matcaps.data import load_data
+from matcaps.report import collect_run, make_report
+from matcaps.training import load_run, train
+from matcaps.training.evaluation import class_scores
+from tests.training.runs import TINY_CNN, tiny_settings
+
+
+@pytest.fixture(scope="module")
+def capsules(tmp_path_factory) -> Path:
+    return train(tiny_settings(epochs=2), tmp_path_factory.mktemp("runs") / "capsules").folder
+
+
+@pytest.fixture(scope="module")
+def cnn(tmp_path_factory) -> Path:
+    settings = replace(tiny_settings(epochs=2), model=TINY_CNN)
+    return train(settings, tmp_path_factory.mktemp("runs") / "cnn").folder
+
+
+class Page(HTMLParser):
+    """What a page holds, and whether its elements are closed in order."""
+
+    VOID = ("meta", "img", "link", "br")
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.text = ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        if tag == "img":
+            self.images.append(values)
+        if "href" in values:
+            self.links.append(values["href"])
+        if "id" in values:
+            self.ids.append(values["id"])
+        assert tag != "script"
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_worst_mistakes_are_wrong_and_come_worst_first(capsules):
+    facts = collect_run(capsules, num_mistakes=5)
+    network, settings = load_run(capsules)
+    test = load_data(settings.data, settings.seed)
+    scores = class_scores(network, test.transform.evaluate(test.test.images))
+    wrong = (scores.argmax(dim=1) != test.test.labels).sum().item()
+    assert len(facts.mistakes) == min(5, wrong) > 0
+    leads = [mistake.lead for mistake in facts.mistakes]
+    assert leads == sorted(leads, reverse=True)
+    places = {int(index): place for place, index in enumerate(test.test.indices)}
+    for mistake in facts.mistakes:
+        place = places[mistake.index]
+        assert mistake.label == test.classes[test.test.labels[place]] != mistake.predicted
+        assert np.array_equal(mistake.image, test.test.images[place].numpy())
+
+
+def test_the_page_needs_nothing_from_outside_and_says_what_its_pictures_show(capsules):
+    text = make_report([collect_run(capsules)])
+    page = Page(text)
+    assert not re.findall(r"(?:src|href)=\"(?!data:|#)", text)
+    assert "http" not in re.sub(r"data:[^\"]*", "", text)
+    assert len(page.images) >= 3
+    for image in page.images:
+        assert str(image["src"]).startswith("data:image/svg+xml;base64,")
+        assert len(str(image["alt"])) > 20
+    for phrase in ("prefers-color-scheme: dark", "@media print", 'name="viewport"'):
+        assert phrase in text
+
+
+def test_the_page_holds_the_runs_figures_and_settings(capsules):
+    facts = collect_run(capsules)
+    text = Page(make_report([facts])).text
+    assert f"{100 * facts.results['test']['accuracy']:.2f} %" in text
+    assert f"{facts.results['num_parameters']:,}" in text
+    assert "margin_epochs: 7" in text
+    assert "Worst mistakes" in text
+    assert "side by side" not in text
+
+
+def test_several_runs_are_compared(capsules, cnn):
+    page = Page(make_report([collect_run(capsules), collect_run(cnn)], title="A & B"))
+    assert page.text.count("A & B") == 2  # in the head and as heading, escaped
+    assert "The runs side by side" in page.text
+    assert set(page.links) == {"#run-1", "#run-2"} <= {f"#{name}" for name in page.ids}
+
+
+def test_a_cnn_has_no_capsules_to_watch(cnn):
+    assert "How awake the capsules are" not in make_report([collect_run(cnn)])
+
+
+def test_the_same_folder_twice_gets_two_names(cnn):
+    facts = collect_run(cnn)
+    text = Page(make_report([facts, facts])).text
+    assert "cnn (1)" in text
+    assert "cnn (2)" in text
+
+
+def test_without_data_the_page_says_why_mistakes_are_missing(capsules, tmp_path):
+    facts = replace(collect_run(capsules), mistakes=[], note="The data are not here: fetch them.")
+    assert "The data are not here: fetch them." in make_report([facts])
+
+
+def test_names_cannot_break_the_page(capsules):
+    facts = collect_run(capsules)
+    results = {**facts.results, "command": "<script>alert(1)</script>"}
+    assert "<script>" not in make_report([replace(facts, results=results)])
+
+
+def test_no_runs():
+    with pytest.raises(ValueError, match="at least one run"):
+        make_report([])
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no settings\.yaml in"):
+        collect_run(tmp_path)
