@@ -98,3 +98,22 @@ def test_unknown_calibration(index, capsules):
 def test_inverse_temperature_is_checked_when_a_layer_is_made(schedule):
     with pytest.raises(ValueError, match="inverse_temperature must be a sequence of positive, finite numbers"):
         ConvCapsules(2, 2, inverse_temperature=schedule)
+
+
+@pytest.mark.parametrize("index", range(3))
+@pytest.mark.parametrize("calibration", ["beta", "full"])
+def test_under_the_standardised_rule_no_type_is_ahead_at_every_image(index, calibration, capsules):
+    """Standardised costs tell types apart: without a reward of its own for each, some are always on and others off."""
+
+    def means(layer: ConvCapsules | ClassCapsules) -> torch.Tensor:
+        with torch.no_grad():
+            return layer(capsules).activations.flatten(0, -2).mean(dim=0)
+
+    layer = make_layers("standardised")[index]
+    before = means(layer)
+    temperature = layer.routing.inverse_temperature.clone()
+    layer.calibrate(capsules, calibration=calibration)
+    after = means(layer)
+    assert after.std() < before.std() / 3
+    assert (after - 0.5).abs().max() < 0.3
+    assert torch.equal(layer.routing.inverse_temperature, temperature)  # the tutorial's 1, 2, 3 stay
