@@ -77,7 +77,7 @@ def _viewpoints() -> Experiment:
     titles = {"cnn": "the CNN", "capsules": "capsules, paper-small"}
     rows = []
     for angle, split in splits.items():
-        for network, base, epochs in (("cnn", _CNN, 30), ("capsules", _CAPSULES, 40)):
+        for network, base, epochs in (("cnn", _CNN, 20), ("capsules", _CAPSULES, 40)):
             novel, familiar = paper[angle, network]
             settings = replace(
                 base,
