@@ -117,7 +117,7 @@ class ClassCapsules(nn.Module):
         )
 
     def votes(self, capsules: Capsules, coordinates: Tensor | None = None) -> Tensor:
-        """Write out the votes of some few images, coordinates added, ``[B, H·W·I, J, 16]``, as :meth:`trace` has them."""
+        """Write out the votes of some few images, coordinates added: ``[B, H·W·I, J, 16]``, ordered as in a trace."""
         votes_BHWIJP = transform_poses(capsules.poses, self.weight)
         offset = self._vote_offset(capsules, coordinates)
         if offset is not None:
