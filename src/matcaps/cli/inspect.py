@@ -221,8 +221,11 @@ def _look_at_image(subject: _Subject) -> None:
     histogram = inspection.vote_histogram(votes)
     subject.write("votes", viz.draw_votes(histogram, classes, chosen, title), {"histogram": histogram, **vars(votes)})
     shares = inspection.contributions(network, image)
-    title_of = f"{title}\nwhat the class capsule {classes[int(shares.classes[0])]} was made from; orange: all that the position with the largest share sees"
-    subject.write("assignments", viz.draw_assignments(shares, image[0], title_of), shares)
+    heading = (
+        f"{title}\nwhat the class capsule {classes[int(shares.classes[0])]} was made from "
+        "(orange frame: all that the position with the largest share sees)"
+    )
+    subject.write("assignments", viz.draw_assignments(shares, image[0], heading), shares)
     maps = inspection.activation_maps(network, image)
     subject.write("activations", viz.draw_activations(maps, classes, title), maps)
     scores = sorted(range(len(classes)), key=lambda label: -subject.record["activations"][classes[label]])[:2]
@@ -247,10 +250,10 @@ def _look_at_set(subject: _Subject) -> None:
     subject.write("agreement", viz.draw_agreement(agreement, title), numbers, as_json=True)
     subject.say(
         "vote distance",
-        f"by iteration {_arrows(agreement.true)} for the true class, {_arrows(agreement.others)} for the others, in pose "
-        f"units, mean of {agreement.num_images} images; smaller at the end than at first on "
-        f"{100 * agreement.fell_true:.1f} % and {100 * agreement.fell_others:.1f} %; the true class's is the smallest of "
-        f"all on {_arrows(100 * agreement.nearest_is_true)} %",
+        f"by iteration {_arrows(agreement.true)} for the true class, {_arrows(agreement.others)} for the others, "
+        f"in pose units, mean of {agreement.num_images} images; smaller at the end than at first for "
+        f"{100 * agreement.fell_true:.1f} % and {100 * agreement.fell_others:.1f} %; the true class's is the smallest "
+        f"of all on {_arrows(100 * agreement.nearest_is_true)} %",
     )
     subject.say(
         "share of the data",
@@ -268,6 +271,11 @@ def _look_at_set(subject: _Subject) -> None:
         found = {name: getattr(layer, state) for name, layer in health.items() if getattr(layer, state)}
         said = "; ".join(f"{name} {', '.join(map(str, types))}" for name, types in found.items())
         subject.say(f"{state} types", said or "none")
+    ends = ", ".join(
+        f"{name} {100 * layer.layer_low:.0f} % below 0.01 and {100 * layer.layer_high:.0f} % above 0.99"
+        for name, layer in health.items()
+    )
+    subject.say("activations", ends)
 
 
 def _look_at_poses(subject: _Subject) -> None:

@@ -47,6 +47,16 @@ class LayerHealth:
         """Types of which every capsule was active beyond :data:`SATURATED_ABOVE` on every image."""
         return (self.minimum > SATURATED_ABOVE).nonzero().flatten().tolist()
 
+    @property
+    def layer_low(self) -> float:
+        """Share of all the layer's capsules below :data:`DEAD_BELOW`."""
+        return float(self.share_low.mean())
+
+    @property
+    def layer_high(self) -> float:
+        """Share of all the layer's capsules above :data:`SATURATED_ABOVE`."""
+        return float(self.share_high.mean())
+
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON can hold it."""
         values = {name: value.tolist() for name, value in vars(self).items() if isinstance(value, Tensor)}

@@ -10,8 +10,6 @@ from matcaps.data.loader import Batch
 from matcaps.models import EMCapsNet
 from matcaps.routing import RoutingIteration
 
-CLASS_LAYER = "class_capsules"
-
 
 @dataclass(frozen=True, eq=False)
 class VoteDistances:
@@ -127,13 +125,13 @@ def vote_distances(network: EMCapsNet, images: Tensor) -> VoteDistances:
         network: in evaluation mode.
         images: ``[B, C, H, W]``, prepared as the network takes them; some hundreds at a time.
     """
-    states = network.trace(images)[CLASS_LAYER]
-    votes = network.votes(images, CLASS_LAYER)
-    children = network.layer_outputs(images)["conv_capsules2"].activations.flatten(1)
+    children, coordinates = network.layer_outputs(images)["conv_capsules2"], network.class_coordinates(images)
+    states = network.class_capsules.trace(children, coordinates)
+    votes = network.class_capsules.votes(children, coordinates)
     return VoteDistances(
         distances=distances_to_means(votes, states).movedim(0, 1),
         assignment=torch.stack([state.assignment for state in states], 1),
-        child_activations=children,
+        child_activations=children.activations.flatten(1),
         activations=torch.stack([state.activation for state in states], 1),
     )
 

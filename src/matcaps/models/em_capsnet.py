@@ -126,6 +126,14 @@ class EMCapsNet(nn.Module):
             fields[name] = axes
         return fields
 
+    def class_coordinates(self, images: Tensor) -> Tensor | None:
+        """What the class capsules are told of the last map's positions: ``[H', W', 2]``, or None for their own grid.
+
+        Raises:
+            ValueError: the images do not fit.
+        """
+        return self._coordinates(images)
+
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
         """Set each layer's starting point from a first batch, as ``config.calibration`` says; in place.

@@ -47,7 +47,7 @@ def draw_votes(found: VoteHistogram, classes: Sequence[str], chosen: int, title:
             total = float(found.counts[row, column].sum() + found.beyond[row, column])
             axes.axvline(mean, color="black", linewidth=1, linestyle="--")
             axes.text(
-                0.97, 0.95, f"mean {mean:.3g}\nsum {total:.3g}\na = {float(found.activations[row, column]):.2f}",
+                0.97, 0.95, f"mean {mean:.3g}\nsum {total:.3g}\na = {float(found.activations[row, column]):.2g}",
                 transform=axes.transAxes, ha="right", va="top", fontsize=7,
             )  # fmt: skip
             axes.tick_params(labelsize=7)
@@ -183,7 +183,7 @@ def _class_table(axes: Axes, table: Tensor, classes: Sequence[str]) -> None:
         for column in range(table.shape[1]):
             value = float(table[row, column])
             axes.text(
-                column, row, f"{value:.3f}", ha="center", va="center", fontsize=7,
+                column, row, f"{value:.2g}", ha="center", va="center", fontsize=7,
                 color="white" if value < 0.6 else "black",
             )  # fmt: skip
     axes.set_xticks(range(len(classes)), classes, fontsize=7)
@@ -223,9 +223,10 @@ def draw_em_steps(found: Sequence[EMSteps], names: Sequence[str], title: str) ->
             axes.set_xlim(-reach, reach)
             axes.set_ylim(-reach, reach)
             axes.set_aspect("equal")
+            axes.locator_params(nbins=5)
             axes.tick_params(labelsize=7)
             mass, activation = float(one.masses[column]), float(one.activations[column])
-            axes.set_title(f"{name}, iteration {column + 1}: mass {mass:.1f}, a = {activation:.3f}", fontsize=8)
+            axes.set_title(f"{name}, iteration {column + 1}: mass {mass:.1f}, a = {activation:.2g}", fontsize=8)
         first, second = (100 * float(value) for value in one.explained)
         panels[row][0].set_ylabel(f"second axis, pose units ({second:.0f} % of variance)", fontsize=7)
         for axes in panels[row]:

@@ -65,8 +65,8 @@ def draw_health(found: Mapping[str, LayerHealth], title: str) -> Figure:
         title: of the figure.
     """
     names = list(found)
-    widths = [max(4, len(found[name].mean)) for name in names]
-    figure = new_figure(width=3.0 + 0.13 * sum(widths), height=3.2)
+    widths = [max(9, len(found[name].mean)) for name in names]
+    figure = new_figure(width=3.2 + 0.14 * sum(widths), height=3.4)
     panels = figure.subplots(1, len(names), sharey=True, width_ratios=widths, squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
         health = found[name]
@@ -81,7 +81,12 @@ def draw_health(found: Mapping[str, LayerHealth], title: str) -> Figure:
         axes.set_xticks(types[:: max(1, len(types) // 8)])
         axes.set_xlim(-0.8, len(types) - 0.2)
         axes.set_xlabel("class" if name == "class_capsules" else "type", fontsize=8)
-        axes.set_title(f"{LAYER_TITLES[name]}\n{len(health.dead)} dead, {len(health.saturated)} saturated", fontsize=8)
+        axes.set_title(
+            f"{LAYER_TITLES[name]}\n{len(health.dead)} dead, {len(health.saturated)} saturated types\n"
+            f"{100 * health.layer_low:.0f} % below {DEAD_BELOW:g}, "
+            f"{100 * health.layer_high:.0f} % above {SATURATED_ABOVE:g}",
+            fontsize=7,
+        )
         axes.tick_params(labelsize=7)
         axes.grid(axis="y", alpha=0.3)
     panels[0].set_ylim(-0.02, 1.02)
