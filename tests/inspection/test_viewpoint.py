@@ -135,3 +135,12 @@ def test_pose_response(network):
         assert found.r_squared[name] <= 1
     with pytest.raises(ValueError, match="must leave each class at least 4"):
         pose_response(network, dataset, transform, 1, num_images=6)
+
+
+def test_the_probes_figure_names_features_and_targets():
+    from matcaps.viz.inspection_sets import draw_viewpoint_probe
+
+    found = viewpoint_probe({"pose": draw(len(norb()), 16), "other": draw(len(norb()), 3)}, norb())
+    (axes,) = draw_viewpoint_probe(found, "A probe").axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == list(found.targets)
+    assert len(axes.patches) == 8
