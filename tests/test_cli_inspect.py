@@ -28,6 +28,9 @@ def files(*figures: str, ending: str) -> set[str]:
 
 
 def test_everything_about_a_run(call, own):  # noqa: F811
+    config = json.loads((own / "config.json").read_text())
+    config["preprocessing"]["num_test_crops"] = 5  # of which an inspection takes the first
+    (own / "config.json").write_text(json.dumps(config))
     status, printed, complaint = call(
         "inspect", own, "--index=3", "--num_images=60", "--train_decoder", "--decoder_epochs=1"
     )
@@ -38,7 +41,14 @@ def test_everything_about_a_run(call, own):  # noqa: F811
         *files("agreement", "health", ending="json"),
         "inspect.json",
     }
-    for text in ("vote distance: by iteration", "dead types: ", "saturated types: ", "decoder: trained for", "R²"):
+    for text in (
+        "vote distance: by iteration",
+        "dead types: ",
+        "saturated types: ",
+        "decoder trained: in ",
+        "decoder: explains ",
+        "R²",
+    ):
         assert text in printed
     record = json.loads((own / "inspect" / "inspect.json").read_text())
     assert record["image"] == "embedded, test image 3"

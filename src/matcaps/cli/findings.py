@@ -1,6 +1,6 @@
 """What ``matcaps inspect`` looks at: from the numbers to figures, files and sentences."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from matcaps.data import DataBundle, ImageDataset
+    from matcaps.data import DataBundle, ImageDataset, Transform
     from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder
     from matcaps.training.inference import SavedNetwork
 
@@ -49,9 +49,11 @@ class Subject:
         return scores.index(max(scores))
 
     def loader(self, dataset: "ImageDataset", saved: "SavedNetwork | None" = None) -> Any:
+        """Batches of a data set, as this network, or another that was saved, takes them: the centre crop alone."""
         from matcaps.data import make_loader
 
-        return make_loader(dataset, (saved or self.saved).transform, train=False, batch_size=self.options.batch_size)
+        transform = centre_crop((saved or self.saved).transform)
+        return make_loader(dataset, transform, train=False, batch_size=self.options.batch_size)
 
     def write(self, name: str, figure: "Figure", numbers: Any, *, as_json: bool = False) -> None:
         """Write a figure and what is behind it: few plain values as JSON, else, tensors in any nesting, as NPZ."""
@@ -83,6 +85,11 @@ class Subject:
         }
         write_json(self.output / "inspect.json", self.record)
         out.print(f"written to {self.output}: {'; '.join([*self.written, 'inspect.json'])}", **PLAIN)
+
+
+def centre_crop(transform: "Transform") -> "Transform":
+    """The transform with one crop an image, where its network is tested on several."""
+    return type(transform)(replace(transform.settings, num_test_crops=1), transform.image_size)
 
 
 def look_at_image(subject: Subject) -> None:
@@ -155,32 +162,25 @@ def look_at_set(subject: Subject) -> None:
 
 def look_at_poses(subject: Subject) -> None:
     """The traversal of the pose, with a decoder that is there or is trained first."""
-    from matcaps.inspection import pose_traversal, true_poses
-    from matcaps.models.pretrained import save_weights
-    from matcaps.training.decoding import class_poses, explained_variance, train_decoder
+    import torch
+
+    from matcaps.inspection import pose_traversal
+    from matcaps.training.decoding import class_poses, explained_variance
     from matcaps.viz.inspection import draw_poses
 
     if subject.options.train_decoder:
-        assert subject.bundle is not None
-        trained = train_decoder(
-            subject.network,
-            subject.bundle,
-            epochs=subject.options.decoder_epochs,
-            report=lambda line: out.print(line, **PLAIN),
-        )
-        subject.decoder = trained.decoder
-        save_weights(trained.decoder, subject.decoder_path)
-        subject.say(
-            "decoder", f"trained for {trained.seconds:.0f} s, saved as {subject.decoder_path}, explains "
-            f"{100 * trained.explained:.0f} % of the test images' variance"
-        )  # fmt: skip
+        subject.decoder = _train_decoder(subject)
     if subject.decoder is None:
         subject.say("poses", f"left out, for want of a decoder ({subject.decoder_path}): add --train_decoder")
         return
     if subject.measured is None:
         subject.say("poses", "left out, for want of images that show the range of the pose: set --num_images")
         return
-    poses, labels = true_poses(subject.network, subject.loader(subject.measured))
+    labels, transform = subject.measured.labels, subject.saved.transform
+    every_class = class_poses(subject.network, subject.measured, transform, subject.options.batch_size)
+    share = explained_variance(subject.decoder, every_class, subject.measured, transform)
+    subject.say("decoder", f"explains {100 * share:.0f} % of the variance of {len(labels)} images about their mean")
+    poses = every_class.flatten(2)[torch.arange(len(labels)), labels]
     label = subject.predicted
     if not bool((labels == label).any()):
         subject.say("poses", f"left out: none of the images shows {subject.saved.classes[label]}; raise --num_images")
@@ -192,11 +192,23 @@ def look_at_poses(subject: Subject) -> None:
         f"{name} (▾: its value here; Δ: root mean square change of a pixel)"
     )
     subject.write("poses", draw_poses(found, title), found)
-    if not subject.options.train_decoder:
-        transform = subject.saved.transform
-        every = class_poses(subject.network, subject.measured, transform)
-        share = explained_variance(subject.decoder, every, subject.measured, transform)
-        subject.say("decoder", f"explains {100 * share:.0f} % of the variance of {len(subject.measured)} images")
+
+
+def _train_decoder(subject: Subject) -> "PoseDecoder":
+    from matcaps.data.splits import limit_images
+    from matcaps.models.pretrained import save_weights
+    from matcaps.training.decoding import train_decoder
+
+    assert subject.bundle is not None
+    trained = train_decoder(
+        subject.network,
+        replace(subject.bundle, test=limit_images(subject.bundle.test, 1000, 0)),
+        epochs=subject.options.decoder_epochs,
+        report=lambda line: out.print(line, **PLAIN),
+    )
+    save_weights(trained.decoder, subject.decoder_path)
+    subject.say("decoder trained", f"in {trained.seconds:.0f} s, saved as {subject.decoder_path}")
+    return trained.decoder
 
 
 def look_at_viewpoint(subject: Subject) -> None:
@@ -217,7 +229,7 @@ def look_at_viewpoint(subject: Subject) -> None:
         return
     label = subject.predicted if subject.truth is None else subject.truth
     count = min(len(dataset), 20 * len(subject.saved.classes))
-    found = pose_response(subject.network, dataset, subject.saved.transform, label, num_images=count)
+    found = pose_response(subject.network, dataset, centre_crop(subject.saved.transform), label, num_images=count)
     name = subject.saved.classes[label]
     title = f"{dataset.name}: how the pose of {name} answers known shifts and rotations"
     subject.write("viewpoint", draw_pose_response(found, title), found)

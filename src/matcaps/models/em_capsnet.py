@@ -115,15 +115,14 @@ class EMCapsNet(nn.Module):
     def receptive_fields(self, height: int, width: int) -> "OrderedDict[str, tuple[Axis, Axis]]":
         """Where the positions of each map look in an image: rows and columns of each layer but the class capsules."""
         config = self.config
-        axes = Axis(height), Axis(width)
-        fields = OrderedDict[str, tuple[Axis, Axis]]()
-        for name, *convolution in (
-            ("primary_capsules", config.stem_kernel_size, config.stem_stride, config.stem_padding),
-            ("conv_capsules1", _KERNEL_SIZE, self.conv_capsules1.stride),
-            ("conv_capsules2", _KERNEL_SIZE, self.conv_capsules2.stride),
-        ):
-            axes = axes[0].convolve(*convolution), axes[1].convolve(*convolution)
-            fields[name] = axes
+        axes = [
+            Axis(size).convolve(config.stem_kernel_size, config.stem_stride, config.stem_padding)
+            for size in (height, width)
+        ]
+        fields = OrderedDict(primary_capsules=(axes[0], axes[1]))
+        for name, layer in (("conv_capsules1", self.conv_capsules1), ("conv_capsules2", self.conv_capsules2)):
+            axes = [axis.convolve(_KERNEL_SIZE, layer.stride) for axis in axes]
+            fields[name] = axes[0], axes[1]
         return fields
 
     def class_coordinates(self, images: Tensor) -> Tensor | None:

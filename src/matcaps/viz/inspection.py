@@ -209,7 +209,7 @@ def draw_em_steps(found: Sequence[EMSteps], names: Sequence[str], title: str) ->
         for column in range(iterations):
             axes = panels[row][column]
             order = one.assignment[column].argsort()
-            dots = axes.scatter(
+            axes.scatter(
                 *one.points[order].T.numpy(),
                 s=2 + 16 * one.child_activations[order].numpy(),
                 c=one.assignment[column][order].numpy(),
@@ -231,7 +231,8 @@ def draw_em_steps(found: Sequence[EMSteps], names: Sequence[str], title: str) ->
         panels[row][0].set_ylabel(f"second axis, pose units ({second:.0f} % of variance)", fontsize=7)
         for axes in panels[row]:
             axes.set_xlabel(f"first axis, pose units ({first:.0f} %)", fontsize=7)
-    bar = figure.colorbar(dots, ax=panels, shrink=0.7, aspect=30, pad=0.01)
+    scale = ScalarMappable(Normalize(0, largest), _HEAT)
+    bar = figure.colorbar(scale, ax=panels, shrink=0.7, aspect=30, pad=0.01)
     bar.set_label("assignment of the child to this parent", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     figure.suptitle(
