@@ -69,7 +69,8 @@ def test_no_such_layer(network, images):
 
 def test_distances_by_hand(network, images):
     found = vote_distances(network, images)
-    votes, states = network.votes(images, "class_capsules"), network.trace(images)["class_capsules"]
+    with torch.no_grad():
+        votes, states = network.votes(images, "class_capsules"), network.trace(images)["class_capsules"]
     assert found.distances.shape == (3, 3, 2 * 2 * 4, 3)
     expected = sum((float(votes[1, 5, 2, h]) - float(states[2].mean[1, 2, h])) ** 2 for h in range(16)) ** 0.5
     assert float(found.distances[1, 2, 5, 2]) == pytest.approx(expected, rel=1e-5)

@@ -151,7 +151,7 @@ def vote_histogram(found: VoteDistances, image: int = 0, num_bins: int = 30) -> 
         for j in range(distances.shape[2])
     )
     edges = torch.linspace(0, max(reach, 1e-6), num_bins + 1)
-    bins = torch.bucketize(distances, edges[1:])  # num_bins where beyond the last edge
+    bins = torch.bucketize(distances.contiguous(), edges[1:])  # num_bins where beyond the last edge
     counts = torch.zeros(distances.shape[0], distances.shape[2], num_bins + 1)
     counts.scatter_add_(2, bins.transpose(1, 2), weights.transpose(1, 2).to(counts))
     return VoteHistogram(
