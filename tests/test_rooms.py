@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = {
     "operator": {"capsules", "routing"},
     "model room": {"layers", "losses", "models"},
-    "workshop": {"data", "training", "experiments", "viz", "report", "cli"},
+    "workshop": {"data", "training", "experiments", "inspection", "viz", "report", "cli"},
 }
 ORDER = list(ROOMS)
 FOR_ALL = {"_version", "_lazy"}
@@ -94,10 +94,23 @@ def test_model_room_imports_the_operators_public_names():
 
 def test_within_the_workshop():
     forbidden = {
-        "data": {"models", "layers", "losses", "routing", "training", "experiments", "viz", "report", "cli"},
+        "data": {
+            "models",
+            "layers",
+            "losses",
+            "routing",
+            "training",
+            "experiments",
+            "inspection",
+            "viz",
+            "report",
+            "cli",
+        },
         "viz": {"training", "report", "cli"},
         "experiments": {"cli", "viz", "report"},
-        "training": {"cli", "experiments", "viz", "report"},
+        "training": {"cli", "experiments", "inspection", "viz", "report"},
+        "inspection": {"cli", "experiments", "viz", "report"},
+        "report": {"cli"},
     }
     for path in MODULES:
         for line, name, part in own_imports(path):

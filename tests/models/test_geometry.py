@@ -49,6 +49,8 @@ def test_axis_against_brute_force(size, kernel_size, stride, padding):
     assert axis.size == len(expected)
     centres = torch.tensor([(first + last) / 2 for first, last in expected], dtype=torch.float64)
     torch.testing.assert_close(axis.centres(), centres, atol=1e-9, rtol=0)
+    if stride <= kernel_size:  # no pixel between two that are seen is left out
+        assert all(last - first + 1 == axis.extent for first, last in expected)
 
 
 def test_centres_of_the_tutorials_layers():

@@ -10,6 +10,7 @@ from matcaps.cli.data import data_command
 from matcaps.cli.describe import doctor_command, models_command, summary_command
 from matcaps.cli.evaluate import eval_command, predict_command
 from matcaps.cli.experiment import experiment_command, table_command
+from matcaps.cli.inspect import inspect_command
 from matcaps.cli.parsing import PLAIN, err, out
 from matcaps.cli.report import report_command
 from matcaps.cli.train import train_command
@@ -18,6 +19,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train_command,
     "eval": eval_command,
     "predict": predict_command,
+    "inspect": inspect_command,
     "report": report_command,
     "experiment": experiment_command,
     "table": table_command,

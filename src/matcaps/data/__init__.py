@@ -10,6 +10,7 @@ from matcaps._lazy import lazy_names
 if TYPE_CHECKING:
     from matcaps.data.build import DataBundle, load_data
     from matcaps.data.dataset import ImageDataset
+    from matcaps.data.distortions import rotate_images, shift_images
     from matcaps.data.download import DownloadError, fetch
     from matcaps.data.embedded import load_embedded
     from matcaps.data.files import FileStatus, missing_files, verify
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "build": ("DataBundle", "load_data"),
     "dataset": ("ImageDataset",),
+    "distortions": ("rotate_images", "shift_images"),
     "download": ("DownloadError", "fetch"),
     "embedded": ("load_embedded",),
     "files": ("FileStatus", "missing_files", "verify"),
@@ -70,6 +72,8 @@ __all__ = [
     "missing_files",
     "read_idx",
     "read_norb_matrix",
+    "rotate_images",
+    "shift_images",
     "split_dataset",
     "verify",
 ]

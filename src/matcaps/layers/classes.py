@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from matcaps.capsules import POSE_COMPONENTS, Capsules
 from matcaps.layers.calibration import calibrate_routing
 from matcaps.layers.parameters import RoutingParameters
-from matcaps.layers.transformation import random_transformations
+from matcaps.layers.transformation import random_transformations, transform_poses
 from matcaps.routing import RoutingIteration, class_em_routing, trace_class_em_routing
 
 
@@ -115,6 +115,14 @@ class ClassCapsules(nn.Module):
             coordinates=self._vote_offset(capsules, coordinates),
             implementation=self.routing.implementation,
         )
+
+    def votes(self, capsules: Capsules, coordinates: Tensor | None = None) -> Tensor:
+        """Write out the votes of some few images, coordinates added: ``[B, H·W·I, J, 16]``, ordered as in a trace."""
+        votes_BHWIJP = transform_poses(capsules.poses, self.weight)
+        offset = self._vote_offset(capsules, coordinates)
+        if offset is not None:
+            votes_BHWIJP = votes_BHWIJP + offset[:, :, None, None, :]
+        return votes_BHWIJP.flatten(1, 3)
 
     @torch.no_grad()
     def calibrate(

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from matcaps.capsules import Capsules
 from matcaps.layers.calibration import calibrate_routing
 from matcaps.layers.parameters import RoutingParameters
-from matcaps.layers.transformation import random_transformations
+from matcaps.layers.transformation import random_transformations, transform_poses
 from matcaps.routing import RoutingIteration, conv_em_routing, trace_conv_em_routing
 
 
@@ -102,6 +102,13 @@ class ConvCapsules(nn.Module):
             competition=self.competition,
             implementation=self.routing.implementation,
         )
+
+    def votes(self, capsules: Capsules) -> Tensor:
+        """Write out the votes of some few images, ``[B, H', W', K·K·I, J, 16]``, children as :meth:`trace` has them."""
+        kernel_size = self.weight.shape[0]
+        windows_BHWI44KK = capsules.poses.unfold(1, kernel_size, self.stride).unfold(2, kernel_size, self.stride)
+        windows_BHWKKI44 = windows_BHWI44KK.movedim((-2, -1), (3, 4))
+        return transform_poses(windows_BHWKKI44, self.weight).flatten(3, 5)
 
     @torch.no_grad()
     def calibrate(self, capsules: Capsules, calibration: str = "full", gain: float = 1.0) -> Capsules:

@@ -27,3 +27,18 @@ def random_transformations(*types: int, pose: str, deviation: float) -> Tensor:
         raise ValueError(f"pose must be one of {POSES}; got {pose!r}")
     size = _SIZES[pose]
     return deviation * (POSE_SIZE / size) ** 0.5 * torch.randn(*types, size, size)
+
+
+def transform_poses(poses: Tensor, weight: Tensor) -> Tensor:
+    """Every child's vote for every parent, written out: for looking inside, not for routing.
+
+    Args:
+        poses: ``[..., I, 4, 4]``; with a kernel's places among the leading dimensions where the weights have them.
+        weight: ``[..., I, J, 4, 4]`` or, for vector poses, ``[..., I, J, 16, 16]``.
+
+    Returns:
+        ``[..., I, J, 16]``.
+    """
+    if weight.shape[-1] == POSE_COMPONENTS:
+        return (poses.flatten(-2)[..., None, None, :] @ weight).squeeze(-2)
+    return (poses.unsqueeze(-3) @ weight).flatten(-2)

@@ -90,6 +90,49 @@ class EMCapsNet(nn.Module):
             class_capsules=self.class_capsules.trace(outputs["conv_capsules2"], self._coordinates(images)),
         )
 
+    def votes(self, images: Tensor, layer: str) -> Tensor:
+        """Write out one layer's votes, in the order of children that :meth:`trace` has; for some few images at a time.
+
+        Args:
+            images: ``[B, C, H, W]``.
+            layer: a routed layer, one of the names in :meth:`trace`.
+
+        Returns:
+            ``[B, H', W', K·K·I, J, 16]``, or ``[B, H·W·I, J, 16]`` of the class capsules.
+
+        Raises:
+            ValueError: there is no such layer, or the images do not fit.
+        """
+        outputs = self.layer_outputs(images)
+        if layer == "conv_capsules1":
+            return self.conv_capsules1.votes(outputs["primary_capsules"])
+        if layer == "conv_capsules2":
+            return self.conv_capsules2.votes(outputs["conv_capsules1"])
+        if layer == "class_capsules":
+            return self.class_capsules.votes(outputs["conv_capsules2"], self._coordinates(images))
+        raise ValueError(f"layer must be conv_capsules1, conv_capsules2 or class_capsules; got {layer!r}")
+
+    def receptive_fields(self, height: int, width: int) -> "OrderedDict[str, tuple[Axis, Axis]]":
+        """Where the positions of each map look in an image: rows and columns of each layer but the class capsules."""
+        config = self.config
+        axes = [
+            Axis(size).convolve(config.stem_kernel_size, config.stem_stride, config.stem_padding)
+            for size in (height, width)
+        ]
+        fields = OrderedDict(primary_capsules=(axes[0], axes[1]))
+        for name, layer in (("conv_capsules1", self.conv_capsules1), ("conv_capsules2", self.conv_capsules2)):
+            axes = [axis.convolve(_KERNEL_SIZE, layer.stride) for axis in axes]
+            fields[name] = axes[0], axes[1]
+        return fields
+
+    def class_coordinates(self, images: Tensor) -> Tensor | None:
+        """What the class capsules are told of the last map's positions: ``[H', W', 2]``, or None for their own grid.
+
+        Raises:
+            ValueError: the images do not fit.
+        """
+        return self._coordinates(images)
+
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
         """Set each layer's starting point from a first batch, as ``config.calibration`` says; in place.
@@ -135,13 +178,7 @@ class EMCapsNet(nn.Module):
             )
         if config.coordinates != "receptive-field":
             return None
-        rows, columns = (
-            Axis(size)
-            .convolve(config.stem_kernel_size, config.stem_stride, config.stem_padding)
-            .convolve(_KERNEL_SIZE, 2)
-            .convolve(_KERNEL_SIZE, 1)
-            for size in (height, width)
-        )
+        rows, columns = self.receptive_fields(height, width)["conv_capsules2"]
         return receptive_field_coordinates(rows, columns, height, width).to(images.device)
 
     def _smallest_size(self) -> int:

@@ -15,11 +15,13 @@ class Axis:
         size: positions.
         first: centre of the first position's receptive field, in pixels; 0 is the first pixel's centre.
         step: pixels from one centre to the next.
+        extent: pixels that a position sees, padding included.
     """
 
     size: int
     first: float = 0.0
     step: float = 1.0
+    extent: float = 1.0
 
     def convolve(self, kernel_size: int, stride: int, padding: str = "valid") -> "Axis":
         """The axis after a convolution; its size may come out below 1."""
@@ -28,6 +30,7 @@ class Axis:
             size=(self.size + before + after - kernel_size) // stride + 1,
             first=self.first + self.step * ((kernel_size - 1) / 2 - before),
             step=self.step * stride,
+            extent=self.extent + self.step * (kernel_size - 1),
         )
 
     def centres(self) -> Tensor:

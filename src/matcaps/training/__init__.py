@@ -7,6 +7,7 @@ from matcaps.training.recipes import list_recipes, recipe_settings
 from matcaps.training.settings import LossSettings, ModelSettings, OptimizerSettings, TrainSettings
 
 if TYPE_CHECKING:
+    from matcaps.training.decoding import DecoderTraining, load_decoder, train_decoder
     from matcaps.training.evaluation import Evaluation, evaluate
     from matcaps.training.module import Training, TrainingDivergedError
     from matcaps.training.run import TrainResult, load_run, train
@@ -14,17 +15,21 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "DecoderTraining": "matcaps.training.decoding",
         "Evaluation": "matcaps.training.evaluation",
         "TrainResult": "matcaps.training.run",
         "Training": "matcaps.training.module",
         "TrainingDivergedError": "matcaps.training.module",
         "evaluate": "matcaps.training.evaluation",
+        "load_decoder": "matcaps.training.decoding",
         "load_run": "matcaps.training.run",
         "train": "matcaps.training.run",
+        "train_decoder": "matcaps.training.decoding",
     },
 )
 
 __all__ = [
+    "DecoderTraining",
     "Evaluation",
     "LossSettings",
     "ModelSettings",
@@ -35,7 +40,9 @@ __all__ = [
     "TrainingDivergedError",
     "evaluate",
     "list_recipes",
+    "load_decoder",
     "load_run",
     "recipe_settings",
     "train",
+    "train_decoder",
 ]

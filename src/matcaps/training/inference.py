@@ -1,7 +1,7 @@
 """Use what a training left: test it on labelled images, or classify new ones."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,84 @@ from matcaps.training.record import SETTINGS_NAME, read_settings
 from matcaps.training.settings import TrainSettings
 
 _PARTS = ("train", "validation", "test", "familiar_test")
+
+
+@dataclass(frozen=True, eq=False)
+class SavedNetwork:
+    """A trained network and what lies beside its weights.
+
+    Attributes:
+        network: in evaluation mode.
+        description: the whole ``config.json``.
+        folder: where both are; the run's folder if a run left them.
+    """
+
+    network: nn.Module
+    description: dict[str, Any]
+    folder: Path
+
+    @property
+    def transform(self) -> Transform:
+        """How images are prepared for it.
+
+        Raises:
+            ValueError: it was saved without a description of its input.
+        """
+        return _transform(self.description)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Its classes' names, by label; raises as :attr:`transform` does."""
+        _transform(self.description)
+        return tuple(self.description["classes"])
+
+
+def open_saved(source: str) -> SavedNetwork:
+    """Load a network and what lies beside it.
+
+    Args:
+        source: folder of a run or of saved weights, weights that come with matcaps, or an id on the Hugging Face hub.
+
+    Raises:
+        FileNotFoundError: the network is missing, or the run has not finished.
+        ValueError: its files are malformed.
+    """
+    return SavedNetwork(*_load(source))
+
+
+def load_saved_data(
+    saved: SavedNetwork,
+    *,
+    data: str | None = None,
+    folder: str | None = None,
+    root: str | None = None,
+    part: str = "test",
+    num_crops: int | None = None,
+) -> DataBundle:
+    """Labelled images for a saved network, prepared as its training images were; arguments as :func:`evaluate_saved`.
+
+    Returns:
+        All parts, none limited in number.
+
+    Raises:
+        FileNotFoundError: the data are missing.
+        ValueError: the data do not fit the network, or the split makes no such part.
+    """
+    if part not in _PARTS:
+        raise ValueError(f"part must be one of {', '.join(_PARTS)}; got {part!r}")
+    settings = _data_settings(saved.folder, saved.description, data, folder)
+    if root is not None:
+        settings = replace(settings, root=root)
+    transform = saved.transform
+    options = transform.settings if num_crops is None else replace(transform.settings, num_test_crops=num_crops)
+    settings = replace(settings, transform=options, max_test_images=None, max_train_images=None)
+    if settings.name in ("smallnorb", "folder"):
+        settings = replace(settings, image_size=transform.image_size)
+    bundle = load_data(settings)
+    _check_fit(saved.description, bundle)
+    if getattr(bundle, part) is None:
+        raise ValueError(f"part must be one that the split makes; it makes no {part!r}: change the split")
+    return bundle
 
 
 def evaluate_saved(
@@ -44,26 +122,15 @@ def evaluate_saved(
         FileNotFoundError: the network or the data are missing.
         ValueError: the data do not fit the network: other classes, another number of channels or another size.
     """
-    if part not in _PARTS:
-        raise ValueError(f"part must be one of {', '.join(_PARTS)}; got {part!r}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-    network, description, saved = _load(source)
-    settings = _data_settings(saved, description, data, folder)
-    if root is not None:
-        settings = replace(settings, root=root)
-    transform = _transform(description)
-    options = transform.settings if num_crops is None else replace(transform.settings, num_test_crops=num_crops)
-    settings = replace(settings, transform=options, max_test_images=None, max_train_images=None)
-    if settings.name in ("smallnorb", "folder"):
-        settings = replace(settings, image_size=transform.image_size)
-    bundle = load_data(settings)
-    _check_fit(description, bundle)
+    saved = open_saved(source)
+    bundle = load_saved_data(saved, data=data, folder=folder, root=root, part=part, num_crops=num_crops)
     chosen: Part = part  # type: ignore[assignment]
     if chosen == "train":  # as the other parts are seen: in order, without augmentation
         bundle = replace(bundle, test=bundle.train)
         chosen = "test"
-    return evaluate(network, bundle.loader(chosen, batch_size=batch_size), bundle.classes)
+    return evaluate(saved.network, bundle.loader(chosen, batch_size=batch_size), bundle.classes)
 
 
 @torch.inference_mode()

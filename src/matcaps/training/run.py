@@ -36,6 +36,7 @@ from matcaps.training.checkpoints import (
     checkpoint_callbacks,
     newest_checkpoint,
 )
+from matcaps.training.decoding import DECODER_NAME
 from matcaps.training.evaluation import Evaluation, evaluate
 from matcaps.training.inference import check_finished
 from matcaps.training.module import Training
@@ -52,7 +53,6 @@ from matcaps.training.record import (
 from matcaps.training.settings import TrainSettings
 
 TENSORBOARD_NAME = "tensorboard"
-DECODER_NAME = "decoder.safetensors"
 _FOLDER_VARIABLE = "MATCAPS_RUN_FOLDER"
 _WATCHED_IMAGES = 64
 _TEST_BATCH = 200

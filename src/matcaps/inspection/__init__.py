@@ -1,0 +1,87 @@
+"""Looking inside a capsule network: from a network and images to numbers, which :mod:`matcaps.viz` draws."""
+
+from typing import TYPE_CHECKING
+
+from matcaps._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from matcaps.inspection.activations import LayerHealth, activation_maps, capsule_health
+    from matcaps.inspection.numbers import save_arrays, to_arrays
+    from matcaps.inspection.origins import Contributions, contributions
+    from matcaps.inspection.probe import Probe, linear_probe, principal_components
+    from matcaps.inspection.steps import EMSteps, em_steps
+    from matcaps.inspection.traversal import PoseTraversal, pose_traversal, true_poses
+    from matcaps.inspection.viewpoint import (
+        PoseResponse,
+        ViewpointProbe,
+        has_viewpoints,
+        penultimate_features,
+        pose_response,
+        viewpoint_probe,
+    )
+    from matcaps.inspection.votes import (
+        Agreement,
+        VoteDistances,
+        VoteHistogram,
+        measure_agreement,
+        vote_distances,
+        vote_histogram,
+    )
+
+_MODULES = {
+    "activations": ("LayerHealth", "activation_maps", "capsule_health"),
+    "origins": ("Contributions", "contributions"),
+    "steps": ("EMSteps", "em_steps"),
+    "numbers": ("save_arrays", "to_arrays"),
+    "probe": ("Probe", "linear_probe", "principal_components"),
+    "traversal": ("PoseTraversal", "pose_traversal", "true_poses"),
+    "viewpoint": (
+        "PoseResponse",
+        "ViewpointProbe",
+        "has_viewpoints",
+        "penultimate_features",
+        "pose_response",
+        "viewpoint_probe",
+    ),
+    "votes": (
+        "Agreement",
+        "VoteDistances",
+        "VoteHistogram",
+        "measure_agreement",
+        "vote_distances",
+        "vote_histogram",
+    ),
+}
+__getattr__, __dir__ = lazy_names(
+    __name__, {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
+)
+
+__all__ = [
+    "Agreement",
+    "Contributions",
+    "EMSteps",
+    "LayerHealth",
+    "PoseResponse",
+    "PoseTraversal",
+    "Probe",
+    "ViewpointProbe",
+    "VoteDistances",
+    "VoteHistogram",
+    "activation_maps",
+    "capsule_health",
+    "contributions",
+    "em_steps",
+    "has_viewpoints",
+    "linear_probe",
+    "measure_agreement",
+    "penultimate_features",
+    "pose_response",
+    "pose_traversal",
+    "principal_components",
+    "save_arrays",
+    "to_arrays",
+    "true_poses",
+    "viewpoint_probe",
+    "vote_distances",
+    "vote_histogram",
+]

@@ -1,0 +1,138 @@
+"""A decoder for a network that was trained without one: the network stays as it is, the decoder learns its poses."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from matcaps.data import DataBundle, ImageDataset, Transform
+from matcaps.losses import reconstruction_loss
+from matcaps.models import EMCapsNet, PoseDecoder
+
+DECODER_NAME = "decoder.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class DecoderTraining:
+    """What :func:`train_decoder` left.
+
+    Attributes:
+        decoder: in evaluation mode.
+        losses: squared error summed over an image's pixels, mean over the training images, epoch by epoch.
+        explained: share of the test images' variance about their mean image that the reconstructions explain, from
+            the true class's pose. 0 is as good as the mean image.
+        seconds: time it took.
+    """
+
+    decoder: PoseDecoder
+    losses: tuple[float, ...]
+    explained: float
+    seconds: float
+
+
+def train_decoder(
+    network: EMCapsNet,
+    bundle: DataBundle,
+    *,
+    epochs: int = 10,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    report: Callable[[str], None] = lambda _: None,
+) -> DecoderTraining:
+    """Train a decoder on a frozen network's poses of the training images, seen as in evaluation.
+
+    The poses are computed once, so an epoch is some hundred small steps: minutes for a whole data set.
+
+    Args:
+        network: is not changed.
+        bundle: its images, those of ``train`` to learn and those of ``test`` to judge by.
+        epochs: times through the training images.
+        batch_size: images in a step.
+        learning_rate: of Adam at the start; falls linearly to 0.
+        seed: of the decoder's weights and the order of the images.
+        report: is given one line an epoch.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1; got {value}")
+    started = time.perf_counter()
+    train, test, transform = bundle.train, bundle.test, bundle.transform
+    poses = class_poses(network, train, transform)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        size = bundle.image_size
+        decoder = PoseDecoder(len(bundle.classes), (bundle.num_channels, size, size))
+    order = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=learning_rate, fused=True)
+    steps = epochs * -(-len(train) // batch_size)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / (steps + 1))
+    losses: list[float] = []
+    for epoch in range(epochs):
+        total = 0.0
+        for chosen in torch.randperm(len(train), generator=order).split(batch_size):
+            images = transform.evaluate(train.images[chosen])
+            loss = reconstruction_loss(decoder(poses[chosen], train.labels[chosen]), images)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            total += float(loss.detach()) * len(chosen)
+        losses.append(total / len(train))
+        report(f"decoder epoch {epoch + 1}/{epochs}  squared error an image {losses[-1]:.2f}")
+    decoder.eval()
+    explained = explained_variance(decoder, class_poses(network, test, transform), test, transform)
+    return DecoderTraining(decoder, tuple(losses), explained, time.perf_counter() - started)
+
+
+@torch.no_grad()
+def class_poses(network: EMCapsNet, dataset: ImageDataset, transform: Transform, batch_size: int = 200) -> Tensor:
+    """All class capsules' poses of a data set's images, as in evaluation: ``[N, classes, 4, 4]``."""
+    return torch.cat([network(transform.evaluate(images)).poses for images in dataset.images.split(batch_size)])
+
+
+@torch.no_grad()
+def explained_variance(decoder: PoseDecoder, poses: Tensor, dataset: ImageDataset, transform: Transform) -> float:
+    """Share of the images' variance about their mean image that the reconstructions explain."""
+    parts = list(torch.arange(len(dataset)).split(500))
+    shape = decoder.image_shape
+    total, error, squares = torch.zeros(shape, dtype=torch.float64), 0.0, 0.0
+    for part in parts:
+        images = transform.evaluate(dataset.images[part]).double()
+        total += images.sum(0)
+        squares += float((images**2).sum())
+        error += float(((decoder(poses[part], dataset.labels[part]).double() - images) ** 2).sum())
+    deviation = squares - float((total**2).sum()) / len(dataset)
+    return 1 - error / deviation if deviation > 0 else float("nan")
+
+
+def load_decoder(path: Path, num_classes: int, image_shape: tuple[int, int, int]) -> PoseDecoder:
+    """Load a decoder, in evaluation mode.
+
+    Args:
+        path: what a training with ``reconstruction_weight`` or :func:`train_decoder` left.
+        num_classes: the network's.
+        image_shape: channels, rows and columns of the network's input.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no decoder, or one for other images or classes.
+    """
+    decoder = PoseDecoder(num_classes, image_shape)
+    try:
+        decoder.load_state_dict(load_file(path))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file, or not whole: {error}") from error
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} does not fit {num_classes} classes and images of {list(image_shape)}: {error}"
+        ) from error
+    return decoder.eval()

@@ -1,0 +1,134 @@
+"""Votes written out, against the trace; distances by hand; agreement over a set."""
+
+import pytest
+import torch
+
+from matcaps.data.loader import Batch
+from matcaps.inspection import VoteDistances, measure_agreement, vote_distances, vote_histogram
+from matcaps.inspection.votes import summarise_agreement
+from tests.inspection.conftest import make_network
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"competition": "window"},
+        {"pose": "vector"},
+        {"coordinates": "grid", "coordinate_components": (0, 1)},
+        {"coordinates": "none"},
+        {"stem_padding": "valid"},
+    ],
+    ids=str,
+)
+def test_votes_give_the_traces_means_variances_and_masses(changes, images):
+    network = make_network(**changes)
+    outputs, states = network.layer_outputs(images), network.trace(images)
+    below = {"conv_capsules1": "primary_capsules", "conv_capsules2": "conv_capsules1"}
+    for name, iterations in states.items():
+        votes = network.votes(images, name)
+        children = outputs[below.get(name, "conv_capsules2")].activations
+        if name == "class_capsules":
+            children = children.flatten(1)
+        else:
+            layer = network.get_submodule(name)
+            # as a loop over windows, which the layer is not
+            rows, columns = votes.shape[1:3]
+            children = torch.stack(
+                [
+                    torch.stack(
+                        [
+                            children[
+                                :,
+                                layer.stride * row : layer.stride * row + 3,
+                                layer.stride * column : layer.stride * column + 3,
+                            ].flatten(1)
+                            for column in range(columns)
+                        ],
+                        1,
+                    )
+                    for row in range(rows)
+                ],
+                1,
+            )
+        for state in iterations:
+            data = state.assignment * children.unsqueeze(-1)
+            mass = data.sum(-2)
+            mean = (data.unsqueeze(-1) * votes).sum(-3) / mass.unsqueeze(-1)
+            variance = (data.unsqueeze(-1) * (votes - mean.unsqueeze(-3)) ** 2).sum(-3) / mass.unsqueeze(-1)
+            torch.testing.assert_close(state.mass, mass, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(state.mean, mean, rtol=1e-3, atol=1e-3)
+            floor = network.config.variance_floor
+            torch.testing.assert_close(state.variance, variance + floor, rtol=2e-3, atol=1e-3)
+
+
+def test_no_such_layer(network, images):
+    with pytest.raises(ValueError, match="layer must be conv_capsules1, conv_capsules2 or class_capsules; got 'stem'"):
+        network.votes(images, "stem")
+
+
+def test_distances_by_hand(network, images):
+    found = vote_distances(network, images)
+    with torch.no_grad():
+        votes, states = network.votes(images, "class_capsules"), network.trace(images)["class_capsules"]
+    assert found.distances.shape == (3, 3, 2 * 2 * 4, 3)
+    expected = sum((float(votes[1, 5, 2, h]) - float(states[2].mean[1, 2, h])) ** 2 for h in range(16)) ** 0.5
+    assert float(found.distances[1, 2, 5, 2]) == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(found.assignment.sum(3), torch.ones(3, 3, 16))
+    torch.testing.assert_close(found.activations[:, -1], network(images).activations)
+
+
+def hand_made() -> VoteDistances:
+    """Two children, one class, one iteration."""
+    return VoteDistances(
+        distances=torch.tensor([1.0, 3.0]).view(1, 1, 2, 1),
+        assignment=torch.tensor([0.5, 0.25]).view(1, 1, 2, 1),
+        child_activations=torch.tensor([[0.1, 0.9]]),
+        activations=torch.ones(1, 1, 1),
+    )
+
+
+def test_means_are_weighted():
+    found = hand_made()
+    assert found.mean().item() == pytest.approx((0.5 * 1 + 0.25 * 3) / 0.75)
+    assert found.mean("data").item() == pytest.approx((0.05 * 1 + 0.225 * 3) / 0.275)
+    with pytest.raises(ValueError, match="weigh must be"):
+        found.mean("votes")
+
+
+def test_histogram_counts_all_assignment(network, images):
+    histogram = vote_histogram(hand_made(), num_bins=3)
+    assert histogram.edges.tolist() == [0, 1, 2, 3]
+    assert histogram.counts.flatten().tolist() == [0.5, 0, 0.25]
+    found = vote_distances(network, images)
+    histogram = vote_histogram(found, 2)
+    torch.testing.assert_close(histogram.counts.sum(2) + histogram.beyond, found.assignment[2].sum(1))
+    assert float((histogram.beyond / histogram.counts.sum(2)).max()) < 0.05
+    torch.testing.assert_close(histogram.mean_distance, found.mean()[2])
+
+
+def test_agreement_by_hand():
+    means = torch.tensor([[[4.0, 5.0], [1.0, 6.0]], [[4.0, 8.0], [4.0, 9.0]]])  # [N 2, T 2, J 2]
+    shares = torch.tensor([[[0.5, 0.5], [0.8, 0.2]], [[0.5, 0.5], [0.4, 0.6]]])
+    found = summarise_agreement(means, means, shares, shares, torch.tensor([0, 1]))
+    assert found.true.tolist() == [6, 5]
+    assert found.others.tolist() == [4.5, 5]
+    assert found.true_deviation.tolist() == [2, 4]
+    assert (found.fell_true, found.fell_others) == (0.5, 0)
+    assert found.nearest_is_true.tolist() == [0.5, 0.5]
+    assert found.by_class.tolist() == [[4, 8], [1, 9]]
+    assert found.share_true.tolist() == pytest.approx([0.5, 0.7])
+    assert found.num_images == 2
+
+
+def test_agreement_over_batches_is_that_of_the_whole(network, images):
+    labels = torch.tensor([0, 2, 1])
+    whole = measure_agreement(network, [Batch(images, labels, labels)])
+    parts = measure_agreement(
+        network, [Batch(images[:1], labels[:1], labels[:1]), Batch(images[1:], labels[1:], labels[1:])]
+    )
+    torch.testing.assert_close(whole.true, parts.true)
+    torch.testing.assert_close(whole.share_others, parts.share_others)
+    torch.testing.assert_close(whole.share_true + 2 * whole.share_others, torch.ones(3, dtype=torch.float64))
+    with pytest.raises(ValueError, match="at least one image"):
+        measure_agreement(network, [])
