@@ -1,6 +1,7 @@
 """The page about runs: what is in it, and that it needs nothing from outside."""
 
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from matcaps import cli
 from matcaps.data import load_data
 from matcaps.report import collect_run, make_report
 from matcaps.training import load_run, train
@@ -136,3 +138,14 @@ def test_no_runs():
 def test_a_folder_that_is_no_run(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no settings\.yaml in"):
         collect_run(tmp_path)
+
+
+def test_what_inspect_left_is_on_the_page(capsules, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(capsules, folder)
+    assert "Looking inside" not in make_report([collect_run(folder)])
+    assert cli.main(["inspect", str(folder), "--num_images", "40"]) == 0
+    page = Page(make_report([collect_run(folder)]))
+    assert "Looking inside" in page.text
+    assert "Vote distance: by iteration" in page.text
+    assert sum(str(image["src"]).startswith("data:image/png") for image in page.images) >= 5

@@ -14,6 +14,9 @@ from matcaps.training.evaluation import class_scores
 from matcaps.training.record import METRICS_NAME, RESULTS_NAME, SETTINGS_NAME, read_metrics, read_settings
 from matcaps.training.run import load_run
 
+INSPECTION_NAME = "inspect"
+"""The folder in a run's own that ``matcaps inspect`` writes to."""
+
 
 @dataclass(frozen=True, eq=False)
 class Mistake:
@@ -45,6 +48,8 @@ class RunFacts:
         metrics: the rows of its metrics.csv.
         mistakes: the worst ones, worst first; empty if the data are not there, or if there are none.
         note: why there are no mistakes to show; empty if there are.
+        findings: what ``matcaps inspect`` said of the run, by what it is about; empty if it has not been inspected.
+        inspected: the pictures that it left, PNG, by name.
     """
 
     folder: Path
@@ -53,6 +58,8 @@ class RunFacts:
     metrics: list[dict[str, str]]
     mistakes: list[Mistake] = field(default_factory=list)
     note: str = ""
+    findings: dict[str, str] = field(default_factory=dict)
+    inspected: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -74,16 +81,20 @@ def collect_run(folder: Path, *, num_mistakes: int = 12, root: str | None = None
     """
     settings = read_settings(folder / SETTINGS_NAME)
     network, typed = load_run(folder)
-    path = folder / RESULTS_NAME
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not (folder / RESULTS_NAME).is_file():
         raise FileNotFoundError(
             f"the run in {folder} has no {RESULTS_NAME} yet: finish it with matcaps train --resume {folder}"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    facts = RunFacts(folder, settings, results, read_metrics(folder / METRICS_NAME))
+        )
+    results = _read_json(folder / RESULTS_NAME)
+    findings, inspected = _read_inspection(folder / INSPECTION_NAME)
+    facts = RunFacts(
+        folder,
+        settings,
+        results,
+        read_metrics(folder / METRICS_NAME),
+        findings=findings,
+        inspected=inspected,
+    )
     data = typed.data if root is None else replace(typed.data, root=root)
     try:
         bundle = load_data(data, typed.seed)
@@ -110,3 +121,19 @@ def collect_run(folder: Path, *, num_mistakes: int = 12, root: str | None = None
     shown = [replace(one, image=bundle.test.images[places[one.index]].numpy()) for one in worst]
     note = "" if shown else "No test image is taken for another class."
     return replace(facts, mistakes=shown, note=note)
+
+
+def _read_inspection(folder: Path) -> tuple[dict[str, str], dict[str, bytes]]:
+    """What ``matcaps inspect`` found and drew, where it has been there."""
+    path = folder / "inspect.json"
+    if not path.is_file():
+        return {}, {}
+    pictures = {picture.stem: picture.read_bytes() for picture in sorted(folder.glob("*.png"))}
+    return dict(_read_json(path).get("findings", {})), pictures
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error

@@ -141,7 +141,40 @@ def _sections(run: RunFacts) -> list[Section]:
         Section("Training", "", tuple(curves)),
         Section("What it takes for what", fewest, (confusion,)),
         _mistakes(run),
+        *_inspection(run),
     ]
+
+
+_INSPECTED = {
+    "votes": "For each class and after each iteration, how far the votes lie from the class capsule's mean, each vote "
+    "weighed by how much of its child the class has.",
+    "agreement": "The same over many images: how the mean distance of the true class and of the others changes with "
+    "the iterations, with the share of the data that each has.",
+    "assignments": "What the winning class was made from: shares of the positions and of the child types, layer by "
+    "layer back to the primary capsules.",
+    "activations": "Every capsule's activation, one tile a type and one row an iteration.",
+    "health": "The least, mean and largest activation of each capsule type over many images: a type that is never on, "
+    "or always, says nothing.",
+    "em_steps": "The votes for the winner and the runner-up in the plane in which they spread most, with the Gaussian "
+    "that EM fits to them, step by step.",
+    "poses": "What the decoder draws as each of the 16 numbers of the class's pose goes through the range that it has "
+    "on real images, the others kept.",
+    "viewpoint": "What the pose knows of how the object was seen: how well the viewpoint, or known shifts and "
+    "rotations, can be read off it.",
+}
+"""The figures of ``matcaps inspect`` in the order in which a newcomer should meet them, and what each means."""
+
+
+def _inspection(run: RunFacts) -> list[Section]:
+    if not run.inspected:
+        return []
+    pictures = tuple(
+        Picture(_data_url(run.inspected[name], "image/png"), f"{name.replace('_', ' ')}: {caption}", caption)
+        for name, caption in _INSPECTED.items()
+        if name in run.inspected
+    )
+    said = " ".join(f"{name[:1].upper()}{name[1:]}: {sentence}." for name, sentence in run.findings.items())
+    return [Section("Looking inside", said, pictures)]
 
 
 def _mistakes(run: RunFacts) -> Section:
@@ -168,5 +201,8 @@ def _picture(figure: Figure, alternative: str, caption: str) -> Picture:
     """A figure as SVG in a data URL."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Picture(f"data:image/svg+xml;base64,{text}", alternative, caption)
+    return Picture(_data_url(buffer.getvalue(), "image/svg+xml"), alternative, caption)
+
+
+def _data_url(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
