@@ -244,6 +244,8 @@ def _probe_viewpoint(subject: Subject, dataset: "ImageDataset") -> None:
     from matcaps.viz.inspection_sets import draw_viewpoint_probe
 
     features: dict[str, Tensor] = {"pose": true_poses(subject.network, subject.loader(dataset))[0]}
+    # before the CNN, which may be missing: so a kind of features keeps its colour
+    features["pixels, 16 components"] = torch.cat([batch.images.flatten(1) for batch in subject.loader(dataset)])
     widths: dict[str, int] = {}
     if subject.cnn is not None:
         cnn: BaselineCNN = subject.cnn.network  # type: ignore[assignment]
@@ -251,7 +253,6 @@ def _probe_viewpoint(subject: Subject, dataset: "ImageDataset") -> None:
         whole = f"CNN, all {found.shape[1]}"
         features |= {"CNN, 16 components": found, whole: found}
         widths[whole] = found.shape[1]
-    features["pixels, 16 components"] = torch.cat([batch.images.flatten(1) for batch in subject.loader(dataset)])
     result = viewpoint_probe(features, dataset, widths=widths)
     title = "What a linear probe reads off"
     subject.write("viewpoint", draw_viewpoint_probe(result, title), result.to_dict(), as_json=True)

@@ -226,7 +226,7 @@ def draw_em_steps(found: Sequence[EMSteps], names: Sequence[str], title: str) ->
             axes.locator_params(nbins=5)
             axes.tick_params(labelsize=7)
             mass, activation = float(one.masses[column]), float(one.activations[column])
-            axes.set_title(f"{name}, iteration {column + 1}: mass {mass:.1f}, a = {activation:.2g}", fontsize=8)
+            axes.set_title(f"{name}, iteration {column + 1}\nmass {mass:.3g}, a = {activation:.2g}", fontsize=8)
         first, second = (100 * float(value) for value in one.explained)
         panels[row][0].set_ylabel(f"second axis, pose units ({second:.0f} % of variance)", fontsize=7)
         for axes in panels[row]:
@@ -295,7 +295,7 @@ def draw_poses(found: PoseTraversal, title: str) -> Figure:
             fontsize=7, rotation=0, ha="right", va="center",
         )  # fmt: skip
         for step in range(1, steps):
-            axes.axvline(step * side - 0.5, color="white", linewidth=0.8)
+            axes.axvline(step * side - 0.5, color=_OTHER, linewidth=0.8)
         place = (float(found.pose[component]) - low) / max(high - low, 1e-12)
         if -0.02 <= place <= 1.02:  # where the image's own value lies
             axes.plot(centre + place * (steps - 1) * side, -0.5, "v", color=COLOURS[1], markersize=5, clip_on=False)
