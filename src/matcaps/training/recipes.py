@@ -50,7 +50,7 @@ RECIPES: dict[str, TrainSettings] = {
             transform=TransformSettings(max_shift=2, flip=True),
         ),
     ),
-    # What the best result so far was trained with; all five training instances learn, and nothing is chosen on the way.
+    # Annealing, turning and scaling as held-out training instances chose them (docs/log.md); all five instances learn.
     "smallnorb": TrainSettings(
         recipe="smallnorb",
         model=ModelSettings("annealed-small"),
