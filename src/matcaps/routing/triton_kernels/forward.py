@@ -1,0 +1,200 @@
+"""Forward: the M-step with the log-densities that follow from it, activations, and competition."""
+
+import triton
+import triton.language as tl
+
+from matcaps.routing.triton_kernels.votes import (
+    DESCRIPTION,
+    EMPTY_MASS,
+    EVIDENCE,
+    LOG_ACTIVATION,
+    LOG_ZERO,
+    MASS,
+    MEAN,
+    SPREAD,
+    first_child,
+    load_planes,
+    moments,
+    sum_children,
+    votes_of,
+    zeros_16,
+)
+
+DEVIATION_OFFSET = tl.constexpr(1e-9)
+"""Added to the standard deviation of the costs; as in the reference."""
+
+SAMPLE = tl.constexpr(16)
+"""Children whose mean vote is the first iteration's centre."""
+
+
+@triton.jit
+def fit(
+    poses, activations, weight, coordinates, beta_use, logit, log_activation, partition, last_record,
+    record, density, out_poses, floor, annealing, PAIRS,
+    FIRST: tl.constexpr, LAST: tl.constexpr, SHAPE: tl.constexpr, S: tl.constexpr, Q: tl.constexpr,
+):  # fmt: skip
+    """Q pairs of a window and a parent: mean, spread and cost of the data, then the children's log-densities."""
+    pair = tl.program_id(0) * Q + tl.arange(0, Q)
+    is_pair = pair < PAIRS
+    if FIRST:
+        STEP: tl.constexpr = (SHAPE.children + SAMPLE - 1) // SAMPLE
+        mass, first, _ = moments(
+            poses, activations, weight, coordinates, logit, log_activation, partition, logit, partition,
+            pair, zeros_16(1, Q), STEP, SHAPE.children, FIRST, False, PAIRS, SHAPE, S, Q,
+        )  # fmt: skip
+        mass = tl.sum(mass, 0)[None, :]
+        first = sum_children(first)
+        centre = ()
+        for h in tl.static_range(16):
+            centre = centre + (tl.where(mass > 0, first[h] / tl.where(mass > 0, mass, 1.0), 0.0),)
+    else:
+        centre = load_planes(last_record + pair, MEAN, PAIRS, is_pair)
+    mass, first, second = moments(
+        poses, activations, weight, coordinates, logit, log_activation, partition, logit, partition,
+        pair, centre, 1, SHAPE.children, FIRST, False, PAIRS, SHAPE, S, Q,
+    )  # fmt: skip
+    mass = tl.sum(mass, 0)[None, :]
+    first = sum_children(first)
+    second = sum_children(second)
+    has_data = mass > EMPTY_MASS
+    inverse = tl.where(has_data, 1.0 / tl.where(has_data, mass, 1.0), 0.0)
+    # A centre further from the mean than a standard deviation costs digits of the spread: then once more, about the mean.
+    is_far = tl.zeros((1, Q), tl.int32)
+    for h in tl.static_range(16):
+        rest = first[h] * inverse
+        is_far |= (rest * rest > second[h] * inverse - rest * rest + floor).to(tl.int32)
+    if tl.max(tl.max(is_far, 1), 0) > 0:
+        moved = ()
+        for h in tl.static_range(16):
+            moved = moved + (centre[h] + first[h] * inverse,)
+        centre = moved
+        _, first, second = moments(
+            poses, activations, weight, coordinates, logit, log_activation, partition, logit, partition,
+            pair, centre, 1, SHAPE.children, FIRST, False, PAIRS, SHAPE, S, Q,
+        )  # fmt: skip
+        first = sum_children(first)
+        second = sum_children(second)
+
+    mean = ()
+    scale = ()
+    log_determinant = tl.zeros((1, Q), tl.float32)
+    empty = tl.where(mass == mass, 0.0 * mass, 0.0)
+    for h in tl.static_range(16):
+        rest = first[h] * inverse
+        spread = second[h] * inverse - rest * rest
+        spread = tl.where(spread < 0, 0.0, spread)  # NaN stays NaN
+        # without data the mean is 0; NaN in the votes still comes through
+        nothing = tl.where(mass == mass, 0.0 * first[h], empty)
+        middle = tl.where(has_data, centre[h] + rest, nothing)
+        variance = spread + floor
+        log_determinant += tl.log(variance)
+        mean = mean + (middle,)
+        scale = scale + (-0.5 * annealing / variance,)
+        tl.store(record + (MEAN + h) * PAIRS + pair[None, :], middle, mask=is_pair[None, :])
+        tl.store(record + (SPREAD + h) * PAIRS + pair[None, :], spread, mask=is_pair[None, :])
+        if LAST:
+            tl.store(out_poses + pair[None, :].to(tl.int64) * 16 + h, middle, mask=is_pair[None, :])
+    parent = (pair % SHAPE.parents)[None, :]
+    use = tl.load(beta_use + parent, mask=is_pair[None, :], other=0.0)
+    tl.store(record + MASS * PAIRS + pair[None, :], mass, mask=is_pair[None, :])
+    tl.store(record + DESCRIPTION * PAIRS + pair[None, :], 16.0 * use + 0.5 * log_determinant, mask=is_pair[None, :])
+    if not LAST:
+        constant = -0.5 * annealing * log_determinant
+        start = first_child((pair // SHAPE.parents)[None, :], SHAPE).to(tl.int64)
+        out = density + (pair // SHAPE.parents)[None, :].to(tl.int64) * (SHAPE.children * SHAPE.parents) + parent
+        for begin in range(0, SHAPE.children, S):
+            n = begin + tl.arange(0, S)[:, None]
+            is_real = (n < SHAPE.children) & is_pair[None, :]
+            votes = votes_of(poses, weight, coordinates, start, n, parent, is_real, SHAPE)
+            total = tl.zeros((S, Q), tl.float32)
+            for row in tl.static_range(4):  # apart from the constant, and each row apart: shorter sums round less
+                part = tl.zeros((S, Q), tl.float32)
+                for column in tl.static_range(4):
+                    deviation = votes[4 * row + column] - mean[4 * row + column]
+                    part += deviation * deviation * scale[4 * row + column]
+                total += part
+            tl.store(out + n * SHAPE.parents, total + constant, mask=is_real)
+
+
+@triton.jit
+def log_sigmoid(z):
+    """ln(1 / (1 + exp(-z))), and 1 / (1 + exp(-z))."""
+    small = tl.exp(-tl.abs(z))
+    one_plus = small + 1.0
+    # the error of 1 + u is made good to first order
+    log1p = tl.log(one_plus) + (small - (one_plus - 1.0)) / one_plus
+    log = tl.where(z > 0, 0.0, z) - log1p
+    return log, tl.where(z > 0, 1.0, small) / one_plus
+
+
+@triton.jit
+def activate(
+    record, beta_activation, inverse_temperature, out_activations, t, PAIRS, WINDOWS,
+    LAST: tl.constexpr, STANDARDISED: tl.constexpr, SHAPE: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Evidence and log-activation of the parents of ROWS windows."""
+    window = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
+    parent = tl.arange(0, SHAPE.block)[None, :]
+    is_real = (window < WINDOWS) & (parent < SHAPE.parents)
+    at = window * SHAPE.parents + parent
+    mass = tl.load(record + MASS * PAIRS + at, mask=is_real, other=0.0)
+    cost = mass * tl.load(record + DESCRIPTION * PAIRS + at, mask=is_real, other=0.0)
+    evidence = tl.load(beta_activation + parent, mask=parent < SHAPE.parents, other=0.0)
+    if STANDARDISED:
+        centred = tl.sum(cost, 1)[:, None] / SHAPE.parents - cost
+        square = tl.where(is_real, centred * centred, 0.0)
+        deviation = tl.sqrt_rn(tl.sum(square, 1)[:, None] / SHAPE.parents)
+        evidence += centred / (deviation + DEVIATION_OFFSET)
+    else:
+        evidence -= cost
+    log, sigmoid = log_sigmoid(tl.load(inverse_temperature + t) * evidence)
+    tl.store(record + EVIDENCE * PAIRS + at, evidence, mask=is_real)
+    tl.store(record + LOG_ACTIVATION * PAIRS + at, log, mask=is_real)
+    if LAST:
+        tl.store(out_activations + at, sigmoid, mask=is_real)
+
+
+@triton.jit
+def cover(child, down, across, SHAPE: tl.constexpr):
+    """One of the windows that cover a child (or do not: the last result), and which of its children it is.
+
+    Under window competition a "child" is a child of one window, and has that window alone.
+    """
+    if SHAPE.is_child_competition:
+        type_ = child % SHAPE.types
+        column = child // SHAPE.types % SHAPE.width
+        row = child // (SHAPE.types * SHAPE.width) % SHAPE.height
+        image = child // (SHAPE.types * SHAPE.width * SHAPE.height)
+        y = tl.minimum(row // SHAPE.stride, SHAPE.rows - 1) - down
+        x = tl.minimum(column // SHAPE.stride, SHAPE.columns - 1) - across
+        k = row - y * SHAPE.stride
+        l = column - x * SHAPE.stride  # noqa: E741
+        covered = (y >= 0) & (x >= 0) & (k < SHAPE.kernel_height) & (l < SHAPE.kernel_width)
+        window = (image * SHAPE.rows + y) * SHAPE.columns + x
+        return window, (k * SHAPE.kernel_width + l) * SHAPE.types + type_, covered
+    else:
+        return child // SHAPE.children, child % SHAPE.children, child >= 0
+
+
+@triton.jit
+def compete(logit, log_activation, partition, CHILDREN, SHAPE: tl.constexpr, ROWS: tl.constexpr):
+    """The log-sum-exp of ROWS children's logits over all parents of all windows that cover them."""
+    child = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    parent = tl.arange(0, SHAPE.block)[None, :]
+    peak = tl.full((ROWS,), LOG_ZERO, tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    for down in range(0, SHAPE.covers_high if SHAPE.is_child_competition else 1):
+        for across in range(0, SHAPE.covers_wide if SHAPE.is_child_competition else 1):
+            window, n, covered = cover(child, down, across, SHAPE)
+            is_real = (covered & (child < CHILDREN))[:, None] & (parent < SHAPE.parents)
+            at = window.to(tl.int64) * (SHAPE.children * SHAPE.parents) + n * SHAPE.parents
+            value = tl.load(logit + at[:, None] + parent, mask=is_real, other=LOG_ZERO)
+            active = tl.load(log_activation + window[:, None] * SHAPE.parents + parent, mask=is_real, other=0.0)
+            value += active
+            higher = tl.maximum(peak, tl.max(value, 1))
+            shift = tl.where(higher > LOG_ZERO, higher, 0.0)
+            total = total * tl.exp(peak - shift) + tl.sum(tl.exp(value - shift[:, None]), 1)
+            peak = higher
+    shift = tl.where(peak > LOG_ZERO, peak, 0.0)
+    result = shift + tl.log(tl.where(total == 0, 1.0, total))  # 0: no window covers the child, nobody asks
+    tl.store(partition + child, result, mask=child < CHILDREN)

@@ -1,0 +1,235 @@
+"""The last sweep over the votes: their gradient from all iterations at once, and from it those of poses and matrices.
+
+A vote's gradient is ``(Σ_t d_t A_t - G_t C_t) D + Σ_t d_t B_t - G_t E_t``, with D = vote - last mean and d_t = R_t·a.
+"""
+
+import triton
+import triton.language as tl
+
+from matcaps.routing.triton_kernels.forward import cover
+from matcaps.routing.triton_kernels.votes import (
+    DESCRIPTION,
+    EMPTY_MASS,
+    GRAD_COST,
+    GRAD_MEAN,
+    GRAD_RECORD,
+    GRAD_VARIANCE,
+    LOG_ACTIVATION,
+    LOG_ZERO,
+    MASS,
+    MEAN,
+    RECORD,
+    SPREAD,
+    child_offset,
+    competitor,
+    first_assignment,
+    first_child,
+    load_16,
+    zeros_16,
+)
+
+
+@triton.jit
+def prepare(
+    records, grad_records, grad_out_poses, factors, floor, annealing, PAIRS,
+    T: tl.constexpr, SHAPE: tl.constexpr, Q: tl.constexpr,
+):  # fmt: skip
+    """A, B of every iteration, C, E of all but the last, the last mean, and the constant of the first one's g(d).
+
+    They lie as ``[windows, 64 T - 15, J]``: 16 planes A, 16 B, 16 C, 16 E an iteration, where the last has its mean
+    instead of C and the constant instead of E.
+    """
+    pair = tl.program_id(0) * Q + tl.arange(0, Q)
+    is_pair = pair < PAIRS
+    out = factors + (pair // SHAPE.parents).to(tl.int64) * ((64 * T - 15) * SHAPE.parents) + pair % SHAPE.parents
+    last = records + (T - 1) * RECORD * tl.cast(PAIRS, tl.int64) + pair
+    for t in tl.static_range(T):
+        record = records + t * RECORD * tl.cast(PAIRS, tl.int64) + pair
+        grad = grad_records + t * GRAD_RECORD * tl.cast(PAIRS, tl.int64) + pair
+        mass = tl.load(record + MASS * PAIRS, mask=is_pair, other=0.0)
+        grad_cost = tl.load(grad + GRAD_COST * PAIRS, mask=is_pair, other=0.0)
+        has_data = mass > EMPTY_MASS
+        inverse_mass = tl.where(has_data, 1.0 / tl.where(has_data, mass, 1.0), 0.0)
+        constant = tl.zeros((Q,), tl.float32)
+        shifted = tl.zeros((Q,), tl.float32)
+        for h in tl.static_range(16):
+            spread = tl.load(record + (SPREAD + h) * PAIRS, mask=is_pair, other=1.0)
+            mean = tl.load(record + (MEAN + h) * PAIRS, mask=is_pair, other=0.0)
+            last_mean = tl.load(last + (MEAN + h) * PAIRS, mask=is_pair, other=0.0)
+            grad_variance = 0.5 * grad_cost * mass / (spread + floor)
+            if t + 1 == T:
+                grad_mean = tl.load(grad_out_poses + pair.to(tl.int64) * 16 + h, mask=is_pair, other=0.0)
+            else:
+                grad_mean = tl.load(grad + (GRAD_MEAN + h) * PAIRS, mask=is_pair, other=0.0)
+                grad_variance += tl.load(grad + (GRAD_VARIANCE + h) * PAIRS, mask=is_pair, other=0.0)
+            shift = last_mean - mean
+            linear = grad_mean * inverse_mass
+            square = grad_variance * inverse_mass
+            twice = 2.0 * square
+            tl.store(out + (64 * t + h) * SHAPE.parents, twice, mask=is_pair)
+            tl.store(out + (64 * t + 16 + h) * SHAPE.parents, linear + twice * shift, mask=is_pair)
+            if t + 1 == T:
+                tl.store(out + (64 * t + 32 + h) * SHAPE.parents, last_mean, mask=is_pair)
+            else:
+                precision = annealing / (spread + floor)
+                tl.store(out + (64 * t + 32 + h) * SHAPE.parents, precision, mask=is_pair)
+                tl.store(out + (64 * t + 48 + h) * SHAPE.parents, precision * shift, mask=is_pair)
+            constant -= grad_variance * spread
+            shifted += shift * (linear + square * shift)
+        if t == 0:
+            description = tl.load(record + DESCRIPTION * PAIRS, mask=is_pair, other=0.0)
+            constant = constant * inverse_mass + grad_cost * description + shifted
+            tl.store(out + (64 * T - 16) * SHAPE.parents, constant, mask=is_pair)
+
+
+@triton.jit
+def sweep(
+    poses, activations, weight, coordinates, records, logits, partitions, grad_data, totals, factors,
+    grad_weight, grad_coordinates, copies, PAIRS, WINDOWS, COMPETITORS, STEP,
+    T: tl.constexpr, NEEDS_COORDINATES: tl.constexpr, SHAPE: tl.constexpr,
+    BLOCK: tl.constexpr, N: tl.constexpr, M: tl.constexpr,
+):  # fmt: skip
+    """N children and BLOCK parents over STEP windows, M at a time: their part of the weights' gradients, added up, and
+    each window's copy of the gradients of its children."""
+    ROWS: tl.constexpr = M * N
+    n = tl.program_id(0) * N + tl.arange(0, ROWS) % N
+    block = tl.program_id(1)
+    parent = (block * BLOCK + tl.arange(0, BLOCK))[None, :]
+    is_parent = parent < SHAPE.parents
+    matrix = load_16(
+        weight + (n % SHAPE.period * (16 * SHAPE.parents))[:, None] + parent,
+        SHAPE.parents,
+        (n < SHAPE.children)[:, None] & is_parent,
+    )
+    matrix_sum = zeros_16(ROWS, BLOCK)
+    vote_sum = zeros_16(ROWS, BLOCK)
+    size = tl.cast(WINDOWS, tl.int64) * (SHAPE.children * SHAPE.parents)
+    first = tl.program_id(2) * STEP
+    end = tl.minimum(first + STEP, WINDOWS)
+    for begin in range(first, end, M):
+        if M == 1:
+            window = begin + tl.arange(0, 1)  # one row of factors, whatever the child
+        else:
+            window = begin + tl.arange(0, ROWS) // N
+        is_child = (n < SHAPE.children) & (window < end)
+        is_real = is_child[:, None] & is_parent
+        is_factor = (window < end)[:, None] & is_parent
+        child = (first_child(window, SHAPE) + child_offset(n, SHAPE)).to(tl.int64)
+        active = tl.load(activations + child, mask=is_child, other=0.0)
+        uniform = first_assignment(window, n, SHAPE)
+        factor = factors + (window.to(tl.int64) * ((64 * T - 15) * SHAPE.parents))[:, None] + parent
+        at = (window.to(tl.int64) * (SHAPE.children * SHAPE.parents) + n * SHAPE.parents)[:, None] + parent
+        data = ((uniform * active)[:, None],)
+        grads = ()
+        rival = competitor(window, n, SHAPE)
+        for t in tl.static_range(T - 1):
+            value = tl.load(logits + t * size + at, mask=is_real, other=LOG_ZERO)
+            record = records + (t * RECORD + LOG_ACTIVATION) * tl.cast(PAIRS, tl.int64)
+            log_activation = tl.load(record + (window * SHAPE.parents)[:, None] + parent, mask=is_factor, other=0.0)
+            log_sum = tl.load(partitions + t * tl.cast(COMPETITORS, tl.int64) + rival, mask=is_child, other=0.0)
+            total = tl.load(totals + t * tl.cast(COMPETITORS, tl.int64) + rival, mask=is_child, other=0.0)
+            grad = tl.load(grad_data + t * size + at, mask=is_real, other=0.0)
+            later = tl.exp(value + log_activation - log_sum[:, None]) * active[:, None]
+            data = data + (later,)
+            grads = grads + (later * (grad - total[:, None]),)
+        grad_first = tl.load(factor + (64 * T - 16) * SHAPE.parents, mask=is_factor, other=0.0)
+        out = copies + (tl.cast(block * WINDOWS + window, tl.int64) * SHAPE.children + n) * 17
+        sums = ()
+        offsets = ()
+        for row in tl.static_range(4):
+            pose = ()
+            for k in tl.static_range(4):
+                part = tl.load(poses + child * 16 + 4 * row + k, mask=is_child, other=0.0)
+                pose = pose + (part[:, None],)
+            grad = ()
+            for column in tl.static_range(4):
+                h: tl.constexpr = 4 * row + column
+                vote = pose[0] * matrix[column]
+                for k in tl.static_range(1, 4):
+                    vote += pose[k] * matrix[4 * k + column]
+                if SHAPE.has_coordinates:
+                    offset = tl.load(coordinates + n // SHAPE.period * 16 + h, mask=is_child, other=0.0)
+                    vote += offset[:, None]
+                deviation = vote - tl.load(factor + (64 * T - 32 + h) * SHAPE.parents, mask=is_factor, other=0.0)
+                a = tl.load(factor + h * SHAPE.parents, mask=is_factor, other=0.0)
+                b = tl.load(factor + (16 + h) * SHAPE.parents, mask=is_factor, other=0.0)
+                grad_first += deviation * (b + 0.5 * a * deviation)
+                slope = data[0] * a
+                rest = data[0] * b
+                for t in tl.static_range(1, T):
+                    c = tl.load(factor + (64 * t - 32 + h) * SHAPE.parents, mask=is_factor, other=0.0)
+                    e = tl.load(factor + (64 * t - 16 + h) * SHAPE.parents, mask=is_factor, other=0.0)
+                    slope -= grads[t - 1] * c
+                    rest -= grads[t - 1] * e
+                    a = tl.load(factor + (64 * t + h) * SHAPE.parents, mask=is_factor, other=0.0)
+                    b = tl.load(factor + (64 * t + 16 + h) * SHAPE.parents, mask=is_factor, other=0.0)
+                    slope += data[t] * a
+                    rest += data[t] * b
+                grad = grad + (slope * deviation + rest,)
+            added = ()
+            for k in tl.static_range(4):
+                grad_pose = grad[0] * matrix[4 * k]
+                for column in tl.static_range(1, 4):
+                    grad_pose += grad[column] * matrix[4 * k + column]
+                tl.store(out + 4 * row + k, tl.sum(grad_pose, 1), mask=is_child)
+                for column in tl.static_range(4):
+                    if row == 0:
+                        added = added + (matrix_sum[4 * k + column] + pose[k] * grad[column],)
+                    else:
+                        added = added + (sums[4 * k + column] + pose[k] * grad[column],)
+            sums = added
+            if NEEDS_COORDINATES:
+                for column in tl.static_range(4):
+                    offsets = offsets + (vote_sum[4 * row + column] + grad[column],)
+        matrix_sum = sums
+        if NEEDS_COORDINATES:
+            vote_sum = offsets
+        # the first assignment is constant: the gradient of its R·a goes to the activation alone
+        tl.store(out + 16, uniform * tl.sum(tl.where(is_parent, grad_first, 0.0), 1), mask=is_child)
+    n = tl.program_id(0) * N + tl.arange(0, N)
+    at = (tl.program_id(2) * SHAPE.children + n).to(tl.int64) * (16 * SHAPE.parents)
+    at = at[:, None] + parent
+    is_real = (n < SHAPE.children)[:, None] & is_parent
+    for h in tl.static_range(16):
+        tl.store(grad_weight + at + h * SHAPE.parents, over_windows(matrix_sum[h], M, N, BLOCK), mask=is_real)
+        if NEEDS_COORDINATES:
+            tl.store(grad_coordinates + at + h * SHAPE.parents, over_windows(vote_sum[h], M, N, BLOCK), mask=is_real)
+
+
+@triton.jit
+def over_windows(rows, M: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr):
+    """``[M·N, BLOCK]`` to ``[N, BLOCK]``."""
+    if M == 1:
+        return rows
+    else:
+        return tl.sum(tl.reshape(rows, (M, N, BLOCK)), 0)
+
+
+@triton.jit
+def gather(
+    copies, totals, grad_poses, grad_activations, CHILDREN, WINDOWS, COMPETITORS,
+    LATER: tl.constexpr, BLOCKS: tl.constexpr, SHAPE: tl.constexpr, GEOMETRY: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Every child's sum over the windows that cover it, and over LATER iterations; GEOMETRY is SHAPE with covers."""
+    child = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    component = tl.arange(0, 16)[None, :]
+    pose = tl.zeros((ROWS, 16), tl.float32)
+    active = tl.zeros((ROWS,), tl.float32)
+    if SHAPE.is_child_competition:
+        for t in tl.static_range(LATER):
+            total = tl.load(totals + t * tl.cast(COMPETITORS, tl.int64) + child, mask=child < CHILDREN, other=0.0)
+            active += total
+    for down in range(0, GEOMETRY.covers_high):
+        for across in range(0, GEOMETRY.covers_wide):
+            window, n, covered = cover(child, down, across, GEOMETRY)
+            covered &= child < CHILDREN
+            if not SHAPE.is_child_competition:
+                for t in tl.static_range(LATER):
+                    at = t * tl.cast(COMPETITORS, tl.int64) + window * SHAPE.children + n
+                    active += tl.load(totals + at, mask=covered, other=0.0)
+            for block in tl.static_range(BLOCKS):
+                at = (tl.cast(block * WINDOWS + window, tl.int64) * SHAPE.children + n) * 17
+                pose += tl.load(copies + at[:, None] + component, mask=covered[:, None], other=0.0)
+                active += tl.load(copies + at + 16, mask=covered, other=0.0)
+    tl.store(grad_poses + child[:, None].to(tl.int64) * 16 + component, pose, mask=(child < CHILDREN)[:, None])
+    tl.store(grad_activations + child, active, mask=child < CHILDREN)
