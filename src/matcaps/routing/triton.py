@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,8 +53,9 @@ def conv_em_routing(
 ) -> tuple[Tensor, Tensor]:
     """Route through a kernel; return poses ``[B, H', W', J, 4, 4]`` and activations ``[B, H', W', J]``."""
     tensors = (poses, activations, weight, beta_use, beta_activation)
-    options = stride, competition == "child", activation_rule == "standardised", variance_floor, annealing
-    return _route(tensors, None, inverse_temperature, options)
+    return _route(
+        tensors, None, inverse_temperature, stride, competition == "child", activation_rule, variance_floor, annealing
+    )
 
 
 def class_em_routing(
@@ -71,21 +73,51 @@ def class_em_routing(
 ) -> tuple[Tensor, Tensor]:
     """Route a whole map to classes; return poses ``[B, J, 4, 4]`` and activations ``[B, J]``."""
     tensors = (poses, activations, weight, beta_use, beta_activation)
-    options = 1, False, activation_rule == "standardised", variance_floor, annealing
-    return _route(tensors, coordinates, inverse_temperature, options)
+    return _route(tensors, coordinates, inverse_temperature, 1, False, activation_rule, variance_floor, annealing)
 
 
 def _route(
     tensors: tuple[Tensor, ...],
     coordinates: Tensor | None,
     inverse_temperature: Sequence[float] | Tensor,
-    options: tuple[int, bool, bool, float, float],
+    *options: Any,
 ) -> tuple[Tensor, Tensor]:
     inverse_temperature = schedule_tensor(inverse_temperature, tensors[0])
     inputs = (*tensors, inverse_temperature) if coordinates is None else (*tensors, inverse_temperature, coordinates)
     needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
-    out_poses, out_activations, *_ = _forward(*tensors, inverse_temperature, coordinates, *options, needs_grad)
+    out_poses, out_activations, *_ = forward(tensors, coordinates, inverse_temperature, *options, keep_state=needs_grad)
     return out_poses, out_activations
+
+
+def forward(
+    tensors: tuple[Tensor, ...],
+    coordinates: Tensor | None,
+    inverse_temperature: Tensor,
+    stride: int,
+    child_competition: bool,
+    activation_rule: str,
+    variance_floor: float,
+    annealing: float,
+    *,
+    keep_state: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Route; return poses, activations and the state that a backward pass needs, which is empty if it is not kept.
+
+    The state is the records ``[T, RECORD, windows, J]``, log-densities ``[T-1, windows, children, J]``, and of each child the
+    largest logit and the inverse of the sum of ``exp(logit - largest)``: ``[T-1, children, 2]``, children of all maps, or
+    with window competition of all windows.
+    """
+    return _forward(
+        *tensors,
+        inverse_temperature,
+        coordinates,
+        stride,
+        child_competition,
+        activation_rule == "standardised",
+        variance_floor,
+        annealing,
+        keep_state,
+    )
 
 
 def schedule_tensor(inverse_temperature: Sequence[float] | Tensor, like: Tensor) -> Tensor:
@@ -158,8 +190,8 @@ def _empty_results(
     for_work: bool,
     keep_state: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Poses, activations, records ``[T, RECORD, windows, J]``, log-densities ``[T-1, windows, children, J]`` and their
-    log-sum-exps ``[T-1, competitors]``. What is not kept has no iterations, or, for the work, no more than two."""
+    """Poses, activations and the state (see ``forward``), whose parts have no iterations if it is not kept; or, while
+    kernels are at work, as many as they need."""
     batch, height, width, types = poses.shape[:4]
     iterations, parents = inverse_temperature.shape[0], weight.shape[-3]
     if weight.ndim == 4:
@@ -179,7 +211,7 @@ def _empty_results(
         poses.new_empty(shape),
         poses.new_empty([iterations, RECORD, windows, parents]),
         poses.new_empty([kept, windows, children, parents]),
-        poses.new_empty([kept, competitors]),
+        poses.new_empty([kept, competitors, 2]),
     )
 
 

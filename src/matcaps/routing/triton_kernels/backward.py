@@ -6,7 +6,7 @@ The logits' gradients are not stored: whoever reads them makes them of the data'
 import triton
 import triton.language as tl
 
-from matcaps.routing.triton_kernels.forward import DEVIATION_OFFSET, cover, log_sigmoid
+from matcaps.routing.triton_kernels.forward import DEVIATION_OFFSET, cover, log_sigmoid, logits_of
 from matcaps.routing.triton_kernels.votes import (
     DESCRIPTION,
     EMPTY_MASS,
@@ -15,7 +15,6 @@ from matcaps.routing.triton_kernels.votes import (
     GRAD_MEAN,
     GRAD_VARIANCE,
     LOG_ACTIVATION,
-    LOG_ZERO,
     LOGIT_SUM,
     MASS,
     MEAN,
@@ -110,7 +109,7 @@ def data_backward(
     inverse_mass = tl.where(has_data, 1.0 / tl.where(has_data, mass, 1.0), 0.0)
     linear = ()
     square = ()
-    constant = tl.zeros((1, Q), tl.float32)
+    constant = tl.full((1, Q), 0.0, tl.float32)
     for h in tl.static_range(16):
         spread = tl.load(record + (SPREAD + h) * PAIRS + pair, mask=is_pair, other=1.0)[None, :]
         grad_variance = 0.5 * grad_cost * mass / (spread + floor)
@@ -130,9 +129,9 @@ def data_backward(
         n = begin + tl.arange(0, S)[:, None]
         is_real = (n < SHAPE.children) & is_pair[None, :]
         votes = votes_of(poses, weight, coordinates, start, n, parent, is_real, SHAPE)
-        result = tl.zeros((S, Q), tl.float32)
+        result = tl.full((S, Q), 0.0, tl.float32)
         for row in tl.static_range(4):
-            part = tl.zeros((S, Q), tl.float32)
+            part = tl.full((S, Q), 0.0, tl.float32)
             for column in tl.static_range(4):
                 deviation = votes[4 * row + column] - mean[4 * row + column]
                 part += deviation * (linear[4 * row + column] + square[4 * row + column] * deviation)
@@ -147,15 +146,16 @@ def compete_backward(
     """``Σ R g(d)`` of ROWS children over all parents of all windows that cover them."""
     child = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     parent = tl.arange(0, SHAPE.block)[None, :]
-    log_sum = tl.load(partition + child, mask=child < CHILDREN, other=0.0)[:, None]
-    result = tl.zeros((ROWS,), tl.float32)
-    for down in range(0, SHAPE.covers_high if SHAPE.is_child_competition else 1):
-        for across in range(0, SHAPE.covers_wide if SHAPE.is_child_competition else 1):
-            window, n, covered = cover(child, down, across, SHAPE)
-            is_real = (covered & (child < CHILDREN))[:, None] & (parent < SHAPE.parents)
-            at = (window.to(tl.int64) * (SHAPE.children * SHAPE.parents) + n * SHAPE.parents)[:, None] + parent
-            value = tl.load(logit + at, mask=is_real, other=LOG_ZERO)
-            active = tl.load(log_activation + window[:, None] * SHAPE.parents + parent, mask=is_real, other=0.0)
-            grad = tl.load(grad_data + at, mask=is_real, other=0.0)
-            result += tl.sum(tl.exp(value + active - log_sum) * grad, 1)
+    peak = tl.load(partition + child * 2, mask=child < CHILDREN, other=0.0)[:, None]
+    HIGH: tl.constexpr = SHAPE.covers_high if SHAPE.is_child_competition else 1
+    WIDE: tl.constexpr = SHAPE.covers_wide if SHAPE.is_child_competition else 1
+    result = tl.full((ROWS,), 0.0, tl.float32)
+    for at in range(0, HIGH * WIDE):
+        window, n, covered = cover(child, at // WIDE, at % WIDE, SHAPE)
+        value = logits_of(logit, log_activation, child, at, CHILDREN, parent, SHAPE)
+        is_real = (covered & (child < CHILDREN))[:, None] & (parent < SHAPE.parents)
+        start = window.to(tl.int64) * (SHAPE.children * SHAPE.parents) + n * SHAPE.parents
+        grad = tl.load(grad_data + start[:, None] + parent, mask=is_real, other=0.0)
+        result += tl.sum(tl.exp(value - peak) * grad, 1)
+    result *= tl.load(partition + child * 2 + 1, mask=child < CHILDREN, other=0.0)
     tl.store(total + child, result, mask=child < CHILDREN)

@@ -38,7 +38,7 @@ def fit(
     is_pair = pair < PAIRS
     if FIRST:
         STEP: tl.constexpr = (SHAPE.children + SAMPLE - 1) // SAMPLE
-        mass, first, _ = moments(
+        mass, first, second = moments(
             poses, activations, weight, coordinates, logit, log_activation, partition, logit, partition,
             pair, zeros_16(1, Q), STEP, SHAPE.children, FIRST, False, PAIRS, SHAPE, S, Q,
         )  # fmt: skip
@@ -59,7 +59,7 @@ def fit(
     has_data = mass > EMPTY_MASS
     inverse = tl.where(has_data, 1.0 / tl.where(has_data, mass, 1.0), 0.0)
     # A centre further from the mean than a standard deviation costs digits of the spread: then once more, about the mean.
-    is_far = tl.zeros((1, Q), tl.int32)
+    is_far = tl.full((1, Q), 0, tl.int32)
     for h in tl.static_range(16):
         rest = first[h] * inverse
         is_far |= (rest * rest > second[h] * inverse - rest * rest + floor).to(tl.int32)
@@ -68,7 +68,7 @@ def fit(
         for h in tl.static_range(16):
             moved = moved + (centre[h] + first[h] * inverse,)
         centre = moved
-        _, first, second = moments(
+        unused, first, second = moments(
             poses, activations, weight, coordinates, logit, log_activation, partition, logit, partition,
             pair, centre, 1, SHAPE.children, FIRST, False, PAIRS, SHAPE, S, Q,
         )  # fmt: skip
@@ -77,7 +77,7 @@ def fit(
 
     mean = ()
     scale = ()
-    log_determinant = tl.zeros((1, Q), tl.float32)
+    log_sum = ()
     empty = tl.where(mass == mass, 0.0 * mass, 0.0)
     for h in tl.static_range(16):
         rest = first[h] * inverse
@@ -87,13 +87,17 @@ def fit(
         nothing = tl.where(mass == mass, 0.0 * first[h], empty)
         middle = tl.where(has_data, centre[h] + rest, nothing)
         variance = spread + floor
-        log_determinant += tl.log(variance)
+        log_sum = log_sum + (tl.log(variance),)
         mean = mean + (middle,)
         scale = scale + (-0.5 * annealing / variance,)
         tl.store(record + (MEAN + h) * PAIRS + pair[None, :], middle, mask=is_pair[None, :])
         tl.store(record + (SPREAD + h) * PAIRS + pair[None, :], spread, mask=is_pair[None, :])
         if LAST:
             tl.store(out_poses + pair[None, :].to(tl.int64) * 16 + h, middle, mask=is_pair[None, :])
+    # four sums of four: shorter sums round less
+    log_determinant = log_sum[0] + log_sum[1] + log_sum[2] + log_sum[3]
+    for row in tl.static_range(1, 4):
+        log_determinant += log_sum[4 * row] + log_sum[4 * row + 1] + log_sum[4 * row + 2] + log_sum[4 * row + 3]
     parent = (pair % SHAPE.parents)[None, :]
     use = tl.load(beta_use + parent, mask=is_pair[None, :], other=0.0)
     tl.store(record + MASS * PAIRS + pair[None, :], mass, mask=is_pair[None, :])
@@ -106,9 +110,9 @@ def fit(
             n = begin + tl.arange(0, S)[:, None]
             is_real = (n < SHAPE.children) & is_pair[None, :]
             votes = votes_of(poses, weight, coordinates, start, n, parent, is_real, SHAPE)
-            total = tl.zeros((S, Q), tl.float32)
+            total = tl.full((S, Q), 0.0, tl.float32)
             for row in tl.static_range(4):  # apart from the constant, and each row apart: shorter sums round less
-                part = tl.zeros((S, Q), tl.float32)
+                part = tl.full((S, Q), 0.0, tl.float32)
                 for column in tl.static_range(4):
                     deviation = votes[4 * row + column] - mean[4 * row + column]
                     part += deviation * deviation * scale[4 * row + column]
@@ -178,23 +182,30 @@ def cover(child, down, across, SHAPE: tl.constexpr):
 
 @triton.jit
 def compete(logit, log_activation, partition, CHILDREN, SHAPE: tl.constexpr, ROWS: tl.constexpr):
-    """The log-sum-exp of ROWS children's logits over all parents of all windows that cover them."""
+    """The largest logit of each of ROWS children, over all parents of all windows that cover it, and the inverse of
+    the sum of ``exp(logit - largest)``."""
     child = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     parent = tl.arange(0, SHAPE.block)[None, :]
+    HIGH: tl.constexpr = SHAPE.covers_high if SHAPE.is_child_competition else 1
+    WIDE: tl.constexpr = SHAPE.covers_wide if SHAPE.is_child_competition else 1
     peak = tl.full((ROWS,), LOG_ZERO, tl.float32)
-    total = tl.zeros((ROWS,), tl.float32)
-    for down in range(0, SHAPE.covers_high if SHAPE.is_child_competition else 1):
-        for across in range(0, SHAPE.covers_wide if SHAPE.is_child_competition else 1):
-            window, n, covered = cover(child, down, across, SHAPE)
-            is_real = (covered & (child < CHILDREN))[:, None] & (parent < SHAPE.parents)
-            at = window.to(tl.int64) * (SHAPE.children * SHAPE.parents) + n * SHAPE.parents
-            value = tl.load(logit + at[:, None] + parent, mask=is_real, other=LOG_ZERO)
-            active = tl.load(log_activation + window[:, None] * SHAPE.parents + parent, mask=is_real, other=0.0)
-            value += active
-            higher = tl.maximum(peak, tl.max(value, 1))
-            shift = tl.where(higher > LOG_ZERO, higher, 0.0)
-            total = total * tl.exp(peak - shift) + tl.sum(tl.exp(value - shift[:, None]), 1)
-            peak = higher
-    shift = tl.where(peak > LOG_ZERO, peak, 0.0)
-    result = shift + tl.log(tl.where(total == 0, 1.0, total))  # 0: no window covers the child, nobody asks
-    tl.store(partition + child, result, mask=child < CHILDREN)
+    for at in range(0, HIGH * WIDE):
+        value = logits_of(logit, log_activation, child, at, CHILDREN, parent, SHAPE)
+        peak = tl.maximum(peak, tl.max(value, 1))
+    peak = tl.where(peak > LOG_ZERO, peak, 0.0)  # no window covers the child; or NaN, which comes through below
+    total = tl.full((ROWS,), 0.0, tl.float32)
+    for at in range(0, HIGH * WIDE):
+        value = logits_of(logit, log_activation, child, at, CHILDREN, parent, SHAPE)
+        total += tl.sum(tl.exp(value - peak[:, None]), 1)
+    tl.store(partition + child * 2, peak, mask=child < CHILDREN)
+    tl.store(partition + child * 2 + 1, 1.0 / tl.where(total == 0, 1.0, total), mask=child < CHILDREN)
+
+
+@triton.jit
+def logits_of(logit, log_activation, child, at, CHILDREN, parent, SHAPE: tl.constexpr):
+    """What the parents of one of the windows that cover a child bid for it, ``[children, J]``; -inf where there is none."""
+    window, n, covered = cover(child, at // SHAPE.covers_wide, at % SHAPE.covers_wide, SHAPE)
+    is_real = (covered & (child < CHILDREN))[:, None] & (parent < SHAPE.parents)
+    start = window.to(tl.int64) * (SHAPE.children * SHAPE.parents) + n * SHAPE.parents
+    value = tl.load(logit + start[:, None] + parent, mask=is_real, other=LOG_ZERO)
+    return value + tl.load(log_activation + window[:, None] * SHAPE.parents + parent, mask=is_real, other=0.0)

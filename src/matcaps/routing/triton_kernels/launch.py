@@ -182,7 +182,7 @@ def backward(
     original, weight = weight, packed(weight)
     grad_records = poses.new_empty([iterations, GRAD_RECORD.value, pairs])
     sums = poses.new_empty([iterations, 3, windows, shape.parents])
-    grad_data, totals = torch.empty_like(logits), torch.empty_like(partitions)
+    grad_data, totals = torch.empty_like(logits), poses.new_empty([len(logits), plan.competitors])
     tile: dict[str, Any] = {"SHAPE": shape, "S": tiles.children, "Q": tiles.pairs, "num_warps": tiles.warps}
     rows: dict[str, Any] = {"SHAPE": shape, "ROWS": tiles.rows, "num_warps": tiles.warps}
     grid = triton.cdiv(pairs, tiles.pairs)

@@ -50,8 +50,8 @@ def prepare(
         grad_cost = tl.load(grad + GRAD_COST * PAIRS, mask=is_pair, other=0.0)
         has_data = mass > EMPTY_MASS
         inverse_mass = tl.where(has_data, 1.0 / tl.where(has_data, mass, 1.0), 0.0)
-        constant = tl.zeros((Q,), tl.float32)
-        shifted = tl.zeros((Q,), tl.float32)
+        constant = tl.full((Q,), 0.0, tl.float32)
+        shifted = tl.full((Q,), 0.0, tl.float32)
         for h in tl.static_range(16):
             spread = tl.load(record + (SPREAD + h) * PAIRS, mask=is_pair, other=1.0)
             mean = tl.load(record + (MEAN + h) * PAIRS, mask=is_pair, other=0.0)
@@ -126,10 +126,12 @@ def sweep(
             value = tl.load(logits + t * size + at, mask=is_real, other=LOG_ZERO)
             record = records + (t * RECORD + LOG_ACTIVATION) * tl.cast(PAIRS, tl.int64)
             log_activation = tl.load(record + (window * SHAPE.parents)[:, None] + parent, mask=is_factor, other=0.0)
-            log_sum = tl.load(partitions + t * tl.cast(COMPETITORS, tl.int64) + rival, mask=is_child, other=0.0)
+            partition = partitions + (t * tl.cast(COMPETITORS, tl.int64) + rival) * 2
+            peak = tl.load(partition, mask=is_child, other=0.0)
+            inverse = tl.load(partition + 1, mask=is_child, other=0.0) * active
             total = tl.load(totals + t * tl.cast(COMPETITORS, tl.int64) + rival, mask=is_child, other=0.0)
             grad = tl.load(grad_data + t * size + at, mask=is_real, other=0.0)
-            later = tl.exp(value + log_activation - log_sum[:, None]) * active[:, None]
+            later = tl.exp(value + log_activation - peak[:, None]) * inverse[:, None]
             data = data + (later,)
             grads = grads + (later * (grad - total[:, None]),)
         grad_first = tl.load(factor + (64 * T - 16) * SHAPE.parents, mask=is_factor, other=0.0)
@@ -143,26 +145,25 @@ def sweep(
                 pose = pose + (part[:, None],)
             grad = ()
             for column in tl.static_range(4):
-                h: tl.constexpr = 4 * row + column
                 vote = pose[0] * matrix[column]
                 for k in tl.static_range(1, 4):
                     vote += pose[k] * matrix[4 * k + column]
                 if SHAPE.has_coordinates:
-                    offset = tl.load(coordinates + n // SHAPE.period * 16 + h, mask=is_child, other=0.0)
+                    offset = tl.load(coordinates + n // SHAPE.period * 16 + 4 * row + column, mask=is_child, other=0.0)
                     vote += offset[:, None]
-                deviation = vote - tl.load(factor + (64 * T - 32 + h) * SHAPE.parents, mask=is_factor, other=0.0)
-                a = tl.load(factor + h * SHAPE.parents, mask=is_factor, other=0.0)
-                b = tl.load(factor + (16 + h) * SHAPE.parents, mask=is_factor, other=0.0)
+                deviation = vote - tl.load(factor + (64 * T - 32 + 4 * row + column) * SHAPE.parents, mask=is_factor, other=0.0)
+                a = tl.load(factor + (4 * row + column) * SHAPE.parents, mask=is_factor, other=0.0)
+                b = tl.load(factor + (16 + 4 * row + column) * SHAPE.parents, mask=is_factor, other=0.0)
                 grad_first += deviation * (b + 0.5 * a * deviation)
                 slope = data[0] * a
                 rest = data[0] * b
                 for t in tl.static_range(1, T):
-                    c = tl.load(factor + (64 * t - 32 + h) * SHAPE.parents, mask=is_factor, other=0.0)
-                    e = tl.load(factor + (64 * t - 16 + h) * SHAPE.parents, mask=is_factor, other=0.0)
+                    c = tl.load(factor + (64 * t - 32 + 4 * row + column) * SHAPE.parents, mask=is_factor, other=0.0)
+                    e = tl.load(factor + (64 * t - 16 + 4 * row + column) * SHAPE.parents, mask=is_factor, other=0.0)
                     slope -= grads[t - 1] * c
                     rest -= grads[t - 1] * e
-                    a = tl.load(factor + (64 * t + h) * SHAPE.parents, mask=is_factor, other=0.0)
-                    b = tl.load(factor + (64 * t + 16 + h) * SHAPE.parents, mask=is_factor, other=0.0)
+                    a = tl.load(factor + (64 * t + 4 * row + column) * SHAPE.parents, mask=is_factor, other=0.0)
+                    b = tl.load(factor + (64 * t + 16 + 4 * row + column) * SHAPE.parents, mask=is_factor, other=0.0)
                     slope += data[t] * a
                     rest += data[t] * b
                 grad = grad + (slope * deviation + rest,)

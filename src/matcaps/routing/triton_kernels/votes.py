@@ -110,7 +110,7 @@ def load_16(pointer, STEP: tl.constexpr, mask):
 def zeros_16(S: tl.constexpr, Q: tl.constexpr):
     parts = ()
     for _ in tl.static_range(16):
-        parts = parts + (tl.zeros((S, Q), tl.float32),)
+        parts = parts + (tl.full((S, Q), 0.0, tl.float32),)
     return parts
 
 
@@ -143,11 +143,15 @@ def votes_of(poses, weight, coordinates, start, n, parent, is_real, SHAPE: tl.co
 
 @triton.jit
 def assignments(logit, log_activation, partition, window, n, pair, is_real, SHAPE: tl.constexpr):
-    """The assignments that follow from an iteration's log-densities: ``exp(L - log-sum-exp)``, or 0."""
+    """The assignments that follow from an iteration's log-densities: ``exp(L - peak) / sum``, or 0.
+
+    Not ``exp(L - log-sum-exp)``, whose rounding, of the size of L, all of a child's assignments would share.
+    """
     at = (pair // SHAPE.parents).to(tl.int64) * (SHAPE.children * SHAPE.parents) + n * SHAPE.parents
     value = tl.load(logit + at + pair % SHAPE.parents, mask=is_real, other=LOG_ZERO)
-    total = tl.load(partition + competitor(window, n, SHAPE), mask=is_real, other=0.0)
-    return tl.exp(value + log_activation - total)
+    rival = partition + competitor(window, n, SHAPE) * 2
+    peak = tl.load(rival, mask=is_real, other=0.0)
+    return tl.exp(value + log_activation - peak) * tl.load(rival + 1, mask=is_real, other=0.0)
 
 
 @triton.jit
@@ -166,7 +170,7 @@ def moments(
     is_pair = (pair < PAIRS)[None, :]
     if not FIRST:
         log_active = tl.load(log_activation + pair, mask=pair < PAIRS, other=0.0)[None, :]
-    mass = tl.zeros((S, Q), tl.float32)
+    mass = tl.full((S, Q), 0.0, tl.float32)
     first = zeros_16(S, Q)
     second = zeros_16(S, Q)
     for begin in range(0, END, S * STEP):
