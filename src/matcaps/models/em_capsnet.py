@@ -142,7 +142,7 @@ class EMCapsNet(nn.Module):
             .convolve(_KERNEL_SIZE, 1)
             for size in (height, width)
         )
-        return receptive_field_coordinates(rows, columns, height, width).to(images.device)
+        return receptive_field_coordinates(rows, columns, height, width, images.device)
 
     def _smallest_size(self) -> int:
         """Pixels a side that leave one position after the last convolutional capsules: 7 primary ones."""

@@ -20,9 +20,9 @@ from matcaps.routing.triton_kernels.votes import (
     MEAN,
     SPREAD,
     first_child,
+    inside,
     load_planes,
     moments,
-    sum_children,
     votes_of,
 )
 
@@ -35,16 +35,17 @@ def fit_backward(
     """What the log-densities of an iteration send to its means and variances, and the sum of the logits' gradients."""
     pair = tl.program_id(0) * Q + tl.arange(0, Q)
     is_pair = pair < PAIRS
-    mean = load_planes(record + pair, MEAN, PAIRS, is_pair)
+    pair = tl.minimum(pair, PAIRS - 1)
+    mean = load_planes(record + pair, MEAN, PAIRS)
     mass, first, second = moments(
         poses, activations, weight, coordinates, logit, record + LOG_ACTIVATION * PAIRS, partition, grad_data, total,
-        pair, mean, 1, SHAPE.children, False, True, PAIRS, SHAPE, S, Q,
+        pair, mean, 1, False, True, SHAPE, S, Q,
     )  # fmt: skip
     logit_sum = tl.sum(mass, 0)
     out = grad_record + pair
     tl.store(out + LOGIT_SUM * PAIRS, logit_sum, mask=is_pair)
     for h in tl.static_range(16):
-        spread = tl.load(record + (SPREAD + h) * PAIRS + pair, mask=is_pair, other=1.0)
+        spread = tl.load(record + (SPREAD + h) * PAIRS + pair)
         precision = annealing / (spread + floor)
         plain = 1.0 / (spread + floor)
         tl.store(out + (GRAD_MEAN + h) * PAIRS, precision * tl.sum(first[h], 0), mask=is_pair)
@@ -100,35 +101,36 @@ def data_backward(
     """The gradient of the children's data R·a, ``Σ_h D (g(µ) + g(σ²) D) / m + constant``."""
     pair = tl.program_id(0) * Q + tl.arange(0, Q)
     is_pair = pair < PAIRS
+    pair = tl.minimum(pair, PAIRS - 1)
     window = (pair // SHAPE.parents)[None, :]
     parent = (pair % SHAPE.parents)[None, :]
-    mean = load_planes(record + pair, MEAN, PAIRS, is_pair)
-    mass = tl.load(record + MASS * PAIRS + pair, mask=is_pair, other=0.0)[None, :]
-    grad_cost = tl.load(grad_record + GRAD_COST * PAIRS + pair, mask=is_pair, other=0.0)[None, :]
+    mean = load_planes(record + pair, MEAN, PAIRS)
+    mass = tl.load(record + MASS * PAIRS + pair)[None, :]
+    grad_cost = tl.load(grad_record + GRAD_COST * PAIRS + pair)[None, :]
     has_data = mass > EMPTY_MASS
     inverse_mass = tl.where(has_data, 1.0 / tl.where(has_data, mass, 1.0), 0.0)
     linear = ()
     square = ()
     constant = tl.full((1, Q), 0.0, tl.float32)
     for h in tl.static_range(16):
-        spread = tl.load(record + (SPREAD + h) * PAIRS + pair, mask=is_pair, other=1.0)[None, :]
+        spread = tl.load(record + (SPREAD + h) * PAIRS + pair)[None, :]
         grad_variance = 0.5 * grad_cost * mass / (spread + floor)
         if LAST:
-            grad_mean = tl.load(grad_out_poses + pair.to(tl.int64) * 16 + h, mask=is_pair, other=0.0)[None, :]
+            grad_mean = tl.load(grad_out_poses + pair.to(tl.int64) * 16 + h)[None, :]
         else:
-            grad_mean = tl.load(grad_record + (GRAD_MEAN + h) * PAIRS + pair, mask=is_pair, other=0.0)[None, :]
-            grad_variance += tl.load(grad_record + (GRAD_VARIANCE + h) * PAIRS + pair, mask=is_pair, other=0.0)[None, :]
+            grad_mean = tl.load(grad_record + (GRAD_MEAN + h) * PAIRS + pair)[None, :]
+            grad_variance += tl.load(grad_record + (GRAD_VARIANCE + h) * PAIRS + pair)[None, :]
         constant -= grad_variance * spread
         linear = linear + (grad_mean * inverse_mass,)
         square = square + (grad_variance * inverse_mass,)
-    description = tl.load(record + DESCRIPTION * PAIRS + pair, mask=is_pair, other=0.0)[None, :]
+    description = tl.load(record + DESCRIPTION * PAIRS + pair)[None, :]
     constant = constant * inverse_mass + grad_cost * description
     start = first_child(window, SHAPE).to(tl.int64)
     out = grad_data + window.to(tl.int64) * (SHAPE.children * SHAPE.parents) + parent
     for begin in range(0, SHAPE.children, S):
-        n = begin + tl.arange(0, S)[:, None]
-        is_real = (n < SHAPE.children) & is_pair[None, :]
-        votes = votes_of(poses, weight, coordinates, start, n, parent, is_real, SHAPE)
+        beyond = begin + tl.arange(0, S)[:, None]
+        n = inside(beyond, S, SHAPE)
+        votes = votes_of(poses, weight, coordinates, start, n, parent, SHAPE)
         result = tl.full((S, Q), 0.0, tl.float32)
         for row in tl.static_range(4):
             part = tl.full((S, Q), 0.0, tl.float32)
@@ -136,7 +138,7 @@ def data_backward(
                 deviation = votes[4 * row + column] - mean[4 * row + column]
                 part += deviation * (linear[4 * row + column] + square[4 * row + column] * deviation)
             result += part
-        tl.store(out + n * SHAPE.parents, result + constant, mask=is_real)
+        tl.store(out + n * SHAPE.parents, result + constant, mask=(beyond == n) & is_pair[None, :])
 
 
 @triton.jit

@@ -8,11 +8,11 @@ from matcaps.routing.triton_kernels.votes import (
     EMPTY_MASS,
     EVIDENCE,
     LOG_ACTIVATION,
-    LOG_ZERO,
     MASS,
     MEAN,
     SPREAD,
     first_child,
+    inside,
     load_planes,
     moments,
     sum_children,
@@ -20,11 +20,10 @@ from matcaps.routing.triton_kernels.votes import (
     zeros_16,
 )
 
+LOG_ZERO = tl.constexpr(float("-inf"))
+
 DEVIATION_OFFSET = tl.constexpr(1e-9)
 """Added to the standard deviation of the costs; as in the reference."""
-
-SAMPLE = tl.constexpr(16)
-"""Children whose mean vote is the first iteration's centre."""
 
 
 @triton.jit
@@ -36,11 +35,11 @@ def fit(
     """Q pairs of a window and a parent: mean, spread and cost of the data, then the children's log-densities."""
     pair = tl.program_id(0) * Q + tl.arange(0, Q)
     is_pair = pair < PAIRS
+    pair = tl.minimum(pair, PAIRS - 1)
     if FIRST:
-        STEP: tl.constexpr = (SHAPE.children + SAMPLE - 1) // SAMPLE
         mass, first, second = moments(
             poses, activations, weight, coordinates, logit, log_activation, partition, logit, partition,
-            pair, zeros_16(1, Q), STEP, SHAPE.children, FIRST, False, PAIRS, SHAPE, S, Q,
+            pair, zeros_16(1, Q), SHAPE.sample_step, FIRST, False, SHAPE, S, Q,
         )  # fmt: skip
         mass = tl.sum(mass, 0)[None, :]
         first = sum_children(first)
@@ -48,10 +47,10 @@ def fit(
         for h in tl.static_range(16):
             centre = centre + (tl.where(mass > 0, first[h] / tl.where(mass > 0, mass, 1.0), 0.0),)
     else:
-        centre = load_planes(last_record + pair, MEAN, PAIRS, is_pair)
+        centre = load_planes(last_record + pair, MEAN, PAIRS)
     mass, first, second = moments(
         poses, activations, weight, coordinates, logit, log_activation, partition, logit, partition,
-        pair, centre, 1, SHAPE.children, FIRST, False, PAIRS, SHAPE, S, Q,
+        pair, centre, 1, FIRST, False, SHAPE, S, Q,
     )  # fmt: skip
     mass = tl.sum(mass, 0)[None, :]
     first = sum_children(first)
@@ -70,7 +69,7 @@ def fit(
         centre = moved
         unused, first, second = moments(
             poses, activations, weight, coordinates, logit, log_activation, partition, logit, partition,
-            pair, centre, 1, SHAPE.children, FIRST, False, PAIRS, SHAPE, S, Q,
+            pair, centre, 1, FIRST, False, SHAPE, S, Q,
         )  # fmt: skip
         first = sum_children(first)
         second = sum_children(second)
@@ -99,7 +98,7 @@ def fit(
     for row in tl.static_range(1, 4):
         log_determinant += log_sum[4 * row] + log_sum[4 * row + 1] + log_sum[4 * row + 2] + log_sum[4 * row + 3]
     parent = (pair % SHAPE.parents)[None, :]
-    use = tl.load(beta_use + parent, mask=is_pair[None, :], other=0.0)
+    use = tl.load(beta_use + parent)
     tl.store(record + MASS * PAIRS + pair[None, :], mass, mask=is_pair[None, :])
     tl.store(record + DESCRIPTION * PAIRS + pair[None, :], 16.0 * use + 0.5 * log_determinant, mask=is_pair[None, :])
     if not LAST:
@@ -107,9 +106,9 @@ def fit(
         start = first_child((pair // SHAPE.parents)[None, :], SHAPE).to(tl.int64)
         out = density + (pair // SHAPE.parents)[None, :].to(tl.int64) * (SHAPE.children * SHAPE.parents) + parent
         for begin in range(0, SHAPE.children, S):
-            n = begin + tl.arange(0, S)[:, None]
-            is_real = (n < SHAPE.children) & is_pair[None, :]
-            votes = votes_of(poses, weight, coordinates, start, n, parent, is_real, SHAPE)
+            beyond = begin + tl.arange(0, S)[:, None]
+            n = inside(beyond, S, SHAPE)
+            votes = votes_of(poses, weight, coordinates, start, n, parent, SHAPE)
             total = tl.full((S, Q), 0.0, tl.float32)
             for row in tl.static_range(4):  # apart from the constant, and each row apart: shorter sums round less
                 part = tl.full((S, Q), 0.0, tl.float32)
@@ -117,7 +116,7 @@ def fit(
                     deviation = votes[4 * row + column] - mean[4 * row + column]
                     part += deviation * deviation * scale[4 * row + column]
                 total += part
-            tl.store(out + n * SHAPE.parents, total + constant, mask=is_real)
+            tl.store(out + n * SHAPE.parents, total + constant, mask=(beyond == n) & is_pair[None, :])
 
 
 @triton.jit

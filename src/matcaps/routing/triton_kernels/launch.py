@@ -80,6 +80,7 @@ def shape_of(poses: Tensor, weight: Tensor, stride: int, is_child_competition: b
         block=triton.next_power_of_2(parents),
         covers_high=min(rows, triton.cdiv(kernel[0], stride)),
         covers_wide=min(columns, triton.cdiv(kernel[1], stride)),
+        sample_step=triton.cdiv(children, 16),
     )  # fmt: skip
 
 

@@ -15,7 +15,6 @@ from matcaps.routing.triton_kernels.votes import (
     GRAD_RECORD,
     GRAD_VARIANCE,
     LOG_ACTIVATION,
-    LOG_ZERO,
     MASS,
     MEAN,
     RECORD,
@@ -24,6 +23,7 @@ from matcaps.routing.triton_kernels.votes import (
     competitor,
     first_assignment,
     first_child,
+    inside,
     load_16,
     zeros_16,
 )
@@ -41,27 +41,28 @@ def prepare(
     """
     pair = tl.program_id(0) * Q + tl.arange(0, Q)
     is_pair = pair < PAIRS
+    pair = tl.minimum(pair, PAIRS - 1)
     out = factors + (pair // SHAPE.parents).to(tl.int64) * ((64 * T - 15) * SHAPE.parents) + pair % SHAPE.parents
     last = records + (T - 1) * RECORD * tl.cast(PAIRS, tl.int64) + pair
     for t in tl.static_range(T):
         record = records + t * RECORD * tl.cast(PAIRS, tl.int64) + pair
         grad = grad_records + t * GRAD_RECORD * tl.cast(PAIRS, tl.int64) + pair
-        mass = tl.load(record + MASS * PAIRS, mask=is_pair, other=0.0)
-        grad_cost = tl.load(grad + GRAD_COST * PAIRS, mask=is_pair, other=0.0)
+        mass = tl.load(record + MASS * PAIRS)
+        grad_cost = tl.load(grad + GRAD_COST * PAIRS)
         has_data = mass > EMPTY_MASS
         inverse_mass = tl.where(has_data, 1.0 / tl.where(has_data, mass, 1.0), 0.0)
         constant = tl.full((Q,), 0.0, tl.float32)
         shifted = tl.full((Q,), 0.0, tl.float32)
         for h in tl.static_range(16):
-            spread = tl.load(record + (SPREAD + h) * PAIRS, mask=is_pair, other=1.0)
-            mean = tl.load(record + (MEAN + h) * PAIRS, mask=is_pair, other=0.0)
-            last_mean = tl.load(last + (MEAN + h) * PAIRS, mask=is_pair, other=0.0)
+            spread = tl.load(record + (SPREAD + h) * PAIRS)
+            mean = tl.load(record + (MEAN + h) * PAIRS)
+            last_mean = tl.load(last + (MEAN + h) * PAIRS)
             grad_variance = 0.5 * grad_cost * mass / (spread + floor)
             if t + 1 == T:
-                grad_mean = tl.load(grad_out_poses + pair.to(tl.int64) * 16 + h, mask=is_pair, other=0.0)
+                grad_mean = tl.load(grad_out_poses + pair.to(tl.int64) * 16 + h)
             else:
-                grad_mean = tl.load(grad + (GRAD_MEAN + h) * PAIRS, mask=is_pair, other=0.0)
-                grad_variance += tl.load(grad + (GRAD_VARIANCE + h) * PAIRS, mask=is_pair, other=0.0)
+                grad_mean = tl.load(grad + (GRAD_MEAN + h) * PAIRS)
+                grad_variance += tl.load(grad + (GRAD_VARIANCE + h) * PAIRS)
             shift = last_mean - mean
             linear = grad_mean * inverse_mass
             square = grad_variance * inverse_mass
@@ -77,7 +78,7 @@ def prepare(
             constant -= grad_variance * spread
             shifted += shift * (linear + square * shift)
         if t == 0:
-            description = tl.load(record + DESCRIPTION * PAIRS, mask=is_pair, other=0.0)
+            description = tl.load(record + DESCRIPTION * PAIRS)
             constant = constant * inverse_mass + grad_cost * description + shifted
             tl.store(out + (64 * T - 16) * SHAPE.parents, constant, mask=is_pair)
 
@@ -95,12 +96,10 @@ def sweep(
     n = tl.program_id(0) * N + tl.arange(0, ROWS) % N
     block = tl.program_id(1)
     parent = (block * BLOCK + tl.arange(0, BLOCK))[None, :]
-    is_parent = parent < SHAPE.parents
-    matrix = load_16(
-        weight + (n % SHAPE.period * (16 * SHAPE.parents))[:, None] + parent,
-        SHAPE.parents,
-        (n < SHAPE.children)[:, None] & is_parent,
-    )
+    # what is beyond the last child or parent takes the last one's place: loads need no mask, only data and stores do
+    is_n, is_parent = n < SHAPE.children, parent < SHAPE.parents
+    n, parent = inside(n, N, SHAPE), tl.minimum(parent, SHAPE.parents - 1)
+    matrix = load_16(weight + (n % SHAPE.period * (16 * SHAPE.parents))[:, None] + parent, SHAPE.parents)
     matrix_sum = zeros_16(ROWS, BLOCK)
     vote_sum = zeros_16(ROWS, BLOCK)
     size = tl.cast(WINDOWS, tl.int64) * (SHAPE.children * SHAPE.parents)
@@ -109,39 +108,39 @@ def sweep(
     for begin in range(first, end, M):
         if M == 1:
             window = begin + tl.arange(0, 1)  # one row of factors, whatever the child
+            is_child = is_n
         else:
             window = begin + tl.arange(0, ROWS) // N
-        is_child = (n < SHAPE.children) & (window < end)
-        is_real = is_child[:, None] & is_parent
-        is_factor = (window < end)[:, None] & is_parent
+            is_child = is_n & (window < end)
+            window = tl.minimum(window, end - 1)
         child = (first_child(window, SHAPE) + child_offset(n, SHAPE)).to(tl.int64)
-        active = tl.load(activations + child, mask=is_child, other=0.0)
+        active = tl.load(activations + child)
+        if M > 1 or SHAPE.children % N != 0:
+            active = tl.where(is_child, active, 0.0)
         uniform = first_assignment(window, n, SHAPE)
         factor = factors + (window.to(tl.int64) * ((64 * T - 15) * SHAPE.parents))[:, None] + parent
         at = (window.to(tl.int64) * (SHAPE.children * SHAPE.parents) + n * SHAPE.parents)[:, None] + parent
-        data = ((uniform * active)[:, None],)
+        data = (only(is_parent, (uniform * active)[:, None], BLOCK, SHAPE),)
         grads = ()
         rival = competitor(window, n, SHAPE)
         for t in tl.static_range(T - 1):
-            value = tl.load(logits + t * size + at, mask=is_real, other=LOG_ZERO)
             record = records + (t * RECORD + LOG_ACTIVATION) * tl.cast(PAIRS, tl.int64)
-            log_activation = tl.load(record + (window * SHAPE.parents)[:, None] + parent, mask=is_factor, other=0.0)
+            value = tl.load(logits + t * size + at) + tl.load(record + (window * SHAPE.parents)[:, None] + parent)
             partition = partitions + (t * tl.cast(COMPETITORS, tl.int64) + rival) * 2
-            peak = tl.load(partition, mask=is_child, other=0.0)
-            inverse = tl.load(partition + 1, mask=is_child, other=0.0) * active
-            total = tl.load(totals + t * tl.cast(COMPETITORS, tl.int64) + rival, mask=is_child, other=0.0)
-            grad = tl.load(grad_data + t * size + at, mask=is_real, other=0.0)
-            later = tl.exp(value + log_activation - peak[:, None]) * inverse[:, None]
+            inverse = tl.load(partition + 1) * active
+            later = tl.exp(value - tl.load(partition)[:, None]) * inverse[:, None]
+            later = only(is_parent, later, BLOCK, SHAPE)
+            total = tl.load(totals + t * tl.cast(COMPETITORS, tl.int64) + rival)
             data = data + (later,)
-            grads = grads + (later * (grad - total[:, None]),)
-        grad_first = tl.load(factor + (64 * T - 16) * SHAPE.parents, mask=is_factor, other=0.0)
+            grads = grads + (later * (tl.load(grad_data + t * size + at) - total[:, None]),)
+        grad_first = tl.load(factor + (64 * T - 16) * SHAPE.parents)
         out = copies + (tl.cast(block * WINDOWS + window, tl.int64) * SHAPE.children + n) * 17
         sums = ()
         offsets = ()
         for row in tl.static_range(4):
             pose = ()
             for k in tl.static_range(4):
-                part = tl.load(poses + child * 16 + 4 * row + k, mask=is_child, other=0.0)
+                part = tl.load(poses + child * 16 + 4 * row + k)
                 pose = pose + (part[:, None],)
             grad = ()
             for column in tl.static_range(4):
@@ -149,21 +148,21 @@ def sweep(
                 for k in tl.static_range(1, 4):
                     vote += pose[k] * matrix[4 * k + column]
                 if SHAPE.has_coordinates:
-                    offset = tl.load(coordinates + n // SHAPE.period * 16 + 4 * row + column, mask=is_child, other=0.0)
+                    offset = tl.load(coordinates + n // SHAPE.period * 16 + 4 * row + column)
                     vote += offset[:, None]
-                deviation = vote - tl.load(factor + (64 * T - 32 + 4 * row + column) * SHAPE.parents, mask=is_factor, other=0.0)
-                a = tl.load(factor + (4 * row + column) * SHAPE.parents, mask=is_factor, other=0.0)
-                b = tl.load(factor + (16 + 4 * row + column) * SHAPE.parents, mask=is_factor, other=0.0)
+                deviation = vote - tl.load(factor + (64 * T - 32 + 4 * row + column) * SHAPE.parents)
+                a = tl.load(factor + (4 * row + column) * SHAPE.parents)
+                b = tl.load(factor + (16 + 4 * row + column) * SHAPE.parents)
                 grad_first += deviation * (b + 0.5 * a * deviation)
                 slope = data[0] * a
                 rest = data[0] * b
                 for t in tl.static_range(1, T):
-                    c = tl.load(factor + (64 * t - 32 + 4 * row + column) * SHAPE.parents, mask=is_factor, other=0.0)
-                    e = tl.load(factor + (64 * t - 16 + 4 * row + column) * SHAPE.parents, mask=is_factor, other=0.0)
+                    c = tl.load(factor + (64 * t - 32 + 4 * row + column) * SHAPE.parents)
+                    e = tl.load(factor + (64 * t - 16 + 4 * row + column) * SHAPE.parents)
                     slope -= grads[t - 1] * c
                     rest -= grads[t - 1] * e
-                    a = tl.load(factor + (64 * t + 4 * row + column) * SHAPE.parents, mask=is_factor, other=0.0)
-                    b = tl.load(factor + (64 * t + 16 + 4 * row + column) * SHAPE.parents, mask=is_factor, other=0.0)
+                    a = tl.load(factor + (64 * t + 4 * row + column) * SHAPE.parents)
+                    b = tl.load(factor + (64 * t + 16 + 4 * row + column) * SHAPE.parents)
                     slope += data[t] * a
                     rest += data[t] * b
                 grad = grad + (slope * deviation + rest,)
@@ -186,7 +185,7 @@ def sweep(
         if NEEDS_COORDINATES:
             vote_sum = offsets
         # the first assignment is constant: the gradient of its R·a goes to the activation alone
-        tl.store(out + 16, uniform * tl.sum(tl.where(is_parent, grad_first, 0.0), 1), mask=is_child)
+        tl.store(out + 16, uniform * tl.sum(only(is_parent, grad_first, BLOCK, SHAPE), 1), mask=is_child)
     n = tl.program_id(0) * N + tl.arange(0, N)
     at = (tl.program_id(2) * SHAPE.children + n).to(tl.int64) * (16 * SHAPE.parents)
     at = at[:, None] + parent
@@ -195,6 +194,15 @@ def sweep(
         tl.store(grad_weight + at + h * SHAPE.parents, over_windows(matrix_sum[h], M, N, BLOCK), mask=is_real)
         if NEEDS_COORDINATES:
             tl.store(grad_coordinates + at + h * SHAPE.parents, over_windows(vote_sum[h], M, N, BLOCK), mask=is_real)
+
+
+@triton.jit
+def only(is_parent, values, BLOCK: tl.constexpr, SHAPE: tl.constexpr):
+    """0 in the place of parents that are not there."""
+    if SHAPE.parents % BLOCK == 0:
+        return values
+    else:
+        return tl.where(is_parent, values, 0.0)
 
 
 @triton.jit

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-LOG_ZERO = tl.constexpr(float("-inf"))
 EMPTY_MASS = tl.constexpr(1e-20)
 """A parent whose mass does not exceed this has no data; as in the reference."""
 
@@ -44,6 +43,8 @@ class Shape(NamedTuple):
     covers_high: int
     """Windows that can cover a child, along the rows; ``covers_wide`` along the columns."""
     covers_wide: int
+    sample_step: int
+    """From one child to the next of those whose mean vote is the first iteration's centre."""
 
 
 @triton.jit
@@ -98,12 +99,21 @@ def competitor(window, n, SHAPE: tl.constexpr):
 
 
 @triton.jit
-def load_16(pointer, STEP: tl.constexpr, mask):
+def load_16(pointer, STEP: tl.constexpr):
     """16 components that lie STEP apart."""
     parts = ()
     for h in tl.static_range(16):
-        parts = parts + (tl.load(pointer + h * STEP, mask=mask, other=0.0),)
+        parts = parts + (tl.load(pointer + h * STEP),)
     return parts
+
+
+@triton.jit
+def inside(n, S: tl.constexpr, SHAPE: tl.constexpr):
+    """Child n, or a window's last one where n is beyond it: loads need no mask then, only weights and stores do."""
+    if SHAPE.children % S == 0:
+        return n
+    else:
+        return tl.minimum(n, SHAPE.children - 1)
 
 
 @triton.jit
@@ -115,19 +125,19 @@ def zeros_16(S: tl.constexpr, Q: tl.constexpr):
 
 
 @triton.jit
-def load_planes(pointer, PLANE: tl.constexpr, step, mask):
+def load_planes(pointer, PLANE: tl.constexpr, step):
     """16 planes of a record from PLANE on, ``step`` apart, as ``[1, Q]``."""
     parts = ()
     for h in tl.static_range(16):
-        parts = parts + (tl.load(pointer + (PLANE + h) * step, mask=mask, other=0.0)[None, :],)
+        parts = parts + (tl.load(pointer + (PLANE + h) * step)[None, :],)
     return parts
 
 
 @triton.jit
-def votes_of(poses, weight, coordinates, start, n, parent, is_real, SHAPE: tl.constexpr):
+def votes_of(poses, weight, coordinates, start, n, parent, SHAPE: tl.constexpr):
     """The 16 components ``[S, Q]`` of the votes of children n ``[S, 1]`` of windows whose first child is ``start``."""
-    pose = load_16(poses + (start + child_offset(n, SHAPE)) * 16, 1, is_real)
-    matrix = load_16(weight + n % SHAPE.period * (16 * SHAPE.parents) + parent, SHAPE.parents, is_real)
+    pose = load_16(poses + (start + child_offset(n, SHAPE)) * 16, 1)
+    matrix = load_16(weight + n % SHAPE.period * (16 * SHAPE.parents) + parent, SHAPE.parents)
     votes = ()
     for row in tl.static_range(4):
         for column in tl.static_range(4):
@@ -135,57 +145,46 @@ def votes_of(poses, weight, coordinates, start, n, parent, is_real, SHAPE: tl.co
             for k in tl.static_range(1, 4):
                 vote += pose[4 * row + k] * matrix[4 * k + column]
             if SHAPE.has_coordinates:
-                offset = coordinates + n // SHAPE.period * 16 + 4 * row + column
-                vote += tl.load(offset, mask=n < SHAPE.children, other=0.0)
+                vote += tl.load(coordinates + n // SHAPE.period * 16 + 4 * row + column)
             votes = votes + (vote,)
     return votes
 
 
 @triton.jit
-def assignments(logit, log_activation, partition, window, n, pair, is_real, SHAPE: tl.constexpr):
-    """The assignments that follow from an iteration's log-densities: ``exp(L - peak) / sum``, or 0.
-
-    Not ``exp(L - log-sum-exp)``, whose rounding, of the size of L, all of a child's assignments would share.
-    """
-    at = (pair // SHAPE.parents).to(tl.int64) * (SHAPE.children * SHAPE.parents) + n * SHAPE.parents
-    value = tl.load(logit + at + pair % SHAPE.parents, mask=is_real, other=LOG_ZERO)
-    rival = partition + competitor(window, n, SHAPE) * 2
-    peak = tl.load(rival, mask=is_real, other=0.0)
-    return tl.exp(value + log_activation - peak) * tl.load(rival + 1, mask=is_real, other=0.0)
-
-
-@triton.jit
 def moments(
     poses, activations, weight, coordinates, logit, log_activation, partition, grad_data, total,
-    pair, centre, STEP: tl.constexpr, END: tl.constexpr, FIRST: tl.constexpr, GRAD: tl.constexpr,
-    PAIRS, SHAPE: tl.constexpr, S: tl.constexpr, Q: tl.constexpr,
+    pair, centre, STEP: tl.constexpr, FIRST: tl.constexpr, GRAD: tl.constexpr,
+    SHAPE: tl.constexpr, S: tl.constexpr, Q: tl.constexpr,
 ):  # fmt: skip
-    """Sums over children 0, STEP, ... below END of x, x D and x D², with D = vote - centre, still ``[S, Q]``.
+    """Sums over every STEP-th child of x, x D and x D², with D = vote - centre, still ``[S, Q]``.
 
     x is the data R·a of the children, uniform if FIRST; or, if GRAD, the gradient of their logits.
     """
     window = (pair // SHAPE.parents)[None, :]
     parent = (pair % SHAPE.parents)[None, :]
     start = first_child(window, SHAPE).to(tl.int64)
-    is_pair = (pair < PAIRS)[None, :]
+    place = window.to(tl.int64) * (SHAPE.children * SHAPE.parents) + parent
     if not FIRST:
-        log_active = tl.load(log_activation + pair, mask=pair < PAIRS, other=0.0)[None, :]
+        log_active = tl.load(log_activation + pair)[None, :]
     mass = tl.full((S, Q), 0.0, tl.float32)
     first = zeros_16(S, Q)
     second = zeros_16(S, Q)
-    for begin in range(0, END, S * STEP):
-        n = begin + tl.arange(0, S)[:, None] * STEP
-        is_real = (n < END) & is_pair
-        active = tl.load(activations + start + child_offset(n, SHAPE), mask=is_real, other=0.0)
+    for begin in range(0, SHAPE.children, S * STEP):
+        beyond = begin + tl.arange(0, S)[:, None] * STEP
+        n = inside(beyond, S * STEP, SHAPE)
+        x = tl.load(activations + start + child_offset(n, SHAPE))
         if FIRST:
-            x = first_assignment(window, n, SHAPE) * active
+            x *= first_assignment(window, n, SHAPE)
         else:
-            x = assignments(logit, log_active, partition, window, n, pair[None, :], is_real, SHAPE) * active
+            rival = competitor(window, n, SHAPE)
+            # not exp(L - log-sum-exp), whose rounding, of the size of L, all assignments of a child would share
+            value = tl.load(logit + place + n * SHAPE.parents) + log_active - tl.load(partition + rival * 2)
+            x *= tl.exp(value) * tl.load(partition + rival * 2 + 1)
         if GRAD:
-            at = window.to(tl.int64) * (SHAPE.children * SHAPE.parents) + n * SHAPE.parents + parent
-            grad = tl.load(grad_data + at, mask=is_real, other=0.0)
-            x *= grad - tl.load(total + competitor(window, n, SHAPE), mask=is_real, other=0.0)
-        votes = votes_of(poses, weight, coordinates, start, n, parent, is_real, SHAPE)
+            x *= tl.load(grad_data + place + n * SHAPE.parents) - tl.load(total + rival)
+        if SHAPE.children % (S * STEP) != 0:
+            x = tl.where(beyond < SHAPE.children, x, 0.0)
+        votes = votes_of(poses, weight, coordinates, start, n, parent, SHAPE)
         mass += x
         sums = ()
         squares = ()
