@@ -221,13 +221,14 @@ def backward(
     )  # fmt: skip
     blocks = triton.cdiv(shape.parents, tiles.sweep_parents)
     parts = triton.cdiv(windows, tiles.sweep_windows)
-    copies = poses.new_empty([blocks, windows, shape.children, 17])
+    pose_copies = poses.new_empty([blocks, windows, shape.children, 16])
+    active_copies = poses.new_empty([blocks, windows, shape.children])
     weight_parts = poses.new_empty([parts, shape.children, 16, shape.parents])
     vote_parts = weight_parts if coordinates is None else torch.empty_like(weight_parts)
     launch(
         last.sweep, (triton.cdiv(shape.children, tiles.sweep_children), blocks, parts),
         poses, activations, weight, place, records, logits, partitions, grad_data, totals, factors,
-        weight_parts, vote_parts, copies, pairs, windows, plan.competitors, tiles.sweep_windows,
+        weight_parts, vote_parts, pose_copies, active_copies, pairs, windows, plan.competitors, tiles.sweep_windows,
         T=iterations, NEEDS_COORDINATES=coordinates is not None,
         SHAPE=shape, BLOCK=tiles.sweep_parents, N=tiles.sweep_children, M=tiles.sweep_together,
         num_warps=tiles.warps,
@@ -236,7 +237,7 @@ def backward(
     gather_rows = 256 if IS_INTERPRETED else 32
     launch(
         last.gather, triton.cdiv(plan.all_children, gather_rows),
-        copies, totals, grad_in_poses, grad_in_activations, plan.all_children, windows, plan.competitors,
+        pose_copies, active_copies, totals, grad_in_poses, grad_in_activations, plan.all_children, windows, plan.competitors,
         LATER=iterations - 1, BLOCKS=blocks, SHAPE=shape, GEOMETRY=shape._replace(is_child_competition=True),
         ROWS=gather_rows, num_warps=tiles.warps,
     )  # fmt: skip

@@ -86,7 +86,7 @@ def prepare(
 @triton.jit
 def sweep(
     poses, activations, weight, coordinates, records, logits, partitions, grad_data, totals, factors,
-    grad_weight, grad_coordinates, copies, PAIRS, WINDOWS, COMPETITORS, STEP,
+    grad_weight, grad_coordinates, pose_copies, active_copies, PAIRS, WINDOWS, COMPETITORS, STEP,
     T: tl.constexpr, NEEDS_COORDINATES: tl.constexpr, SHAPE: tl.constexpr,
     BLOCK: tl.constexpr, N: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
@@ -98,7 +98,9 @@ def sweep(
     parent = (block * BLOCK + tl.arange(0, BLOCK))[None, :]
     # what is beyond the last child or parent takes the last one's place: loads need no mask, only data and stores do
     is_n, is_parent = n < SHAPE.children, parent < SHAPE.parents
-    n, parent = inside(n, N, SHAPE), tl.minimum(parent, SHAPE.parents - 1)
+    n = inside(n, N, SHAPE)
+    if SHAPE.parents % BLOCK != 0:
+        parent = tl.minimum(parent, SHAPE.parents - 1)
     matrix = load_16(weight + (n % SHAPE.period * (16 * SHAPE.parents))[:, None] + parent, SHAPE.parents)
     matrix_sum = zeros_16(ROWS, BLOCK)
     vote_sum = zeros_16(ROWS, BLOCK)
@@ -134,7 +136,7 @@ def sweep(
             data = data + (later,)
             grads = grads + (later * (tl.load(grad_data + t * size + at) - total[:, None]),)
         grad_first = tl.load(factor + (64 * T - 16) * SHAPE.parents)
-        out = copies + (tl.cast(block * WINDOWS + window, tl.int64) * SHAPE.children + n) * 17
+        grad_poses = ()
         sums = ()
         offsets = ()
         for row in tl.static_range(4):
@@ -171,7 +173,7 @@ def sweep(
                 grad_pose = grad[0] * matrix[4 * k]
                 for column in tl.static_range(1, 4):
                     grad_pose += grad[column] * matrix[4 * k + column]
-                tl.store(out + 4 * row + k, tl.sum(grad_pose, 1), mask=is_child)
+                grad_poses = grad_poses + (tl.sum(grad_pose, 1),)
                 for column in tl.static_range(4):
                     if row == 0:
                         added = added + (matrix_sum[4 * k + column] + pose[k] * grad[column],)
@@ -185,7 +187,11 @@ def sweep(
         if NEEDS_COORDINATES:
             vote_sum = offsets
         # the first assignment is constant: the gradient of its R·a goes to the activation alone
-        tl.store(out + 16, uniform * tl.sum(only(is_parent, grad_first, BLOCK, SHAPE), 1), mask=is_child)
+        grad_active = uniform * tl.sum(only(is_parent, grad_first, BLOCK, SHAPE), 1)
+        copy = tl.cast(block * WINDOWS + window, tl.int64) * SHAPE.children + n
+        tl.store(active_copies + copy, grad_active, mask=is_child)
+        out = pose_copies + copy[:, None] * 16 + tl.arange(0, 16)[None, :]
+        tl.store(out, tl.reshape(side_by_side(grad_poses), (ROWS, 16)), mask=is_child[:, None])
     n = tl.program_id(0) * N + tl.arange(0, N)
     at = (tl.program_id(2) * SHAPE.children + n).to(tl.int64) * (16 * SHAPE.parents)
     at = at[:, None] + parent
@@ -206,6 +212,23 @@ def only(is_parent, values, BLOCK: tl.constexpr, SHAPE: tl.constexpr):
 
 
 @triton.jit
+def side_by_side(parts):
+    """16 vectors as one tensor, ``[..., 2, 2, 2, 2]``: written at once, they cross the processor's threads once."""
+    for _ in tl.static_range(4):
+        parts = joined_halves(parts)
+    return parts[0]
+
+
+@triton.jit
+def joined_halves(parts):
+    half: tl.constexpr = len(parts) // 2
+    joined = ()
+    for at in tl.static_range(half):
+        joined = joined + (tl.join(parts[at], parts[half + at]),)
+    return joined
+
+
+@triton.jit
 def over_windows(rows, M: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr):
     """``[M·N, BLOCK]`` to ``[N, BLOCK]``."""
     if M == 1:
@@ -216,7 +239,7 @@ def over_windows(rows, M: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def gather(
-    copies, totals, grad_poses, grad_activations, CHILDREN, WINDOWS, COMPETITORS,
+    pose_copies, active_copies, totals, grad_poses, grad_activations, CHILDREN, WINDOWS, COMPETITORS,
     LATER: tl.constexpr, BLOCKS: tl.constexpr, SHAPE: tl.constexpr, GEOMETRY: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Every child's sum over the windows that cover it, and over LATER iterations; GEOMETRY is SHAPE with covers."""
@@ -237,8 +260,8 @@ def gather(
                     at = t * tl.cast(COMPETITORS, tl.int64) + window * SHAPE.children + n
                     active += tl.load(totals + at, mask=covered, other=0.0)
             for block in tl.static_range(BLOCKS):
-                at = (tl.cast(block * WINDOWS + window, tl.int64) * SHAPE.children + n) * 17
-                pose += tl.load(copies + at[:, None] + component, mask=covered[:, None], other=0.0)
-                active += tl.load(copies + at + 16, mask=covered, other=0.0)
+                at = tl.cast(block * WINDOWS + window, tl.int64) * SHAPE.children + n
+                pose += tl.load(pose_copies + at[:, None] * 16 + component, mask=covered[:, None], other=0.0)
+                active += tl.load(active_copies + at, mask=covered, other=0.0)
     tl.store(grad_poses + child[:, None].to(tl.int64) * 16 + component, pose, mask=(child < CHILDREN)[:, None])
     tl.store(grad_activations + child, active, mask=child < CHILDREN)
