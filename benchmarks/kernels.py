@@ -125,7 +125,10 @@ def main() -> None:
     if os.environ.get("TRITON_INTERPRET") == "1":
         parser.error("unset TRITON_INTERPRET: interpreted kernels cannot be compiled")
     rows = []
-    print(f"{'layer':23}{'kernel':20}{'sm':>4}{'grid':>14}{'regs':>6}{'spills':>8}{'shared':>8}{'code':>7}  fp32/loads/shuffles")
+    print(
+        f"{'layer':23}{'kernel':20}{'sm':>4}{'grid':>14}{'regs':>6}{'spills':>8}{'shared':>8}{'code':>7}"
+        "  fp32/loads/shuffles"
+    )
     for capability in options.capability or [90]:
         for layer in options.layer or LAYERS:
             changes = {"competition": options.competition, "standardised": options.standardised}

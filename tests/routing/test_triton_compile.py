@@ -35,7 +35,16 @@ def test_kernels_compile(case, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "found.json").read_text())
     names = {row["kernel"].split()[0] for row in found}
-    assert names >= {"fit", "activate", "compete", "fit_backward", "data_backward", "compete_backward", "sweep", "gather"}
+    assert names >= {
+        "fit",
+        "activate",
+        "compete",
+        "fit_backward",
+        "data_backward",
+        "compete_backward",
+        "sweep",
+        "gather",
+    }
     for row in found:
         assert 0 < row["registers"] <= 255, row
         # what does not fit into registers goes through memory, at every child

@@ -103,9 +103,9 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Route; return poses, activations and the state that a backward pass needs, which is empty if it is not kept.
 
-    The state is the records ``[T, RECORD, windows, J]``, log-densities ``[T-1, windows, children, J]``, and of each child the
-    largest logit and the inverse of the sum of ``exp(logit - largest)``: ``[T-1, children, 2]``, children of all maps, or
-    with window competition of all windows.
+    The state is the records ``[T, RECORD, windows, J]``, log-densities ``[T-1, windows, children, J]``, and of each
+    child the largest logit and the inverse of the sum of ``exp(logit - largest)``: ``[T-1, children, 2]``, children of
+    all maps, or with window competition of all windows.
     """
     return _forward(
         *tensors,
@@ -148,9 +148,7 @@ def _forward(
     results = _empty_results(poses, weight, inverse_temperature, stride, child_competition, True, keep_state)
     inputs = _contiguous(poses, activations, weight, beta_use, beta_activation, inverse_temperature)
     if len(poses) > 0:
-        plan = launch.plan_for(
-            poses, weight, inverse_temperature, stride, child_competition, coordinates is not None
-        )
+        plan = launch.plan_for(poses, weight, inverse_temperature, stride, child_competition, coordinates is not None)
         with _on(poses.device):
             launch.forward(
                 plan, inputs, None if coordinates is None else coordinates.contiguous(), standardised,

@@ -57,7 +57,7 @@ def fit(
     second = sum_children(second)
     has_data = mass > EMPTY_MASS
     inverse = tl.where(has_data, 1.0 / tl.where(has_data, mass, 1.0), 0.0)
-    # A centre further from the mean than a standard deviation costs digits of the spread: then once more, about the mean.
+    # A centre further from the mean than a standard deviation costs digits of the spread: once more, about the mean.
     is_far = tl.full((1, Q), 0, tl.int32)
     for h in tl.static_range(16):
         rest = first[h] * inverse
@@ -67,7 +67,7 @@ def fit(
         for h in tl.static_range(16):
             moved = moved + (centre[h] + first[h] * inverse,)
         centre = moved
-        unused, first, second = moments(
+        _unused, first, second = moments(
             poses, activations, weight, coordinates, logit, log_activation, partition, logit, partition,
             pair, centre, 1, FIRST, False, SHAPE, S, Q,
         )  # fmt: skip
@@ -202,7 +202,7 @@ def compete(logit, log_activation, partition, CHILDREN, SHAPE: tl.constexpr, ROW
 
 @triton.jit
 def logits_of(logit, log_activation, child, at, CHILDREN, parent, SHAPE: tl.constexpr):
-    """What the parents of one of the windows that cover a child bid for it, ``[children, J]``; -inf where there is none."""
+    """What the parents of one of the windows that cover a child bid for it, ``[children, J]``, or -inf."""
     window, n, covered = cover(child, at // SHAPE.covers_wide, at % SHAPE.covers_wide, SHAPE)
     is_real = (covered & (child < CHILDREN))[:, None] & (parent < SHAPE.parents)
     start = window.to(tl.int64) * (SHAPE.children * SHAPE.parents) + n * SHAPE.parents

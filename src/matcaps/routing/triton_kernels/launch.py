@@ -11,7 +11,7 @@ from torch import Tensor
 from matcaps.routing.triton_kernels import backward as back
 from matcaps.routing.triton_kernels import forward as ahead
 from matcaps.routing.triton_kernels import sweep as last
-from matcaps.routing.triton_kernels.votes import GRAD_RECORD, LOG_ACTIVATION, RECORD, Shape
+from matcaps.routing.triton_kernels.votes import GRAD_RECORD, LOG_ACTIVATION, Shape
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether kernels run in Triton's interpreter, on the CPU. Triton reads the variable when it is imported."""
@@ -237,7 +237,8 @@ def backward(
     gather_rows = 256 if IS_INTERPRETED else 32
     launch(
         last.gather, triton.cdiv(plan.all_children, gather_rows),
-        pose_copies, active_copies, totals, grad_in_poses, grad_in_activations, plan.all_children, windows, plan.competitors,
+        pose_copies, active_copies, totals, grad_in_poses, grad_in_activations,
+        plan.all_children, windows, plan.competitors,
         LATER=iterations - 1, BLOCKS=blocks, SHAPE=shape, GEOMETRY=shape._replace(is_child_competition=True),
         ROWS=gather_rows, num_warps=tiles.warps,
     )  # fmt: skip
