@@ -21,7 +21,7 @@ started=$SECONDS
 budget=$((${MATCAPS_MINUTES:-10} * 60))
 
 say() { echo "[$((SECONDS - started)) s] $*" | tee -a "$summary"; }
-has() { "$python" -c "import $1" 2>/dev/null; }
+has() { "$python" -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$1') is None)" 2>/dev/null; }
 skipped() { case " ${MATCAPS_SKIP:-} " in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
 left() { echo $((budget - (SECONDS - started))); }
 
