@@ -6,7 +6,9 @@ BIN    := $(VENV)/bin
 # One thread for each test process: two processes with two threads each would fight over two cores.
 TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup train test test-wheel sanitize bench results lint format clean
+.PHONY: help setup train test test-wheel test-triton sanitize bench bench-gpu results lint format clean
+# The release that belongs to the torch of constraints.txt; a download of 200 MB, so only the targets that need it have it.
+TRITON := triton==3.7.1
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -29,11 +31,19 @@ test: setup ## check style and run the tests; those on real data need MATCAPS_TE
 test-wheel: setup ## build the wheel and test it away from the sources, with and without a compiler
 	$(BIN)/python tools/test_wheel.py
 
+test-triton: setup ## test the GPU path without a GPU: its kernels in Triton's interpreter, and compiled for GPUs
+	$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps $(TRITON)
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/routing/test_triton_values.py \
+		tests/routing/test_triton_torch.py tests/routing/test_triton_compile.py
+
 sanitize: ## run the compiled core under sanitizers, and under valgrind where there is one; some minutes
 	native/tests/sanitize.sh build/sanitize
 
 bench: setup ## time the operator against the reference and torch.compile of it; many minutes
 	$(BIN)/python -m benchmarks.bench
+
+bench-gpu: setup ## on a machine with an NVIDIA GPU: test the GPU path, then time it; benchmarks/gpu.sh needs no setup
+	$(BIN)/python -m benchmarks.bench_gpu
 
 results: setup ## write docs/results and the README's table from the records in docs/records
 	$(BIN)/python tools/write_results.py

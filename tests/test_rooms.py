@@ -131,6 +131,19 @@ def test_implementations_are_strangers():
             assert other.split(".")[-1] not in names - {name}, f"routing/{name}.py:{line}: imports {other}"
 
 
+def test_kernels_import_their_own_folder_alone_and_one_door_imports_them():
+    for path in MODULES:
+        in_folder = path.parent.name == "triton_kernels"
+        for line, name, _ in own_imports(path):
+            if in_folder:
+                assert name.startswith("matcaps.routing.triton_kernels"), f"{relative(path)}:{line}: imports {name}"
+            elif name.startswith("matcaps.routing.triton_kernels"):
+                assert relative(path) == "routing/triton.py", f"{relative(path)}:{line}: imports {name}"
+        if not in_folder:
+            for line, name in imported(path):
+                assert name.split(".")[0] != "triton", f"{relative(path)}:{line}: imports Triton itself"
+
+
 @pytest.mark.parametrize("path", [path for path in MODULES if part_of(path) != "cli"], ids=relative)
 def test_only_the_command_prints_parses_and_exits(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))

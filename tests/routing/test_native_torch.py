@@ -188,7 +188,7 @@ def test_gradients_of_one_result_alone():
 def test_auto_takes_the_core_on_the_cpu():
     assert resolve_implementation("cpu", torch.float32) == "native"
     assert resolve_implementation("cpu", torch.bfloat16) == "native"
-    assert resolve_implementation("cuda", torch.float32) == "reference"
+    assert resolve_implementation("cuda", torch.float64) == "reference"
     auto, chosen = (
         conv_em_routing(*conv_inputs(), inverse_temperature=SCHEDULE, implementation=name)
         for name in ("auto", "native")
@@ -216,7 +216,7 @@ def test_without_the_library_everything_else_works(block, tmp_path):
     code = """
 import torch
 from matcaps.routing import available_implementations, conv_em_routing, native
-assert available_implementations() == ("reference",)
+assert "native" not in available_implementations()
 inputs = torch.randn(1, 3, 3, 2, 4, 4), torch.rand(1, 3, 3, 2), torch.randn(3, 3, 2, 3, 4, 4), *torch.zeros(2, 3)
 conv_em_routing(*inputs, inverse_temperature=[1.0])
 try:

@@ -49,21 +49,21 @@ def class_inputs(batch, height, width, children, parents, iterations, seed=0):
     return [poses, activations, weight[0, 0], *rest, coordinates]
 
 
-def run(function, inputs, dtype, implementation, **options):
-    """Results and gradients of one random projection of the results, by name."""
-    inputs = [tensor.to(dtype).detach().clone().requires_grad_() for tensor in inputs]
+def run(function, inputs, dtype, implementation, device="cpu", **options):
+    """Results and gradients of one random projection of the results, by name, on the CPU."""
+    inputs = [tensor.to(device, dtype).detach().clone().requires_grad_() for tensor in inputs]
     arguments, temperature, *coordinates = inputs[:5], inputs[5], *inputs[6:]
     options = dict(options, inverse_temperature=temperature, implementation=implementation)
     if coordinates:
         options["coordinates"] = coordinates[0]
     results = function(*arguments, **options)
     random = torch.Generator().manual_seed(99)
-    along = [torch.randn(r.shape, generator=random, dtype=torch.float64).to(dtype) for r in results]
+    along = [torch.randn(r.shape, generator=random, dtype=torch.float64).to(device, dtype) for r in results]
     total = sum((result * direction).sum() for result, direction in zip(results, along, strict=True))
     grads = torch.autograd.grad(total, inputs)
     found = dict(zip(RESULTS, results, strict=True))
     found.update({f"grad {name}": grad for name, grad in zip(INPUTS, grads, strict=False)})
-    return {name: tensor.detach().double() for name, tensor in found.items()}
+    return {name: tensor.detach().cpu().double() for name, tensor in found.items()}
 
 
 def assert_within_budget(function, cases):

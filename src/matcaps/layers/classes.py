@@ -152,14 +152,16 @@ class ClassCapsules(nn.Module):
             return None
         height, width = capsules.poses.shape[1:3]
         if coordinates is None:
-            coordinates = grid_coordinates(height, width).to(self.weight)
+            coordinates = grid_coordinates(height, width, self.weight.device)
         elif list(coordinates.shape) != [height, width, 2]:
             raise ValueError(
                 f"coordinates must have shape [H, W, 2] = {[height, width, 2]}; got {list(coordinates.shape)}: "
                 "give the row and the column of each position of the map"
             )
         offset = self.weight.new_zeros(height, width, POSE_COMPONENTS)
-        offset[..., list(self.coordinate_components)] = self.coordinate_scale * coordinates.to(self.weight)
+        scaled = self.coordinate_scale * coordinates.to(self.weight)
+        for axis, component in enumerate(self.coordinate_components):  # a list as an index would wait for a GPU
+            offset[..., component] = scaled[..., axis]
         return offset
 
     def extra_repr(self) -> str:
@@ -170,7 +172,7 @@ class ClassCapsules(nn.Module):
         )
 
 
-def grid_coordinates(height: int, width: int) -> Tensor:
+def grid_coordinates(height: int, width: int, device: torch.device | None = None) -> Tensor:
     """Centres of the cells of a ``height`` × ``width`` grid over the unit square: ``[H, W, 2]``, row and column."""
-    rows, columns = (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width
+    rows, columns = ((torch.arange(size, device=device) + 0.5) / size for size in (height, width))
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)

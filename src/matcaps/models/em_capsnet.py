@@ -179,7 +179,7 @@ class EMCapsNet(nn.Module):
         if config.coordinates != "receptive-field":
             return None
         rows, columns = self.receptive_fields(height, width)["conv_capsules2"]
-        return receptive_field_coordinates(rows, columns, height, width).to(images.device)
+        return receptive_field_coordinates(rows, columns, height, width, images.device)
 
     def _smallest_size(self) -> int:
         """Pixels a side that leave one position after the last convolutional capsules: 7 primary ones."""

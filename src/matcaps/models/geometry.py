@@ -33,9 +33,9 @@ class Axis:
             extent=self.extent + self.step * (kernel_size - 1),
         )
 
-    def centres(self) -> Tensor:
+    def centres(self, device: torch.device | None = None) -> Tensor:
         """Centres of the receptive fields in pixels, ``[size]``, float64."""
-        return self.first + self.step * torch.arange(self.size, dtype=torch.float64)
+        return self.first + self.step * torch.arange(self.size, dtype=torch.float64, device=device)
 
 
 def same_padding(size: int, kernel_size: int, stride: int) -> tuple[int, int]:
@@ -44,15 +44,18 @@ def same_padding(size: int, kernel_size: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def receptive_field_coordinates(rows: Axis, columns: Axis, height: int, width: int) -> Tensor:
+def receptive_field_coordinates(
+    rows: Axis, columns: Axis, height: int, width: int, device: torch.device | None = None
+) -> Tensor:
     """Centres of the receptive fields over the image's size: ``[H, W, 2]``, row and column.
 
-    A pixel's centre lies half a pixel into the image, so the middle of the image has coordinate 1/2.
+    A pixel's centre lies half a pixel into the image, so the middle of the image has coordinate 1/2. They are made on
+    ``device``: a copy to a GPU could not be part of a CUDA graph.
     """
     return torch.stack(
         torch.meshgrid(
-            (rows.centres() + 0.5) / height,
-            (columns.centres() + 0.5) / width,
+            (rows.centres(device) + 0.5) / height,
+            (columns.centres(device) + 0.5) / width,
             indexing="ij",
         ),
         dim=-1,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from matcaps.capsules import POSE_SIZE, Capsules
-from matcaps.routing import native, reference
+from matcaps.routing import native, reference, triton
 from matcaps.routing.checks import prepare_class, prepare_conv, prepare_votes
 from matcaps.routing.choice import (
     IMPLEMENTATIONS,
@@ -165,6 +165,8 @@ def conv_em_routing(
     with torch.autocast(poses.device.type, enabled=False):
         if chosen == "native":
             parents = native.conv_em_routing(*tensors, **options)
+        elif chosen == "triton":
+            parents = triton.conv_em_routing(*tensors, **options)
         else:
             parents = _as_capsules(_last(reference.conv_em_routing(*tensors, **options)))
     dtype = _promoted(poses, activations, weight, beta_use, beta_activation)
@@ -235,6 +237,8 @@ def class_em_routing(
     with torch.autocast(poses.device.type, enabled=False):
         if chosen == "native":
             parents = native.class_em_routing(*tensors, **options)
+        elif chosen == "triton":
+            parents = triton.class_em_routing(*tensors, **options)
         else:
             parents = _as_capsules(_last(reference.class_em_routing(*tensors, **options)))
     dtype = _promoted(poses, activations, weight, beta_use, beta_activation)

@@ -4,20 +4,27 @@ import torch
 from torch import Tensor
 
 from matcaps.capsules import POSE_COMPONENTS
-from matcaps.routing import native
+from matcaps.routing import native, triton
 
-IMPLEMENTATIONS = ("reference", "native")
+IMPLEMENTATIONS = ("reference", "native", "triton")
 """The implementations that this version of matcaps has, whether or not this machine can run them."""
 
 
 def available_implementations() -> tuple[str, ...]:
     """Name the implementations that can run here, the reference first.
 
+    ``"triton"`` needs Triton and a GPU, or, for tests, Triton's interpreter (``TRITON_INTERPRET=1``).
+
     Example:
         >>> "reference" in available_implementations()
         True
     """
-    return ("reference",) if native.MISSING else IMPLEMENTATIONS
+    here = ["reference"]
+    if native.MISSING is None:
+        here.append("native")
+    if triton.MISSING is None and (triton.is_interpreted() or torch.cuda.is_available()):
+        here.append("triton")
+    return tuple(here)
 
 
 def resolve_implementation(device: torch.device | str, dtype: torch.dtype, *, vector_poses: bool = False) -> str:
@@ -33,13 +40,14 @@ def resolve_implementation(device: torch.device | str, dtype: torch.dtype, *, ve
             has those.
 
     Returns:
-        ``"native"`` for matrix poses on the CPU where the compiled core is installed, otherwise ``"reference"``.
+        For matrix poses, ``"native"`` on the CPU where the compiled core is installed, and ``"triton"`` in single or
+        half precision on CUDA where Triton is; otherwise ``"reference"``.
 
     Raises:
         TypeError: ``dtype`` is not floating point.
 
     Example:
-        >>> resolve_implementation("cuda", torch.float32)
+        >>> resolve_implementation("cuda", torch.float64)
         'reference'
         >>> resolve_implementation("cpu", torch.float32, vector_poses=True)
         'reference'
@@ -50,6 +58,8 @@ def resolve_implementation(device: torch.device | str, dtype: torch.dtype, *, ve
     computing_dtype = torch.promote_types(dtype, torch.float32)
     if native.MISSING is None and not vector_poses and native.supports(device, computing_dtype):
         return "native"
+    if triton.MISSING is None and not vector_poses and device.type == "cuda" and computing_dtype in triton.DTYPES:
+        return "triton"
     return "reference"
 
 
@@ -58,19 +68,28 @@ def choose_implementation(implementation: str, device: torch.device, dtype: torc
     vector_poses = weight.shape[-1] == POSE_COMPONENTS
     if implementation == "auto":
         return resolve_implementation(device, dtype, vector_poses=vector_poses)
+    if implementation != "reference" and vector_poses:
+        raise ValueError(
+            f"implementation={implementation!r} transforms poses by 4×4 matrices; got weight "
+            f"{list(weight.shape)}, 16×16 matrices for vector poses, which only the reference has: "
+            "use implementation='auto' or 'reference'"
+        )
     if implementation == "native":
-        if vector_poses:
-            raise ValueError(
-                "implementation='native' transforms poses by 4×4 matrices; got weight "
-                f"{list(weight.shape)}, 16×16 matrices for vector poses, which the compiled core does not have: "
-                "use implementation='auto' or 'reference'"
-            )
         if native.MISSING is not None:
             raise RuntimeError(f"implementation='native' is not available: {native.MISSING}")
         if not native.supports(device, dtype):
             raise ValueError(
                 f"implementation='native' computes in float32 or float64 on the CPU; got {dtype} on {device}: "
                 "move the tensors, or use implementation='auto'"
+            )
+    if implementation == "triton":
+        if triton.MISSING is not None:
+            raise RuntimeError(f"implementation='triton' is not available: {triton.MISSING}")
+        if not triton.supports(device, dtype):
+            raise ValueError(
+                f"implementation='triton' computes in float32 on CUDA devices; got {dtype} on {device}: "
+                "move or convert the tensors, or use implementation='auto' (for tests without a GPU, set "
+                "TRITON_INTERPRET=1 before Triton is imported)"
             )
     return implementation
 

@@ -1,7 +1,7 @@
 """Every iteration's state, for looking inside a routing.
 
-Where gradients are wanted it is the reference's; otherwise it can be what the compiled core keeps anyway, in a fraction
-of the time and without the votes in memory."""
+Where gradients are wanted it is the reference's; otherwise it can be what the compiled core, or the GPU path, keeps
+anyway, in a fraction of the time and without the votes in memory."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from matcaps.routing import native_trace, reference
+from matcaps.routing import native_trace, reference, triton_trace
 from matcaps.routing.checks import prepare_class, prepare_conv, prepare_votes
 from matcaps.routing.choice import check_implementation, choose_implementation
 from matcaps.routing.reference import RoutingIteration
@@ -66,7 +66,8 @@ def trace_conv_em_routing(
     """Route as :func:`matcaps.routing.conv_em_routing` does and return the state after every M-step.
 
     Takes the arguments of that function and raises what it raises. ``"auto"`` takes the reference where a gradient
-    is wanted, which ``"native"`` has not here and raises ``ValueError``; and, as there, for vector poses.
+    is wanted, which ``"native"`` and ``"triton"`` have not here and raise ``ValueError``; and, as there, for vector
+    poses.
 
     Returns:
         One :class:`RoutingIteration` an iteration, with leading dimensions ``[B, H', W']`` and the ``K·K·I``
@@ -87,8 +88,11 @@ def trace_conv_em_routing(
         annealing=annealing,
     )
     with torch.autocast(tensors[0].device.type, enabled=False):
-        if _choose(implementation, tensors, options) == "native":
+        chosen = _choose(implementation, tensors, options)
+        if chosen == "native":
             return [RoutingIteration(*state) for state in native_trace.conv_em_routing(*tensors, **options)]
+        if chosen == "triton":
+            return [RoutingIteration(*state) for state in triton_trace.conv_em_routing(*tensors, **options)]
         return list(reference.conv_em_routing(*tensors, **options))
 
 
@@ -109,7 +113,8 @@ def trace_class_em_routing(
     """Route as :func:`matcaps.routing.class_em_routing` does and return the state after every M-step.
 
     Takes the arguments of that function and raises what it raises. ``"auto"`` takes the reference where a gradient
-    is wanted, which ``"native"`` has not here and raises ``ValueError``; and, as there, for vector poses.
+    is wanted, which ``"native"`` and ``"triton"`` have not here and raise ``ValueError``; and, as there, for vector
+    poses.
 
     Returns:
         One :class:`RoutingIteration` an iteration, with leading dimension ``[B]`` and the ``H·W·I`` children in the
@@ -129,18 +134,21 @@ def trace_class_em_routing(
         annealing=annealing,
     )
     with torch.autocast(tensors[0].device.type, enabled=False):
-        if _choose(implementation, tensors, options) == "native":
+        chosen = _choose(implementation, tensors, options)
+        if chosen == "native":
             return [RoutingIteration(*state) for state in native_trace.class_em_routing(*tensors, **options)]
+        if chosen == "triton":
+            return [RoutingIteration(*state) for state in triton_trace.class_em_routing(*tensors, **options)]
         return list(reference.class_em_routing(*tensors, **options))
 
 
 def _choose(implementation: str, tensors: Sequence[Tensor], options: dict[str, Any]) -> str:
     inputs = [*tensors, *(value for value in options.values() if isinstance(value, Tensor))]
     chosen = choose_implementation(implementation, tensors[0].device, tensors[0].dtype, tensors[2])
-    if chosen == "native" and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        if implementation == "native":
+    if chosen != "reference" and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        if implementation != "auto":
             raise ValueError(
-                "implementation='native' traces without gradients; got tensors that require them: "
+                f"implementation={implementation!r} traces without gradients; got tensors that require them: "
                 "trace under torch.no_grad(), or use implementation='reference'"
             )
         return "reference"

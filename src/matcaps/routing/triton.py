@@ -1,0 +1,313 @@
+"""The GPU path: routing from poses to parents with no votes in device memory, by Triton, as operators of torch.
+
+The kernels are in ``triton_kernels/``, imported with Triton itself when a routing first asks for them; the derivation
+of the backward pass, and what the kernels cost, are in this folder's README. Without a GPU they run in Triton's
+interpreter, very slowly, where ``TRITON_INTERPRET=1`` is set: for tests.
+"""
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32,)
+
+RECORD = 36
+"""Numbers of one iteration's record of a window and a parent; as in ``triton_kernels/votes.py``."""
+
+MEAN, SPREAD, MASS, DESCRIPTION, EVIDENCE, LOG_ACTIVATION = slice(0, 16), slice(16, 32), 32, 33, 34, 35
+
+MISSING: str | None
+"""Why Triton cannot be used, where it cannot."""
+
+MISSING = None if importlib.util.find_spec("triton") else "Triton is not installed: pip install triton (Linux only)"
+
+
+def is_interpreted() -> bool:
+    """Whether Triton runs kernels on the CPU, in its interpreter."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def supports(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether tensors of this device and dtype can be routed by the kernels, if Triton is there."""
+    return dtype in DTYPES and (device.type == "cuda" or (device.type == "cpu" and is_interpreted()))
+
+
+def conv_em_routing(
+    poses: Tensor,
+    activations: Tensor,
+    weight: Tensor,
+    beta_use: Tensor,
+    beta_activation: Tensor,
+    *,
+    stride: int,
+    inverse_temperature: Sequence[float] | Tensor,
+    competition: str,
+    activation_rule: str,
+    variance_floor: float,
+    annealing: float,
+) -> tuple[Tensor, Tensor]:
+    """Route through a kernel; return poses ``[B, H', W', J, 4, 4]`` and activations ``[B, H', W', J]``."""
+    tensors = (poses, activations, weight, beta_use, beta_activation)
+    return _route(
+        tensors, None, inverse_temperature, stride, competition == "child", activation_rule, variance_floor, annealing
+    )
+
+
+def class_em_routing(
+    poses: Tensor,
+    activations: Tensor,
+    weight: Tensor,
+    beta_use: Tensor,
+    beta_activation: Tensor,
+    *,
+    coordinates: Tensor | None,
+    inverse_temperature: Sequence[float] | Tensor,
+    activation_rule: str,
+    variance_floor: float,
+    annealing: float,
+) -> tuple[Tensor, Tensor]:
+    """Route a whole map to classes; return poses ``[B, J, 4, 4]`` and activations ``[B, J]``."""
+    tensors = (poses, activations, weight, beta_use, beta_activation)
+    return _route(tensors, coordinates, inverse_temperature, 1, False, activation_rule, variance_floor, annealing)
+
+
+def _route(
+    tensors: tuple[Tensor, ...],
+    coordinates: Tensor | None,
+    inverse_temperature: Sequence[float] | Tensor,
+    *options: Any,
+) -> tuple[Tensor, Tensor]:
+    inverse_temperature = schedule_tensor(inverse_temperature, tensors[0])
+    inputs = (*tensors, inverse_temperature) if coordinates is None else (*tensors, inverse_temperature, coordinates)
+    needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    out_poses, out_activations, *_ = forward(tensors, coordinates, inverse_temperature, *options, keep_state=needs_grad)
+    return out_poses, out_activations
+
+
+def forward(
+    tensors: tuple[Tensor, ...],
+    coordinates: Tensor | None,
+    inverse_temperature: Tensor,
+    stride: int,
+    child_competition: bool,
+    activation_rule: str,
+    variance_floor: float,
+    annealing: float,
+    *,
+    keep_state: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Route; return poses, activations and the state that a backward pass needs, which is empty if it is not kept.
+
+    The state is the records ``[T, RECORD, windows, J]``, log-densities ``[T-1, windows, children, J]``, and of each
+    child the largest logit and the inverse of the sum of ``exp(logit - largest)``: ``[T-1, children, 2]``, children of
+    all maps, or with window competition of all windows.
+    """
+    return _forward(
+        *tensors,
+        inverse_temperature,
+        coordinates,
+        stride,
+        child_competition,
+        activation_rule == "standardised",
+        variance_floor,
+        annealing,
+        keep_state,
+    )
+
+
+def schedule_tensor(inverse_temperature: Sequence[float] | Tensor, like: Tensor) -> Tensor:
+    """The schedule as a tensor ``[T]``, filled in on the device: a copy to it would not go into a CUDA graph."""
+    if isinstance(inverse_temperature, Tensor):
+        return inverse_temperature.to(like.dtype)
+    return torch.stack([like.new_full((), value) for value in inverse_temperature])
+
+
+@torch.library.custom_op("matcaps::triton_routing", mutates_args=(), device_types=("cpu", "cuda"))
+def _forward(
+    poses: Tensor,
+    activations: Tensor,
+    weight: Tensor,
+    beta_use: Tensor,
+    beta_activation: Tensor,
+    inverse_temperature: Tensor,
+    coordinates: Tensor | None,
+    stride: int,
+    child_competition: bool,
+    standardised: bool,
+    variance_floor: float,
+    annealing: float,
+    keep_state: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from matcaps.routing.triton_kernels import launch
+
+    results = _empty_results(poses, weight, inverse_temperature, stride, child_competition, True, keep_state)
+    inputs = _contiguous(poses, activations, weight, beta_use, beta_activation, inverse_temperature)
+    if len(poses) > 0:
+        plan = launch.plan_for(poses, weight, inverse_temperature, stride, child_competition, coordinates is not None)
+        with _on(poses.device):
+            launch.forward(
+                plan, inputs, None if coordinates is None else coordinates.contiguous(), standardised,
+                variance_floor, annealing, results, launch.launch,
+            )  # fmt: skip
+    if keep_state:
+        return results
+    nothing = [part.new_empty([0, *part.shape[1:]]) for part in results[2:]]
+    return results[0], results[1], nothing[0], nothing[1], nothing[2]
+
+
+@_forward.register_fake
+def _(
+    poses,
+    activations,
+    weight,
+    beta_use,
+    beta_activation,
+    inverse_temperature,
+    coordinates,
+    stride,
+    child_competition,
+    standardised,
+    variance_floor,
+    annealing,
+    keep_state,
+):
+    return _empty_results(poses, weight, inverse_temperature, stride, child_competition, False, keep_state)
+
+
+def _empty_results(
+    poses: Tensor,
+    weight: Tensor,
+    inverse_temperature: Tensor,
+    stride: int,
+    child_competition: bool,
+    for_work: bool,
+    keep_state: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Poses, activations and the state (see ``forward``), whose parts have no iterations if it is not kept; or, while
+    kernels are at work, as many as they need."""
+    batch, height, width, types = poses.shape[:4]
+    iterations, parents = inverse_temperature.shape[0], weight.shape[-3]
+    if weight.ndim == 4:
+        shape, windows, children = [batch, parents], batch, height * width * types
+    else:
+        rows, columns = (height - weight.shape[0]) // stride + 1, (width - weight.shape[1]) // stride + 1
+        shape, windows = [batch, rows, columns, parents], batch * rows * columns
+        children = weight.shape[0] * weight.shape[1] * types
+    is_shared = child_competition and weight.ndim == 6
+    competitors = batch * height * width * types if is_shared else windows * children
+    kept = iterations - 1
+    if not keep_state:
+        kept = min(kept, 2) if for_work else 0
+        iterations = iterations if for_work else 0
+    return (
+        poses.new_empty([*shape, 4, 4]),
+        poses.new_empty(shape),
+        poses.new_empty([iterations, RECORD, windows, parents]),
+        poses.new_empty([kept, windows, children, parents]),
+        poses.new_empty([kept, competitors, 2]),
+    )
+
+
+def _contiguous(*tensors: Tensor) -> list[Tensor]:
+    return [tensor.contiguous() for tensor in tensors]
+
+
+def _on(device: torch.device) -> contextlib.AbstractContextManager:
+    """Triton launches on the current device."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+@torch.library.custom_op("matcaps::triton_routing_backward", mutates_args=(), device_types=("cpu", "cuda"))
+def _backward(
+    grad_poses: Tensor,
+    grad_activations: Tensor,
+    records: Tensor,
+    logits: Tensor,
+    partitions: Tensor,
+    poses: Tensor,
+    activations: Tensor,
+    weight: Tensor,
+    beta_use: Tensor,
+    beta_activation: Tensor,
+    inverse_temperature: Tensor,
+    coordinates: Tensor | None,
+    stride: int,
+    child_competition: bool,
+    standardised: bool,
+    variance_floor: float,
+    annealing: float,
+) -> list[Tensor]:
+    from matcaps.routing.triton_kernels import launch
+
+    inputs = _contiguous(poses, activations, weight, beta_use, beta_activation, inverse_temperature)
+    if len(poses) == 0:
+        inputs = inputs if coordinates is None else [*inputs, coordinates]
+        return [torch.zeros_like(tensor, memory_format=torch.contiguous_format) for tensor in inputs]
+    plan = launch.plan_for(poses, weight, inverse_temperature, stride, child_competition, coordinates is not None)
+    with _on(poses.device):
+        return launch.backward(
+            plan, inputs, None if coordinates is None else coordinates.contiguous(), standardised,
+            variance_floor, annealing, (records, logits, partitions),
+            (grad_poses.contiguous(), grad_activations.contiguous()), launch.launch,
+        )  # fmt: skip
+
+
+@_backward.register_fake
+def _(
+    grad_poses,
+    grad_activations,
+    records,
+    logits,
+    partitions,
+    poses,
+    activations,
+    weight,
+    beta_use,
+    beta_activation,
+    inverse_temperature,
+    coordinates,
+    stride,
+    child_competition,
+    standardised,
+    variance_floor,
+    annealing,
+):
+    inputs = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
+    return [tensor.new_empty(tensor.shape) for tensor in inputs if tensor is not None]
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    *tensors, stride, child_competition, standardised, variance_floor, annealing, keep_state = inputs
+    ctx.set_materialize_grads(False)
+    ctx.options = stride, child_competition, standardised, variance_floor, annealing
+    ctx.keep_state = keep_state
+    ctx.save_for_backward(*tensors, *output)
+
+
+def _differentiate(ctx, grad_poses, grad_activations, *_):
+    if not ctx.keep_state:
+        raise RuntimeError("this routing ran without gradients and kept no state for them: call it with gradients on")
+    *tensors, out_poses, out_activations, records, logits, partitions = ctx.saved_tensors
+    if grad_poses is None:
+        grad_poses = torch.zeros_like(out_poses)
+    if grad_activations is None:
+        grad_activations = torch.zeros_like(out_activations)
+    grads = _backward(grad_poses, grad_activations, records, logits, partitions, *tensors, *ctx.options)
+    if tensors[-1] is None:
+        grads = [*grads, None]
+    return *grads, None, None, None, None, None, None
+
+
+def _refuse_second_order(ctx, *grads):
+    raise NotImplementedError(
+        "implementation='triton' has no second-order gradients: use implementation='reference' for them"
+    )
+
+
+_forward.register_autograd(_differentiate, setup_context=_setup_context)
+_backward.register_autograd(_refuse_second_order)

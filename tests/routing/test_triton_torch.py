@@ -1,0 +1,267 @@
+"""The GPU path as operators of torch: opcheck, compile, refusals, CUDA graphs; and doing without Triton."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import matcaps
+from matcaps.routing import (
+    available_implementations,
+    class_em_routing,
+    conv_em_routing,
+    em_routing,
+    resolve_implementation,
+    trace_class_em_routing,
+    trace_conv_em_routing,
+    triton,
+)
+from tests.routing.triton_cases import DEVICE, needs_gpu, needs_triton
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+needs_installed = pytest.mark.skipif(triton.MISSING is not None, reason="Triton is not installed: make test-triton")
+
+SCHEDULE = [0.02, 0.03, 0.04]
+
+
+def conv_inputs(batch=1, height=4, width=5, children=3, parents=5, kernel=3, dtype=torch.float32):
+    random = torch.Generator().manual_seed(1)
+    inputs = [
+        torch.randn(batch, height, width, children, 4, 4, generator=random, dtype=dtype),
+        torch.rand(batch, height, width, children, generator=random, dtype=dtype),
+        torch.randn(kernel, kernel, children, parents, 4, 4, generator=random, dtype=dtype) * 0.5,
+        torch.randn(parents, generator=random, dtype=dtype) * 0.1,
+        torch.randn(parents, generator=random, dtype=dtype),
+    ]
+    return [tensor.to(DEVICE) for tensor in inputs]
+
+
+def grads_of(function, inputs):
+    inputs = [x.detach().clone().requires_grad_() for x in inputs]
+    poses, activations = function(*inputs)
+    return [poses, activations, *torch.autograd.grad(poses.square().sum() + activations.sum(), inputs)]
+
+
+def route(*inputs, **options):
+    return conv_em_routing(
+        *inputs, **{"inverse_temperature": SCHEDULE, "stride": 2, "implementation": "triton", **options}
+    )
+
+
+@needs_triton
+@pytest.mark.parametrize("kind", ["child", "window", "class"])
+def test_opcheck(kind):
+    inputs = conv_inputs(height=3, width=3, children=2, parents=3, kernel=2)
+    coordinates, whole = None, DEVICE == "cuda" or kind == "child"
+    if kind == "class":
+        inputs[2] = inputs[2][0, 0]
+        coordinates = torch.rand(3, 3, 16, device=DEVICE)
+    schedule = torch.tensor(SCHEDULE[:2], device=DEVICE)
+    arguments = [x.requires_grad_() for x in (*inputs, schedule)]
+    options = (1, kind == "child", kind == "window", 5e-4, 1 / 16)
+    # what remains to be tested of the other kinds is their shapes: in the interpreter a run takes seconds
+    tests = ("test_schema", "test_faketensor", *(["test_autograd_registration", "test_aot_dispatch_dynamic"] * whole))
+    torch.library.opcheck(triton._forward, (*arguments, coordinates, *options, True), test_utils=tests)
+
+    poses, activations, *state = triton._forward(*arguments, coordinates, *options, True)
+    detached = [x.detach() for x in arguments]
+    grads = [torch.rand_like(x) for x in (poses, activations)]
+    state = [x.detach() for x in state]
+    torch.library.opcheck(triton._backward, (*grads, *state, *detached, coordinates, *options), test_utils=tests)
+
+
+@needs_triton
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["conv", "class"])
+def test_compile(kind):
+    inputs = conv_inputs()
+    if kind == "class":
+        inputs[2] = inputs[2][0, 0]
+
+    def whole(*inputs):
+        if kind == "class":
+            return class_em_routing(*inputs, inverse_temperature=SCHEDULE, implementation="triton")
+        return route(*inputs)
+
+    compiled = torch.compile(whole, fullgraph=True, backend="aot_eager")
+    for found, expected in zip(grads_of(compiled, inputs), grads_of(whole, inputs), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@needs_triton
+@pytest.mark.parametrize("competition", ["child", "window"])
+def test_the_same_bits_from_run_to_run(competition):
+    def whole(*inputs):
+        return route(*inputs, competition=competition, stride=1)
+
+    inputs = conv_inputs(batch=2, parents=17)
+    first = grads_of(whole, inputs)
+    for _ in range(5 if DEVICE == "cuda" else 1):
+        for found, expected in zip(grads_of(whole, inputs), first, strict=True):
+            assert torch.equal(found, expected)
+
+
+@needs_triton
+@pytest.mark.parametrize("competition", ["child", "window"])
+def test_uninitialised_memory_is_not_read(competition, monkeypatch):
+    def whole(*inputs):
+        return route(*inputs, competition=competition)
+
+    inputs = conv_inputs(height=6)  # the last row belongs to no window
+    expected = grads_of(whole, inputs)
+    new_empty, empty_like = torch.Tensor.new_empty, torch.empty_like
+
+    def poison(tensor):
+        return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *a, **k: poison(new_empty(self, *a, **k)))
+    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: poison(empty_like(*a, **k)))
+    for found, before in zip(grads_of(whole, inputs), expected, strict=True):
+        assert torch.equal(found, before)
+
+
+@needs_triton
+def test_second_order_gradients_are_refused():
+    inputs = [x.requires_grad_() for x in conv_inputs()]
+    parents = route(*inputs)
+    (grad,) = torch.autograd.grad(parents.poses.square().sum(), inputs[:1], create_graph=True)
+    with pytest.raises(NotImplementedError, match="use implementation='reference'"):
+        grad.sum().backward()
+
+
+@needs_triton
+def test_gradients_of_one_result_alone():
+    inputs = conv_inputs()
+    for pick in (0, 1):
+        grads = []
+        for implementation in ("triton", "reference"):
+            leaves = [x.clone().requires_grad_() for x in inputs]
+            parents = route(*leaves, implementation=implementation)
+            grads.append(torch.autograd.grad(parents[pick].sum(), leaves))
+        for found, expected in zip(*grads, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+
+
+@needs_triton
+@pytest.mark.parametrize("kind", ["child", "window", "class"])
+def test_traces_what_the_reference_traces(kind):
+    inputs = conv_inputs()
+    options = {"inverse_temperature": SCHEDULE, "annealing": 0.5, "activation_rule": "standardised"}
+    trace = trace_conv_em_routing
+    if kind == "class":
+        inputs[2], trace = inputs[2][0, 0], trace_class_em_routing
+    else:
+        options.update(stride=2, competition=kind)
+    ours, theirs = (trace(*inputs, implementation=name, **options) for name in ("triton", "reference"))
+    assert len(ours) == len(theirs) == 3
+    for found, expected in zip(ours, theirs, strict=True):
+        for name, field in expected._asdict().items():
+            torch.testing.assert_close(getattr(found, name), field, rtol=1e-3, atol=1e-4, msg=name)
+    inputs[0].requires_grad_()
+    with pytest.raises(ValueError, match="traces without gradients"):
+        trace(*inputs, implementation="triton", **options)
+
+
+@needs_installed
+def test_auto_takes_it_on_cuda():
+    assert resolve_implementation("cuda", torch.float32) == "triton"
+    assert resolve_implementation("cuda", torch.bfloat16) == "triton"
+    assert resolve_implementation("cuda", torch.float64) == "reference"
+    assert resolve_implementation("cuda", torch.float32, vector_poses=True) == "reference"
+    assert resolve_implementation("cpu", torch.float32) != "triton"
+
+
+@needs_installed
+def test_an_explicit_choice_never_falls_back(monkeypatch):
+    inputs = [x.cpu() for x in conv_inputs()]
+    with monkeypatch.context() as patch:
+        patch.delenv("TRITON_INTERPRET", raising=False)
+        with pytest.raises(ValueError, match=r"on CUDA devices; got torch\.float32 on cpu"):
+            route(*inputs)
+    with pytest.raises(ValueError, match=r"computes in float32 on CUDA devices; got torch\.float64"):
+        route(*(x.double() for x in inputs))
+    vector = [*inputs[:2], torch.randn(3, 3, 3, 5, 16, 16), *inputs[3:]]
+    with pytest.raises(ValueError, match="16×16 matrices for vector poses"):
+        route(*vector)
+    with pytest.raises(ValueError, match="never to have the votes in memory"):
+        em_routing(torch.randn(2, 3, 5, 16), torch.rand(2, 3), torch.zeros(5), torch.zeros(5),
+                   inverse_temperature=[1.0], implementation="triton")  # fmt: skip
+
+
+@pytest.mark.parametrize("block", [False, True])
+def test_importing_matcaps_never_imports_triton(block):
+    code = f"""
+import sys, importlib.util
+import torch
+assert "triton" not in sys.modules
+if {block}:  # as where it is not installed
+    find_spec = importlib.util.find_spec
+    importlib.util.find_spec = lambda name, *rest: None if name == "triton" else find_spec(name, *rest)
+    sys.modules["triton"] = None
+import matcaps, matcaps.models, matcaps.layers
+assert sys.modules.get("triton") is None
+from matcaps.routing import available_implementations, conv_em_routing, resolve_implementation
+inputs = torch.randn(1, 3, 3, 2, 4, 4), torch.rand(1, 3, 3, 2), torch.randn(3, 3, 2, 3, 4, 4), *torch.zeros(2, 3)
+conv_em_routing(*inputs, inverse_temperature=[1.0])
+available_implementations()
+chosen = resolve_implementation("cuda", torch.float32)
+if {block}:
+    assert "triton" not in available_implementations()
+    assert chosen == "reference"
+    try:
+        conv_em_routing(*inputs, inverse_temperature=[1.0], implementation="triton")
+    except RuntimeError as error:
+        print(error)
+else:
+    # torch's own machinery for operators may import Triton when one is called: what must not is matcaps
+    assert not any(name.startswith("matcaps.routing.triton_kernels") for name in sys.modules)
+    print("implementation='triton' is not available: (not asked)")
+"""
+    environment = dict(os.environ, PYTHONPATH=str(Path(matcaps.__file__).parents[1]))
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "implementation='triton' is not available:" in done.stdout
+
+
+@needs_gpu
+def test_cuda_graph():
+    inputs = [x.requires_grad_() for x in conv_inputs(batch=3)]
+
+    def work():
+        poses, activations = route(*inputs)
+        return [poses, activations, *torch.autograd.grad(poses.square().sum() + activations.sum(), inputs)]
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = work()
+    with torch.no_grad():
+        inputs[0].mul_(1.5)
+    graph.replay()
+    torch.cuda.synchronize()
+    for found, expected in zip(captured, work(), strict=True):
+        assert torch.equal(found, expected)
+
+
+@needs_gpu
+def test_memory_stays_far_below_the_votes():
+    inputs = conv_inputs(batch=32, height=14, width=14, children=16, parents=16)
+    votes = 32 * 36 * 9 * 16 * 16 * 16 * 4
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    grads_of(route, inputs)
+    assert torch.cuda.max_memory_allocated() - before < votes
+
+
+def test_the_rest_of_the_package_can_name_it():
+    assert "triton" in matcaps.routing.api.IMPLEMENTATIONS
+    assert set(available_implementations()) <= set(matcaps.routing.api.IMPLEMENTATIONS)
