@@ -49,7 +49,7 @@ def _table1(experiment: Experiment, records: Sequence[TrialRecord]) -> Figure | 
                     label=f"matcaps, {epochs} epochs",
                 )
     axes.set_yticks(range(len(names)), [row.title for row in experiment.rows], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(left=0)
     axes.set_xlabel("smallNORB test error, %")
     axes.grid(axis="x", alpha=0.3)
@@ -115,7 +115,8 @@ def _attacks(experiment: Experiment, records: Sequence[TrialRecord]) -> Figure |
         row[0].set_ylabel(what)
     for axes in panels[1]:
         axes.set_xlabel(f"ε, in units of {found['epsilon']['unit']}", fontsize=9)
-    _legend(panels[0][0])
+    lines, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
     return figure
 
 
