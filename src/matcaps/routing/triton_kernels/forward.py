@@ -77,14 +77,13 @@ def fit(
     mean = ()
     scale = ()
     log_sum = ()
-    empty = tl.where(mass == mass, 0.0 * mass, 0.0)
     for h in tl.static_range(16):
         rest = first[h] * inverse
         spread = second[h] * inverse - rest * rest
         spread = tl.where(spread < 0, 0.0, spread)  # NaN stays NaN
-        # without data the mean is 0; NaN in the votes still comes through
-        nothing = tl.where(mass == mass, 0.0 * first[h], empty)
-        middle = tl.where(has_data, centre[h] + rest, nothing)
+        middle = tl.where(
+            has_data, centre[h] + rest, 0.0 * first[h]
+        )  # NaN in the votes comes through without data, too
         variance = spread + floor
         log_sum = log_sum + (tl.log(variance),)
         mean = mean + (middle,)

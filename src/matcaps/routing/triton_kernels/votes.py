@@ -186,6 +186,10 @@ def moments(
             x = tl.where(beyond < SHAPE.children, x, 0.0)
         votes = votes_of(poses, weight, coordinates, start, n, parent, SHAPE)
         mass += x
+        if (
+            not GRAD
+        ):  # NaN data make the mass NaN, and the window counts as one without data; NaN votes are another matter
+            x = tl.where(x == x, x, 0.0)
         sums = ()
         squares = ()
         for h in tl.static_range(16):
