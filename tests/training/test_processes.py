@@ -16,7 +16,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path):
     one = tiny_settings(epochs=2, optimizer=OptimizerSettings(ema_decay=0.9, gradient_clip=2.0))
     two = replace(one, devices=2, data=replace(one.data, batch_size=4))
     done = subprocess.run(
-        [sys.executable, "-m", "matcaps.cli", "train", write_config(two, tmp_path), "--output=two"],
+        [sys.executable, "-m", "matcaps.cli", "train", write_config(two, tmp_path), "--output=two", "--report=false"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
