@@ -1,13 +1,12 @@
 """Read what the trials of an experiment left behind."""
 
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from matcaps.experiments.plan import DIVERGED_NAME, MEASURE_FILES, Experiment, Row, trial_name
-from matcaps.training.record import METRICS_NAME, RESULTS_NAME, read_metrics
+from matcaps.training.record import METRICS_NAME, RESULTS_NAME, read_json, read_metrics
 
 _NAME = re.compile(r"(?P<row>.+)-(?P<epochs>\d+)epochs-seed(?P<seed>\d+)")
 
@@ -64,21 +63,11 @@ def gather(experiment: Experiment, base: Path) -> list[TrialRecord]:
             if (folder / DIVERGED_NAME).is_file():
                 state = "diverged"
             elif (folder / RESULTS_NAME).is_file():
-                state, results = "done", _read_json(folder / RESULTS_NAME)
+                state, results = "done", read_json(folder / RESULTS_NAME)
             if experiment.measure is not None:
                 path = base / experiment.name / trial_name(row.name, epochs, seed) / MEASURE_FILES[experiment.measure]
-                measured = _read_json(path) if path.is_file() else {}
+                measured = read_json(path) if path.is_file() else {}
             metrics = read_metrics(folder / METRICS_NAME)
             records.append(TrialRecord(row, epochs, seed, state, results, metrics, measured))
     order = {row.name: index for index, row in enumerate(experiment.rows)}
     return sorted(records, key=lambda record: (order[record.row.name], record.epochs, record.seed))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold an object; got {type(values).__name__}")
-    return values

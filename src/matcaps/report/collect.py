@@ -1,6 +1,5 @@
 """The facts of a run that its report shows: what its folder holds, and its worst mistakes."""
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from matcaps.data import load_data
 from matcaps.training.evaluation import class_scores
-from matcaps.training.record import METRICS_NAME, RESULTS_NAME, SETTINGS_NAME, read_metrics, read_settings
+from matcaps.training.record import METRICS_NAME, RESULTS_NAME, SETTINGS_NAME, read_json, read_metrics, read_settings
 from matcaps.training.run import load_run
 
 INSPECTION_NAME = "inspect"
@@ -85,7 +84,7 @@ def collect_run(folder: Path, *, num_mistakes: int = 12, root: str | None = None
         raise FileNotFoundError(
             f"the run in {folder} has no {RESULTS_NAME} yet: finish it with matcaps train --resume {folder}"
         )
-    results = _read_json(folder / RESULTS_NAME)
+    results = read_json(folder / RESULTS_NAME)
     findings, inspected = _read_inspection(folder / INSPECTION_NAME)
     facts = RunFacts(
         folder,
@@ -129,11 +128,4 @@ def _read_inspection(folder: Path) -> tuple[dict[str, str], dict[str, bytes]]:
     if not path.is_file():
         return {}, {}
     pictures = {picture.stem: picture.read_bytes() for picture in sorted(folder.glob("*.png"))}
-    return dict(_read_json(path).get("findings", {})), pictures
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    return dict(read_json(path).get("findings", {})), pictures

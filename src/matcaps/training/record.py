@@ -32,6 +32,21 @@ def write_json(path: Path, values: Any) -> None:
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object that :func:`write_json` wrote.
+
+    Raises:
+        ValueError: it is not JSON, or no object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold an object; got {type(values).__name__}")
+    return values
+
+
 def write_settings(path: Path, values: dict[str, Any]) -> None:
     """Write settings as YAML."""
     write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
