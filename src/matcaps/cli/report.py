@@ -4,6 +4,9 @@ from pathlib import Path
 
 from matcaps.cli.parsing import PLAIN, make_parser, out
 
+REPORT_NAME = "report.html"
+"""The report's name in a run's folder."""
+
 
 def report_command(arguments: list[str]) -> int:
     """Write a page about a run, or about several side by side."""
@@ -16,14 +19,18 @@ def report_command(arguments: list[str]) -> int:
     parser.add_argument("--root", type=str | None, help="folder that holds the data sets; default: as in the run")
     parser.add_argument("--title", type=str | None, help="the page's title; default: the runs' names")
     parsed = parser.parse_args(arguments)
+    folders = [Path(run) for run in parsed.runs]
+    path = Path(parsed.output) if parsed.output is not None else folders[0] / REPORT_NAME
+    if not path.resolve().parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} into: make it, or give another --output")
+    write_report(folders, path, root=parsed.root, title=parsed.title)
+    return 0
+
+
+def write_report(folders: list[Path], path: Path, *, root: str | None = None, title: str | None = None) -> None:
+    """Write the page about some runs, and say where it is."""
     from matcaps.report import collect_run, make_report
     from matcaps.training.record import write_text
 
-    folders = [Path(run) for run in parsed.runs]
-    path = Path(parsed.output) if parsed.output is not None else folders[0] / "report.html"
-    if not path.resolve().parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} into: make it, or give another --output")
-    runs = [collect_run(folder, root=parsed.root) for folder in folders]
-    write_text(path, make_report(runs, title=parsed.title))
+    write_text(path, make_report([collect_run(folder, root=root) for folder in folders], title=title))
     out.print(f"report: {path}", **PLAIN)
-    return 0

@@ -8,6 +8,7 @@ from typing import Any
 
 from matcaps._version import __version__
 from matcaps.cli.parsing import PLAIN, err, find_option, make_parser, out
+from matcaps.cli.report import REPORT_NAME, write_report
 from matcaps.training.recipes import list_recipes, recipe_settings
 from matcaps.training.settings import ModelSettings, TrainSettings
 
@@ -94,9 +95,5 @@ def _fit(settings: TrainSettings, folder: str | None, *, resume: bool, report: b
             **PLAIN,
         )
         if report:
-            from matcaps.report import collect_run, make_report
-            from matcaps.training.record import write_text
-
-            write_text(result.folder / "report.html", make_report([collect_run(result.folder)]))
-            out.print(f"report: {result.folder / 'report.html'}", **PLAIN)
+            write_report([result.folder], result.folder / REPORT_NAME)
     return 0
