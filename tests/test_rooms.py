@@ -108,13 +108,21 @@ def test_within_the_workshop():
         },
         "viz": {"training", "report", "cli"},
         "experiments": {"cli", "viz", "report"},
-        "training": {"cli", "experiments", "inspection", "viz", "report"},
-        "inspection": {"cli", "experiments", "viz", "report"},
+        "training": {"cli", "experiments", "report"},
+        "inspection": {"training", "cli", "experiments", "viz", "report"},
         "report": {"cli"},
     }
     for path in MODULES:
         for line, name, part in own_imports(path):
             assert part not in forbidden.get(part_of(path), set()), f"{relative(path)}:{line}: imports {name}"
+
+
+def test_training_draws_only_what_inspection_found():
+    for path in MODULES:
+        if part_of(path) == "training":
+            for line, name, part in own_imports(path):
+                allowed = ("matcaps.viz.inspection", "matcaps.viz.style")
+                assert part != "viz" or name in allowed, f"{relative(path)}:{line}: imports {name}"
 
 
 def test_nobody_imports_the_command():

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from matcaps.models import EMCapsNet
-from matcaps.training.callbacks import DEAD_BELOW
+
+DEAD_BELOW = 0.01
+"""A capsule type is dead where none of its capsules is active beyond this on any of the images looked at."""
 
 SATURATED_ABOVE = 1 - DEAD_BELOW
 """A capsule type is saturated where every one of its capsules is active beyond this on every image."""

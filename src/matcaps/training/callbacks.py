@@ -14,13 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from matcaps.data.loader import Batch, EpochSampler
+from matcaps.inspection.activations import DEAD_BELOW
 from matcaps.models import EMCapsNet
 from matcaps.training.evaluation import evaluate
 from matcaps.training.module import Training
 from matcaps.training.record import METRICS_NAME, read_metrics, write_metrics
-
-DEAD_BELOW = 0.01
-"""A capsule type is dead where none of its capsules is active beyond this on any of the watched images."""
 
 
 class ExactResume(Callback):

@@ -17,7 +17,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from matcaps.data import DataBundle, load_data
+from matcaps.data import DataBundle, ImageDataset, load_data
 from matcaps.data.build import Part
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, model_config
 from matcaps.models.config import BaselineCNNConfig
@@ -51,10 +51,12 @@ from matcaps.training.record import (
     write_settings,
 )
 from matcaps.training.settings import TrainSettings
+from matcaps.training.views import CapsuleViews
 
 TENSORBOARD_NAME = "tensorboard"
 _FOLDER_VARIABLE = "MATCAPS_RUN_FOLDER"
 _WATCHED_IMAGES = 64
+_VIEWED_IMAGES = 256
 _TEST_BATCH = 200
 
 
@@ -124,9 +126,10 @@ def train(
                 clock,
                 throughput,
                 *([] if averaging is None else [averaging]),
-                CapsuleHealth(_watched_images(bundle)),
+                CapsuleHealth(bundle.transform.evaluate(_watched(bundle, _WATCHED_IMAGES).images)),
                 *([WatchedParts(watched, bundle.classes, settings.watch_every, averaging)] if watched else []),
                 MetricsFile(folder),
+                *_views(settings, bundle, averaging),
                 *callbacks,
                 *checkpoint_callbacks(folder / CHECKPOINTS_NAME, settings.checkpoint_minutes),
             ],
@@ -227,11 +230,17 @@ def _first_images(bundle: DataBundle, count: int) -> torch.Tensor:
     return next(iter(bundle.loader("train", batch_size=min(count, len(bundle.train))))).images
 
 
-def _watched_images(bundle: DataBundle) -> torch.Tensor:
-    """Some unaugmented images to watch the capsules on: of the validation part, or else of the training part."""
+def _watched(bundle: DataBundle, count: int) -> ImageDataset:
+    """Some images to watch the capsules on: of the validation part, or else of the training part."""
     part = bundle.train if bundle.validation is None else bundle.validation
-    stride = max(1, len(part) // _WATCHED_IMAGES)
-    return bundle.transform.evaluate(part.images[::stride][:_WATCHED_IMAGES])
+    stride = max(1, len(part) // count)
+    return part.subset(torch.arange(0, len(part), stride)[:count])
+
+
+def _views(settings: TrainSettings, bundle: DataBundle, averaging: AveragedWeights | None) -> list[CapsuleViews]:
+    if not settings.views_every:
+        return []
+    return [CapsuleViews(_watched(bundle, _VIEWED_IMAGES), bundle.transform, settings.views_every, averaging)]
 
 
 def _claim_folder(settings: TrainSettings, folder: str | os.PathLike[str] | None, resume: bool) -> Path:

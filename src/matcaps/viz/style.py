@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -39,3 +40,11 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
             figure.savefig(partial, format=ending, dpi=150, metadata={"Date": None} if ending == "svg" else None)
         paths.append(target)
     return paths
+
+
+def to_pixels(figure: Figure, dots_per_inch: float = 80) -> np.ndarray:
+    """Return a figure as a picture, ``[height, width, 3]``, uint8."""
+    figure.set_dpi(dots_per_inch)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]

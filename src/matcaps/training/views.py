@@ -1,0 +1,236 @@
+"""What the capsules do, in TensorBoard, every few epochs: figures, histograms and poses to walk among."""
+
+import copy
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import lightning.pytorch as lightning
+import torch
+from google.protobuf import text_format
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig  # type: ignore[attr-defined]
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from matcaps import inspection
+from matcaps.data import ImageDataset, Transform
+from matcaps.models import EMCapsNet, PoseDecoder
+from matcaps.training.callbacks import AveragedWeights
+from matcaps.training.module import Training
+
+SHARE = 0.02
+"""Largest share of the training's time that the views take; one that would go beyond it waits for the next look."""
+
+_FIRST_FIGURE = 3.0
+_FIRST_NUMBERS = 0.5
+"""Seconds that a figure, and a view of numbers, are taken to cost before one was made."""
+_NUM_BINS = 30
+
+
+class CapsuleViews(Callback):
+    """Every few epochs, write into TensorBoard what ``matcaps inspect`` would show of the network as it is.
+
+    Of one image, the figures of vote distances, activations, assignments and EM steps, and, where a decoder is trained
+    with the network, of the pose moved component by component. Of all images, the vote distances of the true and the
+    other classes as histograms and means, and the true classes' poses as an embedding. They never take more than
+    :data:`SHARE` of the training's time: what would exceed it is left for the next look, where it comes first. The
+    training itself is the same with them and without.
+
+    Args:
+        images: labelled images to look at, the same each time; the figures show the first.
+        transform: how the network takes them.
+        every: epochs from one look to the next.
+        averaging: the run's averaged weights, which are looked at where there are any.
+        share: largest share of the time since the training started, or was resumed.
+    """
+
+    def __init__(
+        self,
+        images: ImageDataset,
+        transform: Transform,
+        every: int,
+        averaging: AveragedWeights | None = None,
+        share: float = SHARE,
+    ):
+        self._images = images
+        self._transform = transform
+        self._every = every
+        self._averaging = averaging
+        self._share = share
+        self._started = 0.0
+        self._spent = 0.0
+        self._costs: dict[str, float] = {}
+        self._waiting: list[str] = []
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._started, self._spent = time.perf_counter(), 0.0
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        writer = next((logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
+        epoch = trainer.current_epoch + 1
+        if not (trainer.is_global_zero and isinstance(writer, SummaryWriter) and isinstance(pl_module, Training)):
+            return
+        if not isinstance(pl_module.network, EMCapsNet) or epoch % self._every:
+            return
+        started = time.perf_counter()
+        look = None
+        views = _VIEWS if pl_module.decoder is not None else {name: _VIEWS[name] for name in _VIEWS if name != "poses"}
+        # what had to wait last time comes first
+        order = [*self._waiting, *(name for name in views if name not in self._waiting)]
+        self._waiting = []
+        for name in order:
+            now = time.perf_counter()
+            cost = self._costs.get(name, _FIRST_NUMBERS if name in _OF_NUMBERS else _FIRST_FIGURE)
+            if self._spent + (now - started) + cost > self._share * (now - self._started):
+                self._waiting.append(name)
+                continue
+            if look is None:
+                with nullcontext() if self._averaging is None else self._averaging.applied(pl_module):
+                    look = _Look(pl_module, self._images, self._transform)
+            views[name](look, writer, epoch)
+            self._costs[name] = time.perf_counter() - now
+        self._spent += time.perf_counter() - started
+
+
+class _Look:
+    """The network as it is, on the CPU, and what it makes of the images."""
+
+    def __init__(self, training: Training, dataset: ImageDataset, transform: Transform):
+        assert isinstance(training.network, EMCapsNet)
+        self.network: EMCapsNet = copy.deepcopy(training.network).cpu().eval()
+        decoder = training.decoder
+        self.decoder: PoseDecoder | None = None if decoder is None else copy.deepcopy(decoder).cpu().eval()
+        self.classes = dataset.classes
+        self.labels = dataset.labels
+        self.images = transform.evaluate(dataset.images)
+        with torch.no_grad():
+            output = self.network(self.images)
+        self.poses = output.poses.flatten(2)[torch.arange(len(self.labels)), self.labels]
+        self.label = int(self.labels[0])
+        taken = int(output.activations[0].argmax())
+        self.title = (
+            f"{dataset.name}, {dataset.split} image {int(dataset.indices[0])}: {self.classes[self.label]}, "
+            f"taken for {self.classes[taken]} ({float(output.activations[0, taken]):.2f})"
+        )
+
+    @property
+    def image(self) -> Tensor:
+        return self.images[:1]
+
+
+def _distances(look: _Look, writer: SummaryWriter, epoch: int) -> None:
+    """Histograms and means of the vote distances, of the true class and of the others, by iteration."""
+    found = inspection.vote_distances(look.network, look.images)
+    true = torch.nn.functional.one_hot(look.labels, len(look.classes)).bool()
+    means = found.mean()
+    for iteration in range(found.distances.shape[1]):
+        for name, chosen in (("the true class", true), ("other classes", ~true)):
+            tag = f"vote distance to {name}/iteration {iteration + 1}"
+            pick = chosen[:, None, :].expand_as(found.distances[:, iteration])
+            _add_histogram(
+                writer, tag, found.distances[:, iteration][pick], found.assignment[:, iteration][pick], epoch
+            )
+            writer.add_scalar(f"mean {tag}", float(means[:, iteration][chosen].mean()), epoch)
+
+
+def _add_histogram(writer: SummaryWriter, tag: str, values: Tensor, weights: Tensor, epoch: int) -> None:
+    """A histogram in which each value counts by its weight."""
+    values, weights = values.double(), weights.double()
+    edges = torch.linspace(0, max(float(values.max()), 1e-6), _NUM_BINS + 1, dtype=torch.float64)[1:]
+    bins = torch.bucketize(values, edges).clamp_max(_NUM_BINS - 1)
+    counts = torch.zeros(_NUM_BINS, dtype=torch.float64).scatter_add_(0, bins, weights)
+    writer.add_histogram_raw(
+        tag,
+        min=float(values.min()),
+        max=float(values.max()),
+        num=float(weights.sum()),  # type: ignore[arg-type]  # the format has a float
+        sum=float((weights * values).sum()),
+        sum_squares=float((weights * values**2).sum()),
+        bucket_limits=edges.tolist(),  # type: ignore[arg-type]
+        bucket_counts=counts.tolist(),  # type: ignore[arg-type]
+        global_step=epoch,
+    )
+
+
+def _embedding(look: _Look, writer: SummaryWriter, epoch: int) -> None:
+    """The true classes' poses, each with its image and its class's name, for TensorBoard's projector."""
+    _keep_listed(writer)
+    shown = look.images if look.images.shape[1] == 3 else look.images[:, :1]
+    low, high = shown.amin((1, 2, 3), keepdim=True), shown.amax((1, 2, 3), keepdim=True)
+    writer.add_embedding(
+        look.poses,
+        metadata=[look.classes[label] for label in look.labels.tolist()],
+        label_img=((shown - low) / (high - low).clamp_min(1e-12)).expand(-1, 3, -1, -1),
+        global_step=epoch,
+        tag="class poses",
+    )
+
+
+def _keep_listed(writer: SummaryWriter) -> None:
+    """Have the writer of a resumed run list the embeddings from before, too; it writes the whole list each time."""
+    path = Path(writer.get_logdir()) / "projector_config.pbtxt"
+    if not hasattr(writer, "_projector_config") and path.is_file():
+        config = ProjectorConfig()
+        text_format.Parse(path.read_text(encoding="utf-8"), config)
+        writer._projector_config = config  # type: ignore[attr-defined]
+
+
+def _votes(look: _Look, writer: SummaryWriter, epoch: int) -> None:
+    from matcaps.viz.inspection import draw_votes
+
+    found = inspection.vote_histogram(inspection.vote_distances(look.network, look.image))
+    _add_figure(writer, "vote distances", draw_votes(found, look.classes, look.label, look.title), epoch)
+
+
+def _activations(look: _Look, writer: SummaryWriter, epoch: int) -> None:
+    from matcaps.viz.inspection import draw_activations
+
+    maps = inspection.activation_maps(look.network, look.image)
+    _add_figure(writer, "activations", draw_activations(maps, look.classes, look.title), epoch)
+
+
+def _assignments(look: _Look, writer: SummaryWriter, epoch: int) -> None:
+    from matcaps.viz.inspection import draw_assignments
+
+    found = inspection.contributions(look.network, look.image)
+    title = f"{look.title}\nwhat the class capsule {look.classes[int(found.classes[0])]} was made from"
+    _add_figure(writer, "assignments", draw_assignments(found, look.images[0], title), epoch)
+
+
+def _em_steps(look: _Look, writer: SummaryWriter, epoch: int) -> None:
+    from matcaps.viz.inspection import draw_em_steps
+
+    found = inspection.em_steps(look.network, look.image, look.label)
+    _add_figure(writer, "EM steps", draw_em_steps([found], [look.classes[look.label]], look.title), epoch)
+
+
+def _traversal(look: _Look, writer: SummaryWriter, epoch: int) -> None:
+    from matcaps.viz.inspection import draw_poses
+
+    assert look.decoder is not None
+    seen = look.poses[look.labels == look.label]
+    found = inspection.pose_traversal(look.network, look.decoder, look.image, look.label, seen)
+    title = f"{look.title}\nreconstruction as each component of its pose goes through its range on {len(seen)} images"
+    _add_figure(writer, "poses", draw_poses(found, title), epoch)
+
+
+def _add_figure(writer: SummaryWriter, name: str, figure: object, epoch: int) -> None:
+    from matcaps.viz.style import to_pixels
+
+    writer.add_image(f"inside/{name}", to_pixels(figure), epoch, dataformats="HWC")  # type: ignore[arg-type]
+
+
+# The cheap ones first, so that a short run has at least these.
+_VIEWS: dict[str, Callable[[_Look, SummaryWriter, int], None]] = {
+    "distances": _distances,
+    "embedding": _embedding,
+    "votes": _votes,
+    "activations": _activations,
+    "assignments": _assignments,
+    "em_steps": _em_steps,
+    "poses": _traversal,
+}
+_OF_NUMBERS = ("distances", "embedding")
