@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = {
     "operator": {"capsules", "routing"},
     "model room": {"layers", "losses", "models"},
-    "workshop": {"data", "training", "experiments", "inspection", "viz", "report", "cli"},
+    "workshop": {"data", "training", "experiments", "inspection", "viz", "findings", "report", "cli"},
 }
 ORDER = list(ROOMS)
 FOR_ALL = {"_version", "_lazy"}
@@ -103,13 +103,15 @@ def test_within_the_workshop():
             "experiments",
             "inspection",
             "viz",
+            "findings",
             "report",
             "cli",
         },
-        "viz": {"training", "report", "cli"},
-        "experiments": {"cli", "viz", "report"},
-        "training": {"cli", "experiments", "report"},
-        "inspection": {"training", "cli", "experiments", "viz", "report"},
+        "viz": {"training", "findings", "report", "cli"},
+        "experiments": {"cli", "viz", "findings", "report"},
+        "training": {"cli", "experiments", "findings", "report"},
+        "inspection": {"training", "cli", "experiments", "viz", "findings", "report"},
+        "findings": {"cli", "experiments", "report"},
         "report": {"cli"},
     }
     for path in MODULES:

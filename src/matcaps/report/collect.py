@@ -9,12 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from matcaps.data import load_data
+from matcaps.findings.settings import INSPECTION_NAME, RECORD_NAME
 from matcaps.training.evaluation import class_scores
 from matcaps.training.record import METRICS_NAME, RESULTS_NAME, SETTINGS_NAME, read_json, read_metrics, read_settings
 from matcaps.training.run import load_run
-
-INSPECTION_NAME = "inspect"
-"""The folder in a run's own that ``matcaps inspect`` writes to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +122,7 @@ def collect_run(folder: Path, *, num_mistakes: int = 12, root: str | None = None
 
 def _read_inspection(folder: Path) -> tuple[dict[str, str], dict[str, bytes]]:
     """What ``matcaps inspect`` found and drew, where it has been there."""
-    path = folder / "inspect.json"
+    path = folder / RECORD_NAME
     if not path.is_file():
         return {}, {}
     pictures = {picture.stem: picture.read_bytes() for picture in sorted(folder.glob("*.png"))}

@@ -1,0 +1,149 @@
+"""What is looked at: everything is loaded, and what does not fit refused, before anything is written."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from matcaps.data import DataBundle, ImageDataset, Transform, load_image, make_loader
+from matcaps.data.loader import Batch
+from matcaps.data.splits import limit_images
+from matcaps.findings.settings import InspectSettings
+from matcaps.inspection import has_viewpoints
+from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder
+from matcaps.training.decoding import DECODER_NAME, load_decoder
+from matcaps.training.inference import SavedNetwork, load_saved_data, open_saved
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A network and what it is looked at with.
+
+    Attributes:
+        settings: what was asked for.
+        saved: the network and what lies beside it.
+        network: itself.
+        cnn: to compare with.
+        bundle: the data; None where only an image file is looked at.
+        measured: images for what holds over a set.
+        image: ``[1, C, H, W]``, prepared as the network takes it.
+        truth: its label, where that is known.
+        name: what to call it.
+        scores: the class activations on it.
+        decoder_path: where the decoder is, or would be.
+        decoder: if there is one.
+    """
+
+    settings: InspectSettings
+    saved: SavedNetwork
+    network: EMCapsNet
+    cnn: SavedNetwork | None
+    bundle: DataBundle | None
+    measured: ImageDataset | None
+    image: Tensor
+    truth: int | None
+    name: str
+    scores: tuple[float, ...]
+    decoder_path: Path
+    decoder: PoseDecoder | None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes' names."""
+        return self.saved.classes
+
+    @property
+    def predicted(self) -> int:
+        """The most active class."""
+        return self.scores.index(max(self.scores))
+
+    @property
+    def title(self) -> str:
+        """What the image is, and what the network takes it for."""
+        truth = "" if self.truth is None else f"{self.classes[self.truth]}, "
+        return f"{self.name}: {truth}taken for {self.classes[self.predicted]} ({max(self.scores):.2f})"
+
+    def loader(self, dataset: ImageDataset, saved: SavedNetwork | None = None) -> DataLoader[Batch]:
+        """Batches of a data set, as this network, or another that was saved, takes them: the centre crop alone."""
+        transform = centre_crop((saved or self.saved).transform)
+        return make_loader(dataset, transform, train=False, batch_size=self.settings.batch_size)
+
+
+def open_subject(settings: InspectSettings) -> Subject:
+    """Load all that an inspection needs.
+
+    Raises:
+        FileNotFoundError: the network, the image or the data are missing.
+        FileExistsError: a decoder is to be trained where there is one.
+        ValueError: something does not fit.
+    """
+    saved = open_saved(settings.source)
+    network = saved.network
+    if not isinstance(network, EMCapsNet):
+        raise ValueError(f"{settings.source} has no capsules to look into: it is a {type(network).__name__}")
+    transform, channels, size = saved.transform, network.config.in_channels, saved.transform.output_size
+    # what was trained here is looked for first; then what came with the weights
+    decoder_path = (settings.home or settings.target) / DECODER_NAME
+    if settings.train_decoder and decoder_path.exists():
+        raise FileExistsError(f"{decoder_path} is there already: leave --train_decoder out, or move the file away")
+    if not decoder_path.is_file() and not settings.train_decoder and (saved.folder / DECODER_NAME).is_file():
+        decoder_path = saved.folder / DECODER_NAME
+    picture = None if settings.image is None else load_image(settings.image, transform.image_size, channels)
+    bundle = part = truth = None
+    name = str(settings.image)
+    if picture is None or settings.num_images or settings.train_decoder:
+        bundle = load_saved_data(
+            saved, data=settings.data, folder=settings.folder, root=settings.root, part=settings.part
+        )
+        part = getattr(bundle, settings.part)
+    if picture is None:
+        assert bundle is not None
+        assert part is not None
+        index = settings.index
+        if not 0 <= index < len(part):
+            raise ValueError(f"index must be from 0 to {len(part) - 1} in the {settings.part} part; got {index}")
+        picture, truth = part.images[index : index + 1], int(part.labels[index])
+        name = f"{bundle.settings.name}, {settings.part} image {index}"
+    measured = limit_images(part, settings.num_images, 0) if part is not None and settings.num_images else None
+    image = transform.evaluate(picture)
+    with torch.no_grad():
+        scores = tuple(network(image).activations[0].tolist())
+    return Subject(
+        settings=settings,
+        saved=saved,
+        network=network,
+        cnn=None if settings.cnn is None else _open_cnn(settings.cnn, measured),
+        bundle=bundle,
+        measured=measured,
+        image=image,
+        truth=truth,
+        name=name,
+        scores=scores,
+        decoder_path=decoder_path,
+        decoder=(
+            load_decoder(decoder_path, network.config.num_classes, (channels, size, size))
+            if decoder_path.is_file()
+            else None
+        ),
+    )
+
+
+def centre_crop(transform: Transform) -> Transform:
+    """The transform with one crop an image, where its network is tested on several."""
+    return type(transform)(replace(transform.settings, num_test_crops=1), transform.image_size)
+
+
+def _open_cnn(source: str, measured: ImageDataset | None) -> SavedNetwork:
+    cnn = open_saved(source)
+    if not isinstance(cnn.network, BaselineCNN):
+        raise ValueError(f"cnn must be a BaselineCNN's run; {source} is a {type(cnn.network).__name__}")
+    if measured is None or not has_viewpoints(measured):
+        raise ValueError("cnn compares viewpoints: it needs images whose viewpoint is known, smallNORB's test part")
+    if cnn.network.config.in_channels != measured.num_channels or cnn.transform.image_size != measured.image_size:
+        raise ValueError(
+            f"cnn must take the same images, {measured.num_channels} channels of {measured.image_size} pixels; "
+            f"{source} takes {cnn.network.config.in_channels} of {cnn.transform.image_size}"
+        )
+    return cnn
