@@ -1,5 +1,6 @@
 """The page about runs: what is in it, and that it needs nothing from outside."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -69,13 +70,31 @@ def test_worst_mistakes_are_wrong_and_come_worst_first(capsules):
     scores = class_scores(network, test.transform.evaluate(test.test.images))
     wrong = (scores.argmax(dim=1) != test.test.labels).sum().item()
     assert len(facts.mistakes) == min(5, wrong) > 0
-    leads = [mistake.lead for mistake in facts.mistakes]
+    leads = [shown.mistake.lead for shown in facts.mistakes]
     assert leads == sorted(leads, reverse=True)
     places = {int(index): place for place, index in enumerate(test.test.indices)}
-    for mistake in facts.mistakes:
-        place = places[mistake.index]
+    for shown in facts.mistakes:
+        mistake, place = shown.mistake, places[shown.mistake.index]
         assert mistake.label == test.classes[test.test.labels[place]] != mistake.predicted
-        assert np.array_equal(mistake.image, test.test.images[place].numpy())
+        assert np.array_equal(shown.image, test.test.images[place].numpy())
+
+
+def test_a_run_that_kept_no_mistakes_is_tested_again(capsules, tmp_path):
+    older = shutil.copytree(capsules, tmp_path / "older")
+    results = json.loads((older / "results.json").read_text())
+    kept = results["test"].pop("worst")
+    (older / "results.json").write_text(json.dumps(results))
+    found = [vars(shown.mistake) for shown in collect_run(older, num_mistakes=24).mistakes]
+    assert found == [{**one, "lead": pytest.approx(one["lead"], abs=1e-5)} for one in kept]
+
+
+def test_malformed_mistakes_are_refused(capsules, tmp_path):
+    broken = shutil.copytree(capsules, tmp_path / "broken")
+    results = json.loads((broken / "results.json").read_text())
+    results["test"]["worst"][0]["colour"] = "red"
+    (broken / "results.json").write_text(json.dumps(results))
+    with pytest.raises(ValueError, match=r"results\.json: its worst mistakes are malformed"):
+        collect_run(broken)
 
 
 def test_the_page_needs_nothing_from_outside_and_says_what_its_pictures_show(capsules):

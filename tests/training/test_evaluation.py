@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -33,6 +34,12 @@ def test_counts():
     assert found.error_percent == pytest.approx(10)
     assert found.class_accuracy == tuple(0.0 if label == 3 else 1.0 for label in range(10))
     assert found.confusion[3] == tuple(4 if label == 5 else 0 for label in range(10))
+    lead = (math.exp(10) - 1) / (math.exp(10) + 9)  # of two softmax scores
+    assert [(one.label, one.predicted, one.lead) for one in found.worst] == [
+        (found.classes[3], found.classes[5], pytest.approx(lead))
+    ] * 4
+    threes = (bundle.test.labels == 3).nonzero().flatten()
+    assert {one.index for one in found.worst} == set(bundle.test.indices[threes].tolist())
     assert json.loads(json.dumps(found.to_dict()))["accuracy"] == 0.9
 
 

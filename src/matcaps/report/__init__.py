@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 from matcaps._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from matcaps.report.collect import Mistake, RunFacts, collect_run
+    from matcaps.report.collect import RunFacts, ShownMistake, collect_run
     from matcaps.report.page import make_report
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        **dict.fromkeys(("Mistake", "RunFacts", "collect_run"), f"{__name__}.collect"),
+        **dict.fromkeys(("RunFacts", "ShownMistake", "collect_run"), f"{__name__}.collect"),
         "make_report": f"{__name__}.page",
     },
 )
 
-__all__ = ["Mistake", "RunFacts", "collect_run", "make_report"]
+__all__ = ["RunFacts", "ShownMistake", "collect_run", "make_report"]

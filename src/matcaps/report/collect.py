@@ -5,33 +5,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from matcaps.data import load_data
 from matcaps.findings.settings import INSPECTION_NAME, RECORD_NAME
-from matcaps.training.evaluation import class_scores
+from matcaps.training.evaluation import Mistake, evaluate
 from matcaps.training.record import METRICS_NAME, RESULTS_NAME, SETTINGS_NAME, read_json, read_metrics, read_settings
 from matcaps.training.run import load_run
 
 
 @dataclass(frozen=True, eq=False)
-class Mistake:
-    """A test image that the network takes for another class.
+class ShownMistake:
+    """A mistake and its picture.
 
     Attributes:
-        index: its place in the published part.
+        mistake: which image was taken for what.
         image: ``[C, H, W]``, uint8, as stored.
-        label: the true class's name.
-        predicted: the name of the class that it was taken for.
-        lead: by how much that class's score exceeds the true one's.
     """
 
-    index: int
+    mistake: Mistake
     image: NDArray[np.uint8]
-    label: str
-    predicted: str
-    lead: float
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,7 @@ class RunFacts:
     settings: dict[str, Any]
     results: dict[str, Any]
     metrics: list[dict[str, str]]
-    mistakes: list[Mistake] = field(default_factory=list)
+    mistakes: list[ShownMistake] = field(default_factory=list)
     note: str = ""
     findings: dict[str, str] = field(default_factory=dict)
     inspected: dict[str, bytes] = field(default_factory=dict)
@@ -65,11 +58,13 @@ class RunFacts:
 
 
 def collect_run(folder: Path, *, num_mistakes: int = 12, root: str | None = None) -> RunFacts:
-    """Read a finished run, and classify its test images to find the worst mistakes.
+    """Read a finished run, and show its worst mistakes on the test images.
+
+    A run of an earlier version did not keep them: its test images are classified again.
 
     Args:
         folder: the run's folder.
-        num_mistakes: how many to show at most.
+        num_mistakes: how many to show; 24 are kept.
         root: folder that holds the data sets; None: as in the run.
 
     Raises:
@@ -97,25 +92,19 @@ def collect_run(folder: Path, *, num_mistakes: int = 12, root: str | None = None
         bundle = load_data(data, typed.seed)
     except FileNotFoundError as error:
         return replace(facts, note=f"The worst mistakes are not shown, because the data are not here: {error}")
-    mistakes: list[Mistake] = []
-    with torch.inference_mode():
-        for batch in bundle.loader("test", batch_size=200):
-            scores = class_scores(network, batch.images)
-            predicted = scores.argmax(dim=1)
-            leads = scores.amax(dim=1) - scores.gather(1, batch.labels[:, None])[:, 0]
-            for place in (predicted != batch.labels).nonzero().flatten().tolist():
-                mistakes.append(
-                    Mistake(
-                        index=int(batch.indices[place]),
-                        image=np.empty(0, np.uint8),
-                        label=bundle.classes[int(batch.labels[place])],
-                        predicted=bundle.classes[int(predicted[place])],
-                        lead=float(leads[place]),
-                    )
-                )
-    worst = sorted(mistakes, key=lambda mistake: -mistake.lead)[:num_mistakes]
+    if "worst" in results["test"]:
+        try:
+            worst = tuple(Mistake(**one) for one in results["test"]["worst"])
+        except TypeError as error:
+            raise ValueError(f"{folder / RESULTS_NAME}: its worst mistakes are malformed: {error}") from error
+    else:
+        worst = evaluate(network, bundle.loader("test", batch_size=200), bundle.classes).worst
     places = {int(index): place for place, index in enumerate(bundle.test.indices)}
-    shown = [replace(one, image=bundle.test.images[places[one.index]].numpy()) for one in worst]
+    shown = [
+        ShownMistake(mistake, bundle.test.images[places[mistake.index]].numpy())
+        for mistake in worst[:num_mistakes]
+        if mistake.index in places  # the data here may be others than the run's
+    ]
     note = "" if shown else "No test image is taken for another class."
     return replace(facts, mistakes=shown, note=note)
 

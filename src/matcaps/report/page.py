@@ -181,12 +181,13 @@ def _mistakes(run: RunFacts) -> Section:
     title = "Worst mistakes"
     if not run.mistakes:
         return Section(title, run.note, ())
+    mistakes = [shown.mistake for shown in run.mistakes]
     figure = draw_images(
-        np.stack([mistake.image for mistake in run.mistakes]),
-        [f"{mistake.label}\n→ {mistake.predicted}" for mistake in run.mistakes],
+        np.stack([shown.image for shown in run.mistakes]),
+        [f"{one.label}\n→ {one.predicted}" for one in mistakes],
         columns=4,
     )
-    listing = "; ".join(f"{one.label} taken for {one.predicted} (number {one.index})" for one in run.mistakes)
+    listing = "; ".join(f"{one.label} taken for {one.predicted} (number {one.index})" for one in mistakes)
     caption = "The test images that are wrong by most: above each its true class and the one that it was taken for."
     return Section(title, "", (_picture(figure, f"Test images: {listing}", caption),))
 

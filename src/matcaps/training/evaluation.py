@@ -12,6 +12,25 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from matcaps.data.loader import Batch
 from matcaps.training.module import Training
 
+_NUM_WORST = 24
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An image that was taken for another class.
+
+    Attributes:
+        index: its place in the published part.
+        label: the true class's name.
+        predicted: the name of the class that it was taken for.
+        lead: by how much that class's score exceeds the true one's.
+    """
+
+    index: int
+    label: str
+    predicted: str
+    lead: float
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -24,6 +43,7 @@ class Evaluation:
         class_accuracy: the same share for each class; None where it has no images.
         confusion: ``confusion[true][predicted]``, counts.
         seconds: time it took, loading included.
+        worst: the mistakes with the largest leads, worst first, 24 at most.
     """
 
     accuracy: float
@@ -32,6 +52,7 @@ class Evaluation:
     class_accuracy: tuple[float | None, ...]
     confusion: tuple[tuple[int, ...], ...]
     seconds: float
+    worst: tuple[Mistake, ...]
 
     @property
     def error_percent(self) -> float:
@@ -56,11 +77,18 @@ def evaluate(network: nn.Module, loader: DataLoader[Batch], classes: tuple[str, 
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
+    mistakes: list[Mistake] = []
     started = time.perf_counter()
     try:
         for batch in loader:
-            scores = class_scores(network, batch.images.to(device))
-            confusion.update(scores.argmax(dim=1).cpu(), batch.labels)
+            scores = class_scores(network, batch.images.to(device)).cpu()
+            predicted = scores.argmax(dim=1)
+            confusion.update(predicted, batch.labels)
+            for place in (predicted != batch.labels).nonzero().flatten().tolist():
+                taken, label = int(predicted[place]), int(batch.labels[place])
+                lead = float(scores[place, taken] - scores[place, label])
+                mistakes.append(Mistake(int(batch.indices[place]), classes[label], classes[taken], lead))
+            mistakes = sorted(mistakes, key=lambda mistake: -mistake.lead)[:_NUM_WORST]
     finally:
         network.train(was_training)
     seconds = time.perf_counter() - started
@@ -73,6 +101,7 @@ def evaluate(network: nn.Module, loader: DataLoader[Batch], classes: tuple[str, 
         class_accuracy=tuple(hit / total if total else None for hit, total in zip(right, totals, strict=True)),
         confusion=tuple(tuple(row) for row in matrix.tolist()),
         seconds=seconds,
+        worst=tuple(mistakes),
     )
 
 
