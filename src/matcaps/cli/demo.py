@@ -10,20 +10,16 @@ def demo_command(arguments: list[str]) -> int:
     parser = make_parser(
         "demo",
         "Serve a page in the browser on which a network can be tried: draw a digit or choose an image, see the class "
-        "activations, the votes and the poses, attack it, turn the objects of smallNORB. Needs the extra matcaps[demo].",
+        "activations, the votes and the poses, attack it, turn smallNORB's objects. Needs the extra matcaps[demo].",
     )
     parser.add_argument("run", type=str, nargs="?", default=_DEFAULT, help=f"{SOURCE}; default: {_DEFAULT}")
     parser.add_argument(
         "--smallnorb", type=str, default="paper-small-smallnorb", help="the network of the smallNORB page; as RUN"
     )
-    parser.add_argument("--data_root", type=str | None, help="folder that holds the data sets")
-    parser.add_argument(
-        "--host", type=str, default="127.0.0.1", help="address to serve at; 0.0.0.0: to the network too"
-    )
+    parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
+    parser.add_argument("--host", type=str, default="127.0.0.1", help="address to serve at; 0.0.0.0: to all machines")
     parser.add_argument("--port", type=int | None, help="port to serve at; default: the first free one from 7860")
-    parser.add_argument(
-        "--browser", type=bool, default=True, help="open the page in a browser; no: only say where it is"
-    )
+    parser.add_argument("--no_browser", action="store_true", help="only say where the page is, open no browser")
     parsed = parser.parse_args(arguments)
     if parsed.port is not None and not 1 <= parsed.port <= 65535:
         raise ValueError(f"port must be from 1 to 65535; got {parsed.port}")
@@ -35,14 +31,14 @@ def demo_command(arguments: list[str]) -> int:
     from matcaps.demo.viewpoints import open_viewer
 
     open_viewer(parsed.smallnorb)
-    demo = open_demo(parsed.run, root=parsed.data_root)
+    demo = open_demo(parsed.run, root=parsed.root)
     server = serve(
         demo,
         smallnorb=parsed.smallnorb,
-        root=parsed.data_root,
+        root=parsed.root,
         host=parsed.host,
         port=parsed.port,
-        browser=parsed.browser,
+        browser=not parsed.no_browser,
     )
     out.print(f"demo of {parsed.run}: {server.url} (stop it with Ctrl-C)", **PLAIN)
     server.wait()

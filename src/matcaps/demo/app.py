@@ -1,4 +1,4 @@
-"""The page itself: Gradio components, and what each asks of the functions beside this file. Nothing is computed here."""
+"""The page itself: Gradio components, and what each asks of the functions beside this file."""
 
 import os
 from collections.abc import Callable
@@ -96,7 +96,7 @@ def serve(
             show_error=True,
             max_file_size=MAX_UPLOAD,
             state_session_capacity=64,
-            theme=gr.themes.Default(font=_FONTS, font_mono=["ui-monospace", "monospace"]),
+            theme=_theme(),
             css=_resource("page.css"),
         )
     except OSError as error:
@@ -104,6 +104,11 @@ def serve(
             raise
         raise OSError(f"port {port} of {host} cannot be had, it may be taken: give another, or leave it out") from error
     return Server(blocks, url)
+
+
+def _theme() -> gr.themes.Base:
+    theme = gr.themes.Default(primary_hue="blue", font=_FONTS, font_mono=["ui-monospace", "monospace"])
+    return theme.set(block_info_text_color="*body_text_color", block_label_text_color="*body_text_color")
 
 
 def make_page(demo: DemoNetwork, smallnorb: str, root: str | None) -> gr.Blocks:
@@ -261,12 +266,15 @@ def _image_page(demo: DemoNetwork) -> None:
 
 def _pose_template() -> str:
     sliders = "".join(
-        f"<label>row {row + 1}, column {column + 1} <output>–</output>"
-        f'<input type="range" disabled aria-label="pose, row {row + 1}, column {column + 1}"></label>'
-        for row in range(4)
-        for column in range(4)
+        f"<label>{row}, {column} <output>–</output>"
+        f'<input type="range" disabled aria-label="pose, row {row}, column {column}"></label>'
+        for row in range(1, 5)
+        for column in range(1, 5)
     )
-    return f'<div class="grid">{sliders}</div><button type="button" disabled>Back to the image\'s own pose</button>'
+    return (
+        f'<p class="axes">Row, column and value of the pose matrix, in pose units:</p><div class="grid">{sliders}</div>'
+        '<button type="button" disabled>Back to the image\'s own pose</button>'
+    )
 
 
 def _viewpoint_page(tab: gr.Tab, source: str, root: str | None) -> None:
@@ -278,7 +286,7 @@ def _viewpoint_page(tab: gr.Tab, source: str, root: str | None) -> None:
         gr.HTML(
             panels.note(
                 "smallNORB is not on this machine, and may not be shipped. Fetch it once with `matcaps data fetch "
-                "smallnorb` and start the demo again; --data_root names another folder. All else works without it."
+                "smallnorb` and start the demo again; --root names another folder. All else works without it."
             ),
             elem_id="view",
         )

@@ -44,7 +44,7 @@ def draw_bars(names: Sequence[str], values: Sequence[float], *, chosen: int, tru
         chosen: the class to colour.
         truth: the class to mark as the true one.
     """
-    left, right, row, top = 14 + 7.0 * max(map(len, names)) + (36 if truth is not None else 0), 290, 20, 6
+    left, right, row, top = 14 + 7.6 * max(map(len, names)) + (48 if truth is not None else 0), 290, 20, 6
     length, bottom = right - left, top + row * len(names)
     parts = []
     for place, (name, value) in enumerate(zip(names, values, strict=True)):
@@ -97,8 +97,8 @@ def draw_histogram(
     x = left + scale * min(mean, reach)
     weight = 'font-weight="700"' if chosen else ""
     parts = [
-        _text(left, 13, title, size=13, more=weight),
-        _text(left, 28, note, size=11),
+        _text(left, 13, title, size=14, more=weight),
+        _text(left, 29, note, size=12),
         f'<path d="{"".join(path)}" fill="{CHOSEN if chosen else OTHER}"/>',
         _line(x, head, x, bottom, "mean"),
         _line(left, bottom, right, bottom),
@@ -124,31 +124,35 @@ def draw_sweep(names: Sequence[str], values: Tensor, *, at: int) -> str:
         at: which azimuth is shown, to mark it.
     """
     count = len(values)
-    left, right, top, bottom = 44, 610, 40, 220
+    left, right, top, bottom = 50, 400, 54, 214
     step = (right - left) / max(count - 1, 1)
-    parts = [_line(left, bottom, right, bottom), _line(left, top, left, bottom)]
+    parts = [
+        _line(left, bottom, right, bottom),
+        _line(left, top, left, bottom),
+        _text(12, 134, "activation", anchor="middle", more='transform="rotate(-90 12 134)"'),
+    ]
     for tick in (0, 0.5, 1):
         y = bottom - (bottom - top) * tick
         parts += [_line(left, y, right, y, "grid"), _text(left - 6, y + 4, f"{tick:g}", anchor="end")]
     for place in range(0, count, 3):
-        parts.append(_text(left + step * place, bottom + 17, f"{360 * place / count:g}°", anchor="middle"))
+        parts.append(_text(left + step * place, bottom + 17, f"{360 * place / count:g}", anchor="middle"))
     parts += [
-        _text((left + right) / 2, bottom + 36, "azimuth, degrees", anchor="middle"),
+        _text((left + right) / 2, bottom + 34, "azimuth, degrees", anchor="middle"),
         _line(left + step * at, top, left + step * at, bottom, "mean"),
     ]
     for place, name in enumerate(names):
         colour = COLOURS[place % len(COLOURS)]
         colour, dash = f'stroke="{colour}"', f'stroke-dasharray="{_DASHES[place % len(_DASHES)]}"'
-        x = left + place * (right - left) / len(names)
+        x, y = left + place % 3 * 118, 14 + 20 * (place // 3)
         parts += [
-            _line(x, 14, x + 28, 14, "series", f"{colour} {dash}"),
-            _text(x + 34, 18, name, size=13),
+            _line(x, y, x + 28, y, "series", f"{colour} {dash}"),
+            _text(x + 34, y + 4, name, size=13),
             f'<path class="series" d="{_path(values[:, place].tolist(), left, step, top, bottom)}" {colour} {dash}/>',
         ]
     best = values.nan_to_num(-1).argmax(1)
     seen = [int(label) for label, row in zip(best, values, strict=True) if not math.isnan(float(row[0]))]
     said = ", ".join(f"{name} at {seen.count(label)}" for label, name in enumerate(names))
-    return _svg(620, 264, "".join(parts), f"Activations by azimuth; most active of {len(seen)}: {said}", "sweep")
+    return _svg(414, 254, "".join(parts), f"Activations by azimuth; most active of {len(seen)}: {said}", "sweep")
 
 
 def _path(values: Sequence[float], left: float, step: float, top: float, bottom: float) -> str:
@@ -215,9 +219,9 @@ def diverging_scale(limit: float, unit: str) -> str:
             _text(x, 30, text, anchor="middle")
             for x, text in ((20, f"−{limit:.2g}"), (120, "0"), (220, f"+{limit:.2g}"))
         )
-        + _text(120, 45, unit, anchor="middle")
+        + _text(20, 46, unit)
     )
-    return _svg(240, 50, body, f"Scale of the change, from minus {limit:.2g} to {limit:.2g}", "scale")
+    return _svg(330, 50, body, f"Scale of the change, from minus {limit:.2g} to {limit:.2g}", "scale")
 
 
 def to_unit(image: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -126,7 +126,7 @@ def show_pose(demo: DemoNetwork, reading: Reading | None, pose: Tensor | None) -
     ]
     change = float((moved - reading.pose).norm())
     return (
-        f'<div class="row">{"".join(figures)}</div>'
+        f'<div class="pictures">{"".join(figures)}</div>'
         f'<p class="axes">The sliders are {change:.2f} pose units away from the image\'s own pose.</p>'
     )
 
@@ -159,7 +159,7 @@ def show_attack(demo: DemoNetwork, reading: Reading | None, attacked: Attacked |
     )
     scale = charts.diverging_scale(largest, f"change, {demo.input_unit}")
     return (
-        f'<p class="verdict" aria-live="polite"><b>{escape(came)}</b></p><div class="row">{figures}</div>{scale}'
+        f'<p class="verdict" aria-live="polite"><b>{escape(came)}</b></p><div class="pictures">{figures}</div>{scale}'
         f"<table>{rows}</table>"
     )
 
@@ -197,7 +197,7 @@ def show_view(views: ObjectViews, view: View | None, azimuth: int, sweep: Tensor
         words = f"{verdict(classes, view.activations)}. It is {classes[view.truth]}: {right}."
         seen = (
             f'<p class="verdict" aria-live="polite"><b>The network sees:</b> {escape(words)}</p>'
-            f'<div class="beside"><div class="row">{pictures}</div><div class="wide">{bars}</div></div>'
+            f'<div class="beside"><div class="pictures">{pictures}</div><div class="wide">{bars}</div></div>'
         )
     return (
         f"{seen}<p>All round the object at this elevation and lighting: the activation of each class by azimuth; "

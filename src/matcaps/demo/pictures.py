@@ -68,8 +68,8 @@ def prepare_digit(picture: Tensor, size: int = FRAME) -> Prepared:
     top, left = (_place(small.sum(1 - axis), size) for axis in (0, 1))
     frame[top : top + height, left : left + width] = small
     pixels = torch.from_numpy(np.clip(np.rint(frame), 0, 255).astype(np.uint8))
-    said = "cut out, brought to MNIST's size and centred by its mass"
-    return Prepared(pixels[None, None], f"Dark on light, so inverted; {said}." if inverted else f"{said.capitalize()}.")
+    start = "Dark on light, so inverted; cut out" if inverted else "Cut out"
+    return Prepared(pixels[None, None], f"{start}, brought to MNIST's size and centred by its mass.")
 
 
 def _place(mass: np.ndarray, size: int) -> int:

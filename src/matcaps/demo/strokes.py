@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from matcaps.data import ImageDataset
 from matcaps.data.mnist import CLASSES
