@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = {
     "operator": {"capsules", "routing"},
     "model room": {"layers", "losses", "models"},
-    "workshop": {"data", "training", "experiments", "inspection", "viz", "report", "cli"},
+    "workshop": {"data", "training", "experiments", "inspection", "viz", "report", "demo", "cli"},
 }
 ORDER = list(ROOMS)
 FOR_ALL = {"_version", "_lazy"}
@@ -104,17 +104,25 @@ def test_within_the_workshop():
             "inspection",
             "viz",
             "report",
+            "demo",
             "cli",
         },
-        "viz": {"training", "report", "cli"},
-        "experiments": {"cli", "viz", "report"},
-        "training": {"cli", "experiments", "inspection", "viz", "report"},
-        "inspection": {"cli", "experiments", "viz", "report"},
-        "report": {"cli"},
+        "viz": {"training", "report", "demo", "cli"},
+        "experiments": {"cli", "viz", "report", "demo"},
+        "training": {"cli", "experiments", "inspection", "viz", "report", "demo"},
+        "inspection": {"cli", "experiments", "viz", "report", "demo"},
+        "report": {"demo", "cli"},
+        "demo": {"report", "cli"},
     }
     for path in MODULES:
         for line, name, part in own_imports(path):
             assert part not in forbidden.get(part_of(path), set()), f"{relative(path)}:{line}: imports {name}"
+
+
+def test_one_file_imports_gradio():
+    for path in MODULES:
+        for line, name in imported(path):
+            assert name.split(".")[0] != "gradio" or relative(path) == "demo/app.py", f"{relative(path)}:{line}: {name}"
 
 
 def test_nobody_imports_the_command():

@@ -10,7 +10,8 @@ from typing import Any
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
 
 try:
-    import gradio as gr
+    import gradio as gr  # pyright: ignore[reportMissingImports]
+    from gradio.themes import Base, Default  # pyright: ignore[reportMissingImports]
 except ImportError as problem:
     raise ImportError(f'the demo needs Gradio ({problem}): pip install "matcaps[demo]"') from problem
 import torch
@@ -106,8 +107,8 @@ def serve(
     return Server(blocks, url)
 
 
-def _theme() -> gr.themes.Base:
-    theme = gr.themes.Default(primary_hue="blue", font=_FONTS, font_mono=["ui-monospace", "monospace"])
+def _theme() -> Base:
+    theme = Default(primary_hue="blue", font=_FONTS, font_mono=["ui-monospace", "monospace"])
     return theme.set(block_info_text_color="*body_text_color", block_label_text_color="*body_text_color")
 
 
@@ -165,8 +166,8 @@ def _image_page(demo: DemoNetwork) -> None:
             )
             seen = gr.HTML(panels.show_reading(demo, None), elem_id="seen")
     gr.Markdown(
-        "### How the votes agree\nEvery lower capsule votes for the pose of each class; routing clusters the votes and "
-        "a class wakes where they agree. Step through the iterations to see the distances change."
+        "### How the votes agree\nEvery lower capsule votes for the pose of each class; routing clusters the votes. A "
+        "class wakes where its votes lie close together for their number; step through the iterations and see."
     )
     iteration = gr.Slider(
         1, demo.iterations, value=demo.iterations, step=1, label="Routing iteration", elem_id="iteration"
@@ -211,8 +212,8 @@ def _image_page(demo: DemoNetwork) -> None:
             panels.show_pose(demo, found, None),
         )
 
-    def nothing(note: str) -> tuple[Any, ...]:
-        return None, note, panels.show_votes(demo, None, 1), "", panels.show_pose(demo, None, None)
+    def nothing(text: str) -> tuple[Any, ...]:
+        return None, text, panels.show_votes(demo, None, 1), "", panels.show_pose(demo, None, None)
 
     def draw(text: str, number: int) -> tuple[Any, ...]:
         try:
@@ -266,7 +267,7 @@ def _image_page(demo: DemoNetwork) -> None:
 
 def _pose_template() -> str:
     sliders = "".join(
-        f"<label>{row}, {column} <output>–</output>"
+        f"<label><span>{row}, {column}</span> <output>–</output>"
         f'<input type="range" disabled aria-label="pose, row {row}, column {column}"></label>'
         for row in range(1, 5)
         for column in range(1, 5)
