@@ -27,9 +27,12 @@ def demo_command(arguments: list[str]) -> int:
         from matcaps.demo.app import serve
     except ImportError as error:
         raise ValueError(str(error)) from error
+    import torch
+
     from matcaps.demo.session import open_demo
     from matcaps.demo.viewpoints import open_viewer
 
+    torch.set_num_threads(1)  # as serve does, for what comes before
     open_viewer(parsed.smallnorb)
     demo = open_demo(parsed.run, root=parsed.root)
     server = serve(
