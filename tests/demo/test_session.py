@@ -10,6 +10,8 @@ from matcaps.demo.examples import Examples, find_examples
 from matcaps.demo.session import attack, open_demo, pose_bounds, read, reconstruct
 from matcaps.experiments.attacks import fgsm
 from matcaps.inspection import vote_distances, vote_histogram
+from matcaps.models import PoseDecoder
+from matcaps.models.pretrained import save_weights
 from matcaps.training import train
 from tests.demo.conftest import save_digits
 from tests.training.runs import TINY_CNN, tiny_settings
@@ -112,6 +114,16 @@ def test_no_epsilon_no_change(reading):
     for bad in (-0.1, 0.6, float("nan")):
         with pytest.raises(ValueError, match=r"epsilon must be from 0 to 0\.5"):
             attack(reading, bad)
+
+
+def test_a_decoder_where_inspect_puts_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "paper-small-smallnorb"
+    assert open_demo(name, root="nowhere").decoder is None
+    folder = tmp_path / f"inspect-{name}"
+    folder.mkdir()
+    save_weights(PoseDecoder(5, (2, 32, 32), hidden_units=(8, 8)), folder / "decoder.safetensors")
+    assert open_demo(name, root="nowhere").decoder is not None
 
 
 def test_bad_networks(tmp_path):

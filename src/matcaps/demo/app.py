@@ -286,8 +286,8 @@ def _viewpoint_page(tab: gr.Tab, source: str, root: str | None) -> None:
     if missing_files("smallnorb", root):
         gr.HTML(
             panels.note(
-                "smallNORB is not on this machine, and may not be shipped. Fetch it once with `matcaps data fetch "
-                "smallnorb` and start the demo again; --root names another folder. All else works without it."
+                "smallNORB is not on this machine, and may not be shipped. Fetch it once (matcaps data fetch smallnorb) "
+                "and start the demo again; --root names another folder. All else works without it."
             ),
             elem_id="view",
         )

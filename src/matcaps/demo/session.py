@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -169,9 +170,9 @@ def open_demo(source: str, *, root: str | None = None) -> DemoNetwork:
     if not isinstance(network, EMCapsNet):
         raise ValueError(f"{source} has no capsules to show: it is a {type(network).__name__}")
     transform, size = saved.transform, saved.transform.output_size
-    path = saved.folder / DECODER_NAME
     decoder, note = None, f"There is no {DECODER_NAME} beside its weights: matcaps inspect {source} --train_decoder "
-    if path.is_file():
+    path = _find_decoder(source, saved.folder)
+    if path is not None:
         decoder = load_decoder(path, network.config.num_classes, (network.config.in_channels, size, size))
     examples = find_examples(saved, root)
     return DemoNetwork(
@@ -184,6 +185,14 @@ def open_demo(source: str, *, root: str | None = None) -> DemoNetwork:
         examples=examples,
         ranges=None if examples is None else pose_ranges(network, transform, examples),
     )
+
+
+def _find_decoder(source: str, folder: Path) -> Path | None:
+    """Beside the weights, or where ``matcaps inspect`` puts it for weights that are not in a folder of the user's."""
+    places = [folder]
+    if not Path(source).is_dir():
+        places.append(Path(f"inspect-{source.replace('/', '-')}"))
+    return next((place / DECODER_NAME for place in places if (place / DECODER_NAME).is_file()), None)
 
 
 @torch.no_grad()
