@@ -1,8 +1,6 @@
 """The page itself: Gradio components, and what each asks of the functions beside this file."""
 
 import os
-from collections.abc import Callable
-from functools import cache
 from importlib import resources
 from threading import Event
 from typing import Any
@@ -17,18 +15,14 @@ except ImportError as problem:
 import torch
 
 from matcaps._version import __version__
-from matcaps.data.files import missing_files
-from matcaps.data.smallnorb import CLASSES as NORB_CLASSES
 from matcaps.demo import panels
+from matcaps.demo.events import LIVE, QUIET
 from matcaps.demo.pictures import Prepared, read_upload
 from matcaps.demo.session import LARGEST_EPSILON, DemoNetwork, Reading, attack, read
 from matcaps.demo.strokes import draw_strokes, parse_strokes
-from matcaps.demo.viewpoints import INSTANCES, ObjectViews, open_views
+from matcaps.demo.viewpoint_page import fill_viewpoint_page
 
 MAX_UPLOAD = "10mb"
-# Without the queue an answer comes with its own request, in half the time.
-_QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-_LIVE: dict[str, Any] = {**_QUIET, "trigger_mode": "always_last"}  # while one is answered only the latest waits
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # the machine's own: none is fetched
 
 
@@ -124,7 +118,7 @@ def make_page(demo: DemoNetwork, smallnorb: str, root: str | None) -> gr.Blocks:
         with gr.Tab("One image"):
             _image_page(demo)
         with gr.Tab("smallNORB, view by view") as tab:
-            _viewpoint_page(tab, smallnorb, root)
+            fill_viewpoint_page(tab, smallnorb, root)
     return blocks
 
 
@@ -254,15 +248,15 @@ def _image_page(demo: DemoNetwork) -> None:
 
     results = [reading, seen, votes, pose, decoded]
     for event in (
-        pad.input(draw, [pad, iteration], results, **_LIVE),
-        examples.select(choose, [iteration], [pad, *results], **_LIVE),
-        upload.upload(take, [upload, as_digit, iteration], [pad, *results], **_QUIET),
+        pad.input(draw, [pad, iteration], results, **LIVE),
+        examples.select(choose, [iteration], [pad, *results], **LIVE),
+        upload.upload(take, [upload, as_digit, iteration], [pad, *results], **QUIET),
     ):
-        event.then(fool, [reading, epsilon], attacked, **_LIVE)
-    more.click(turn, page, [page, examples], **_QUIET)
-    iteration.input(lambda found, number: panels.show_votes(demo, found, number), [reading, iteration], votes, **_LIVE)
-    pose.input(move, [reading, pose], decoded, **_LIVE)
-    epsilon.input(fool, [reading, epsilon], attacked, **_LIVE)
+        event.then(fool, [reading, epsilon], attacked, **LIVE)
+    more.click(turn, page, [page, examples], **QUIET)
+    iteration.input(lambda found, number: panels.show_votes(demo, found, number), [reading, iteration], votes, **LIVE)
+    pose.input(move, [reading, pose], decoded, **LIVE)
+    epsilon.input(fool, [reading, epsilon], attacked, **LIVE)
 
 
 def _pose_template() -> str:
@@ -276,48 +270,3 @@ def _pose_template() -> str:
         f'<p class="axes">Row, column and value of the pose matrix, in pose units:</p><div class="grid">{sliders}</div>'
         '<button type="button" disabled>Back to the image\'s own pose</button>'
     )
-
-
-def _viewpoint_page(tab: gr.Tab, source: str, root: str | None) -> None:
-    gr.Markdown(
-        f"### One object from all sides\nThe network `{source}` has never seen the objects of smallNORB's test part. "
-        "Turn one, and see where its verdict holds: capsules were made to know a thing from any viewpoint."
-    )
-    if missing_files("smallnorb", root):
-        gr.HTML(
-            panels.note(
-                "smallNORB is not on this machine, and may not be shipped. Fetch it once (matcaps data fetch smallnorb) "
-                "and start the demo again; --root names another folder. All else works without it."
-            ),
-            elem_id="view",
-        )
-        return
-    with gr.Row():
-        category = gr.Radio(list(NORB_CLASSES), value=NORB_CLASSES[0], label="Category", elem_id="category")
-        instance = gr.Radio(list(INSTANCES), value=INSTANCES[0], label="Object", elem_id="instance")
-    with gr.Row():
-        elevation = gr.Slider(
-            0, 8, value=0, step=1, label="Elevation: 0 is 30°, 8 is 70°, 5° a step", elem_id="elevation"
-        )
-        azimuth = gr.Slider(0, 17, value=0, step=1, label="Azimuth: 0 is 0°, 17 is 340°, 20° a step", elem_id="azimuth")
-        lighting = gr.Slider(0, 5, value=0, step=1, label="Lighting: six set-ups", elem_id="lighting")
-    view = gr.HTML(panels.note("The images are read when this page is first opened: some seconds."), elem_id="view")
-
-    @cache
-    def views() -> ObjectViews:
-        return open_views(source, root=root)
-
-    def look(kind: str, number: int, height: int, angle: int, light: int) -> str:
-        try:
-            found = views()
-        except (OSError, ValueError) as error:
-            return panels.note(str(error), "problem")
-        label = NORB_CLASSES.index(kind)
-        seen = found.view(label, number, height, angle, light)
-        return panels.show_view(found, seen, angle, found.sweep(label, number, height, light))
-
-    controls = [category, instance, elevation, azimuth, lighting]
-    tab.select(look, controls, view, **_QUIET)
-    listeners: list[Callable[..., Any]] = [control.input for control in controls]
-    for listen in listeners:
-        listen(look, controls, view, **_LIVE)
