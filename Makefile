@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # One thread for each test process: two processes with two threads each would fight over two cores.
 TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup train test test-wheel test-triton sanitize bench bench-gpu results lint format clean
+.PHONY: help setup train test test-wheel test-triton test-browser sanitize bench bench-gpu results lint format clean
 # The release that belongs to the torch of constraints.txt; a download of 200 MB, so only the targets that need it have it.
 TRITON := triton==3.7.1
 
@@ -35,6 +35,13 @@ test-triton: setup ## test the GPU path without a GPU: its kernels in Triton's i
 	$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps $(TRITON)
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/routing/test_triton_values.py \
 		tests/routing/test_triton_torch.py tests/routing/test_triton_compile.py
+
+test-browser: setup ## drive the demo and the report in a headless Chromium; installs Gradio, playwright and, for want of one, Chromium
+	$(BIN)/python -c 'import gradio, playwright' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]' playwright
+	command -v chromium || command -v chromium-browser || command -v google-chrome || \
+		$(BIN)/python -m playwright install chromium
+	MATCAPS_TEST_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/demo tests/browser
 
 sanitize: ## run the compiled core under sanitizers, and under valgrind where there is one; some minutes
 	native/tests/sanitize.sh build/sanitize

@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = {
     "operator": {"capsules", "routing"},
     "model room": {"layers", "losses", "models"},
-    "workshop": {"data", "training", "experiments", "inspection", "viz", "findings", "report", "cli"},
+    "workshop": {"data", "training", "experiments", "inspection", "viz", "findings", "report", "demo", "cli"},
 }
 ORDER = list(ROOMS)
 FOR_ALL = {"_version", "_lazy"}
@@ -105,14 +105,16 @@ def test_within_the_workshop():
             "viz",
             "findings",
             "report",
+            "demo",
             "cli",
         },
-        "viz": {"training", "findings", "report", "cli"},
-        "experiments": {"cli", "viz", "findings", "report"},
-        "training": {"cli", "experiments", "findings", "report"},
-        "inspection": {"training", "cli", "experiments", "viz", "findings", "report"},
-        "findings": {"cli", "experiments", "report"},
-        "report": {"cli"},
+        "viz": {"training", "findings", "report", "demo", "cli"},
+        "experiments": {"cli", "viz", "findings", "report", "demo"},
+        "training": {"cli", "experiments", "findings", "report", "demo"},
+        "inspection": {"training", "cli", "experiments", "viz", "findings", "report", "demo"},
+        "findings": {"cli", "experiments", "report", "demo"},
+        "report": {"demo", "cli"},
+        "demo": {"report", "cli"},
     }
     for path in MODULES:
         for line, name, part in own_imports(path):
@@ -125,6 +127,13 @@ def test_training_draws_only_what_inspection_found():
             for line, name, part in own_imports(path):
                 allowed = ("matcaps.viz.inspection", "matcaps.viz.style")
                 assert part != "viz" or name in allowed, f"{relative(path)}:{line}: imports {name}"
+
+
+def test_the_page_alone_imports_gradio():
+    pages = ("demo/app.py", "demo/viewpoint_page.py")
+    for path in MODULES:
+        for line, name in imported(path):
+            assert name.split(".")[0] != "gradio" or relative(path) in pages, f"{relative(path)}:{line}: {name}"
 
 
 def test_nobody_imports_the_command():

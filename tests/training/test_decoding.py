@@ -64,6 +64,18 @@ def test_bad_decoders(network, bundle, tmp_path):
     (tmp_path / "text").write_text("no weights")
     with pytest.raises(ValueError, match="text is not a safetensors file, or not whole"):
         load_decoder(tmp_path / "text", 10, (1, 28, 28))
+    save_weights(torch.nn.Linear(2, 3), tmp_path / "linear")
+    with pytest.raises(ValueError, match=r"linear holds no decoder: layers\.0 and layers\.2 must each have a bias"):
+        load_decoder(tmp_path / "linear", 10, (1, 28, 28))
     save_weights(PoseDecoder(3, (1, 28, 28)), tmp_path / "other")
     with pytest.raises(ValueError, match=r"other does not fit 10 classes and images of \[1, 28, 28\]"):
         load_decoder(tmp_path / "other", 10, (1, 28, 28))
+
+
+def test_hidden_units_are_read_from_the_file(tmp_path):
+    small = PoseDecoder(10, (1, 28, 28), hidden_units=(24, 48)).eval()
+    save_weights(small, tmp_path / "small")
+    loaded = load_decoder(tmp_path / "small", 10, (1, 28, 28))
+    poses, classes = torch.randn(2, 10, 4, 4), torch.tensor([3, 7])
+    assert torch.equal(loaded(poses, classes), small(poses, classes))
+    assert not loaded.training

@@ -7,6 +7,7 @@ from typing import Any
 
 from matcaps._version import __version__
 from matcaps.cli.data import data_command
+from matcaps.cli.demo import demo_command
 from matcaps.cli.describe import doctor_command, models_command, summary_command
 from matcaps.cli.evaluate import eval_command, predict_command
 from matcaps.cli.experiment import experiment_command, table_command
@@ -21,6 +22,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "predict": predict_command,
     "inspect": inspect_command,
     "report": report_command,
+    "demo": demo_command,
     "experiment": experiment_command,
     "table": table_command,
     "summary": summary_command,

@@ -84,12 +84,11 @@ def open_subject(settings: InspectSettings) -> Subject:
     if not isinstance(network, EMCapsNet):
         raise ValueError(f"{settings.source} has no capsules to look into: it is a {type(network).__name__}")
     transform, channels, size = saved.transform, network.config.in_channels, saved.transform.output_size
-    # what was trained here is looked for first; then what came with the weights
     decoder_path = (settings.home or settings.target) / DECODER_NAME
     if settings.train_decoder and decoder_path.exists():
         raise FileExistsError(f"{decoder_path} is there already: leave --train_decoder out, or move the file away")
-    if not decoder_path.is_file() and not settings.train_decoder and (saved.folder / DECODER_NAME).is_file():
-        decoder_path = saved.folder / DECODER_NAME
+    if not settings.train_decoder:
+        decoder_path = find_decoder(settings, saved.folder) or decoder_path
     picture = None if settings.image is None else load_image(settings.image, transform.image_size, channels)
     bundle = part = truth = None
     name = str(settings.image)
@@ -128,6 +127,17 @@ def open_subject(settings: InspectSettings) -> Subject:
             else None
         ),
     )
+
+
+def find_decoder(settings: InspectSettings, folder: Path) -> Path | None:
+    """Where a network's decoder is: one that an inspection trained comes before one that lies beside the weights.
+
+    Args:
+        settings: of an inspection that would have trained it.
+        folder: of the weights.
+    """
+    places = (settings.home or settings.target, folder)
+    return next((place / DECODER_NAME for place in places if (place / DECODER_NAME).is_file()), None)
 
 
 def centre_crop(transform: Transform) -> Transform:

@@ -115,10 +115,11 @@ def explained_variance(decoder: PoseDecoder, poses: Tensor, dataset: ImageDatase
 
 
 def load_decoder(path: Path, num_classes: int, image_shape: tuple[int, int, int]) -> PoseDecoder:
-    """Load a decoder, in evaluation mode.
+    """Load a decoder, in evaluation mode; how many hidden units it has, its tensors say.
 
     Args:
-        path: what a training with ``reconstruction_weight`` or :func:`train_decoder` left.
+        path: what a training with ``reconstruction_weight`` or :func:`train_decoder` left, or a decoder with other
+            ``hidden_units`` saved in the same way.
         num_classes: the network's.
         image_shape: channels, rows and columns of the network's input.
 
@@ -126,11 +127,17 @@ def load_decoder(path: Path, num_classes: int, image_shape: tuple[int, int, int]
         FileNotFoundError: there is no such file.
         ValueError: it is no decoder, or one for other images or classes.
     """
-    decoder = PoseDecoder(num_classes, image_shape)
     try:
-        decoder.load_state_dict(load_file(path))
+        weights = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file, or not whole: {error}") from error
+    hidden = [weights.get(name) for name in ("layers.0.bias", "layers.2.bias")]
+    sizes = [len(bias) for bias in hidden if bias is not None and bias.ndim == 1 and len(bias)]
+    if len(sizes) != 2:
+        raise ValueError(f"{path} holds no decoder: layers.0 and layers.2 must each have a bias")
+    decoder = PoseDecoder(num_classes, image_shape, hidden_units=(sizes[0], sizes[1]))
+    try:
+        decoder.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(
             f"{path} does not fit {num_classes} classes and images of {list(image_shape)}: {error}"

@@ -1,0 +1,48 @@
+"""``matcaps demo``."""
+
+from matcaps.cli.parsing import PLAIN, SOURCE, make_parser, out
+
+_DEFAULT = "tutorial-mnist"
+
+
+def demo_command(arguments: list[str]) -> int:
+    """Serve a page on which a network can be tried: draw, look inside, fool it."""
+    parser = make_parser(
+        "demo",
+        "Serve a page in the browser on which a network can be tried: draw a digit or choose an image, see the class "
+        "activations, the votes and the poses, attack it, turn smallNORB's objects. Needs the extra matcaps[demo].",
+    )
+    parser.add_argument("run", type=str, nargs="?", default=_DEFAULT, help=f"{SOURCE}; default: {_DEFAULT}")
+    parser.add_argument(
+        "--smallnorb", type=str, default="paper-small-smallnorb", help="the network of the smallNORB page; as RUN"
+    )
+    parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
+    parser.add_argument("--host", type=str, default="127.0.0.1", help="address to serve at; 0.0.0.0: to all machines")
+    parser.add_argument("--port", type=int | None, help="port to serve at; default: the first free one from 7860")
+    parser.add_argument("--no_browser", action="store_true", help="only say where the page is, open no browser")
+    parsed = parser.parse_args(arguments)
+    if parsed.port is not None and not 1 <= parsed.port <= 65535:
+        raise ValueError(f"port must be from 1 to 65535; got {parsed.port}")
+    try:
+        from matcaps.demo.app import serve
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    import torch
+
+    from matcaps.demo.session import open_demo
+    from matcaps.demo.viewpoints import open_viewer
+
+    torch.set_num_threads(1)  # as serve does, for what comes before
+    open_viewer(parsed.smallnorb)
+    demo = open_demo(parsed.run, root=parsed.root)
+    server = serve(
+        demo,
+        smallnorb=parsed.smallnorb,
+        root=parsed.root,
+        host=parsed.host,
+        port=parsed.port,
+        browser=not parsed.no_browser,
+    )
+    out.print(f"demo of {parsed.run}: {server.url} (stop it with Ctrl-C)", **PLAIN)
+    server.wait()
+    return 0

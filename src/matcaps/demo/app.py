@@ -1,0 +1,272 @@
+"""The page itself: Gradio components, and what each asks of the functions beside this file."""
+
+import os
+from importlib import resources
+from threading import Event
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
+
+try:
+    import gradio as gr  # pyright: ignore[reportMissingImports]
+    from gradio.themes import Base, Default  # pyright: ignore[reportMissingImports]
+except ImportError as problem:
+    raise ImportError(f'the demo needs Gradio ({problem}): pip install "matcaps[demo]"') from problem
+import torch
+
+from matcaps._version import __version__
+from matcaps.demo import panels
+from matcaps.demo.events import LIVE, QUIET
+from matcaps.demo.pictures import Prepared, read_upload
+from matcaps.demo.session import LARGEST_EPSILON, DemoNetwork, Reading, attack, read
+from matcaps.demo.strokes import draw_strokes, parse_strokes
+from matcaps.demo.viewpoint_page import fill_viewpoint_page
+
+MAX_UPLOAD = "10mb"
+_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # the machine's own: none is fetched
+
+
+class Server:
+    """A page that is being served.
+
+    Attributes:
+        url: where.
+    """
+
+    def __init__(self, blocks: gr.Blocks, url: str):
+        self._blocks = blocks
+        self.url = url
+
+    def wait(self) -> None:
+        """Serve until the process is interrupted."""
+        try:
+            Event().wait()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._blocks.close(verbose=False)
+
+
+def serve(
+    demo: DemoNetwork,
+    *,
+    smallnorb: str = "paper-small-smallnorb",
+    root: str | None = None,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    browser: bool = False,
+) -> Server:
+    """Serve the page about a network, and return at once.
+
+    PyTorch is set to one thread in this process: a single image is read faster by one thread than by several that
+    wait for each other, above all while something else runs on the machine.
+
+    Args:
+        demo: see :func:`matcaps.demo.open_demo`.
+        smallnorb: the network of the viewpoint page.
+        root: folder that holds the data sets.
+        host: the address to serve at; the default can be reached from this machine alone.
+        port: None: the first free one from 7860.
+        browser: whether to open the page in a browser.
+
+    Raises:
+        OSError: the port is taken, or the address is none of this machine's.
+    """
+    torch.set_num_threads(1)
+    blocks = make_page(demo, smallnorb, root)
+    try:
+        _, url, _ = blocks.launch(
+            server_name=host,
+            server_port=port,
+            inbrowser=browser,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            ssr_mode=False,
+            run_history=False,
+            enable_monitoring=False,
+            footer_links=[],
+            show_error=True,
+            max_file_size=MAX_UPLOAD,
+            state_session_capacity=64,
+            theme=_theme(),
+            css=_resource("page.css"),
+        )
+    except OSError as error:
+        if port is None:
+            raise
+        raise OSError(f"port {port} of {host} cannot be had, it may be taken: give another, or leave it out") from error
+    return Server(blocks, url)
+
+
+def _theme() -> Base:
+    theme = Default(primary_hue="blue", font=_FONTS, font_mono=["ui-monospace", "monospace"])
+    return theme.set(block_info_text_color="*body_text_color", block_label_text_color="*body_text_color")
+
+
+def make_page(demo: DemoNetwork, smallnorb: str, root: str | None) -> gr.Blocks:
+    """Put the page together."""
+    with gr.Blocks(title="matcaps demo", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
+        about = demo.saved.description.get("data") or "images"
+        gr.Markdown(
+            f"# matcaps demo\nA matrix capsule network with EM routing, `{demo.source}`, trained on {about}: what it "
+            "sees, how its capsules agree on it, and what their poses hold. Everything runs on the machine that serves "
+            f"this page; nothing is sent elsewhere. matcaps {__version__}."
+        )
+        with gr.Tab("One image"):
+            _image_page(demo)
+        with gr.Tab("smallNORB, view by view") as tab:
+            fill_viewpoint_page(tab, smallnorb, root)
+    return blocks
+
+
+def _resource(name: str) -> str:
+    return resources.files("matcaps.demo").joinpath(name).read_text(encoding="utf-8")
+
+
+def _image_page(demo: DemoNetwork) -> None:
+    reading, page = gr.State(None), gr.State(0)
+    with gr.Row():
+        with gr.Column(scale=1, min_width=300):
+            gr.Markdown("### Draw, choose or upload\nThe network reads the drawing while you draw.")
+            pad = gr.HTML(
+                "",
+                html_template='<canvas width="280" height="280" role="img" aria-label="Drawing pad: draw with the '
+                'mouse, a pen or a finger"></canvas><button type="button">Clear</button>',
+                js_on_load=_resource("pad.js"),
+                elem_id="pad",
+                elem_classes="pad",
+            )
+            examples = gr.HTML(
+                panels.show_examples(demo.examples, 0),
+                js_on_load="element.addEventListener('click', (event) => { const button = "
+                "event.target.closest('button'); if (button) trigger('select', {index: +button.dataset.index}); });",
+                elem_id="examples",
+            )
+            with gr.Row():
+                more = gr.Button("Other images", size="sm", visible=demo.examples is not None)
+                upload = gr.UploadButton("Upload a picture", file_types=["image"], size="sm", elem_id="upload")
+            as_digit = gr.Checkbox(
+                demo.reads_digits,
+                label="Prepare an upload like MNIST: white on black, cut out, centred",
+                info="Dark digits on light paper are inverted. Without it the middle square is taken as it is.",
+            )
+        with gr.Column(scale=2, min_width=300):
+            gr.Markdown(
+                "### What the network sees\nEach class has a capsule; its activation says how sure the capsule is that "
+                "its class is there, from 0 to 1. They need not sum to 1."
+            )
+            seen = gr.HTML(panels.show_reading(demo, None), elem_id="seen")
+    gr.Markdown(
+        "### How the votes agree\nEvery lower capsule votes for the pose of each class; routing clusters the votes. A "
+        "class wakes where its votes lie close together for their number; step through the iterations and see."
+    )
+    iteration = gr.Slider(
+        1, demo.iterations, value=demo.iterations, step=1, label="Routing iteration", elem_id="iteration"
+    )
+    votes = gr.HTML(panels.show_votes(demo, None, demo.iterations), elem_id="votes")
+    gr.Markdown(
+        "### What the pose holds\nThe winning capsule's pose is a 4×4 matrix that says how its digit or object lies. "
+        "A decoder, trained afterwards, draws an image from it: move a number and see what it stood for. A slider's "
+        "range is that of real images of the class, 2nd to 98th percentile; the decoder knows nothing beyond."
+    )
+    with gr.Row():
+        with gr.Column(min_width=300, visible=demo.decoder is not None):
+            pose = gr.HTML(
+                "",
+                html_template=_pose_template(),
+                js_on_load=_resource("poses.js"),
+                elem_id="pose",
+                elem_classes="poses",
+            )
+        with gr.Column(min_width=300):
+            decoded = gr.HTML(panels.show_pose(demo, None, None), elem_id="decoded")
+    gr.Markdown(
+        "### How to fool it\nFGSM moves every pixel by at most ε in the direction that helps the wrong classes most: "
+        "one step along the sign of the gradient. A robust network keeps its verdict."
+    )
+    epsilon = gr.Slider(
+        0, LARGEST_EPSILON, value=0, step=0.01, label=f"ε, the largest change of a pixel ({demo.input_unit})",
+        elem_id="epsilon",
+    )  # fmt: skip
+    attacked = gr.HTML(panels.show_attack(demo, None, None), elem_id="attacked")
+
+    def show(prepared: Prepared, name: str, number: int, truth: int | None = None) -> tuple[Any, ...]:
+        pixels = prepared.pixels
+        if pixels.shape[1] != demo.channels:
+            pixels = pixels[:, :1].repeat(1, demo.channels, 1, 1)
+        found = read(demo, pixels, name, truth)
+        return (
+            found,
+            panels.show_reading(demo, found, prepared.said),
+            panels.show_votes(demo, found, number),
+            panels.pose_values(demo, found),
+            panels.show_pose(demo, found, None),
+        )
+
+    def nothing(text: str) -> tuple[Any, ...]:
+        return None, text, panels.show_votes(demo, None, 1), "", panels.show_pose(demo, None, None)
+
+    def draw(text: str, number: int) -> tuple[Any, ...]:
+        try:
+            strokes = parse_strokes(text)
+        except ValueError as error:
+            return nothing(panels.note(str(error), "problem"))
+        if not strokes:
+            return nothing(panels.note(panels.EMPTY))
+        return show(draw_strokes(strokes, demo.transform.image_size), "your drawing", number)
+
+    def choose(number: int, event: gr.EventData) -> tuple[Any, ...]:
+        assert demo.examples is not None
+        dataset, place = demo.examples.dataset, int(event.index)
+        if not 0 <= place < len(dataset):
+            return "", *nothing(panels.note("There is no such image.", "problem"))
+        prepared = Prepared(dataset.images[place : place + 1], "")
+        return "", *show(prepared, f"{dataset.name}, number {place}", number, int(dataset.labels[place]))
+
+    def take(path: str, prepare: bool, number: int) -> tuple[Any, ...]:
+        try:
+            prepared = read_upload(path, demo.transform.image_size, demo.channels, as_digit=prepare)
+        except (ValueError, OSError) as error:
+            said = str(error).replace(str(path), os.path.basename(path))
+            return "", *nothing(panels.note(f"That picture could not be used: {said}.", "problem"))
+        return "", *show(prepared, "your picture", number)
+
+    def turn(number: int) -> tuple[int, str]:
+        return number + 1, panels.show_examples(demo.examples, number + 1)
+
+    def move(found: Reading | None, text: str) -> str:
+        try:
+            return panels.show_pose(demo, found, panels.parse_pose(text))
+        except ValueError as error:
+            return panels.note(str(error), "problem")
+
+    def fool(found: Reading | None, size: float) -> str:
+        return panels.show_attack(demo, found, None if found is None else attack(found, float(size)))
+
+    results = [reading, seen, votes, pose, decoded]
+    for event in (
+        pad.input(draw, [pad, iteration], results, **LIVE),
+        examples.select(choose, [iteration], [pad, *results], **LIVE),
+        upload.upload(take, [upload, as_digit, iteration], [pad, *results], **QUIET),
+    ):
+        event.then(fool, [reading, epsilon], attacked, **LIVE)
+    more.click(turn, page, [page, examples], **QUIET)
+    iteration.input(lambda found, number: panels.show_votes(demo, found, number), [reading, iteration], votes, **LIVE)
+    pose.input(move, [reading, pose], decoded, **LIVE)
+    epsilon.input(fool, [reading, epsilon], attacked, **LIVE)
+
+
+def _pose_template() -> str:
+    sliders = "".join(
+        f"<label><span>{row}, {column}</span> <output>–</output>"
+        f'<input type="range" disabled aria-label="pose, row {row}, column {column}"></label>'
+        for row in range(1, 5)
+        for column in range(1, 5)
+    )
+    return (
+        f'<p class="axes">Row, column and value of the pose matrix, in pose units:</p><div class="grid">{sliders}</div>'
+        '<button type="button" disabled>Back to the image\'s own pose</button>'
+    )

@@ -1,0 +1,275 @@
+"""What the page asks of a network: read an image, decode a pose that was moved, attack an image."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from matcaps.capsules import POSE_COMPONENTS
+from matcaps.data import Transform
+from matcaps.data.mnist import CLASSES
+from matcaps.demo.examples import Examples, find_examples, pose_ranges
+from matcaps.experiments.attacks import fgsm, input_bounds
+from matcaps.findings import InspectSettings
+from matcaps.findings.subject import find_decoder
+from matcaps.inspection import VoteHistogram, vote_distances, vote_histogram
+from matcaps.models import EMCapsNet, PoseDecoder
+from matcaps.training.decoding import DECODER_NAME, load_decoder
+from matcaps.training.inference import SavedNetwork, open_saved
+
+LARGEST_EPSILON = 0.5
+"""The end of the page's slider, in units of the network's input."""
+
+_NUM_BINS = 24
+
+
+@dataclass(frozen=True, eq=False)
+class DemoNetwork:
+    """A network that is shown, and what it is shown with.
+
+    Attributes:
+        source: what it was opened by.
+        saved: the network and what lies beside it.
+        network: in evaluation mode.
+        transform: prepares images for it.
+        decoder: from poses to images; None if there is none.
+        decoder_note: where a decoder was looked for, and how to come by one, if there is none.
+        examples: images to pick from; None if there are none.
+        ranges: ``[classes, 16, 2]``, of the pose's components on the examples; None without those.
+    """
+
+    source: str
+    saved: SavedNetwork
+    network: EMCapsNet
+    transform: Transform
+    decoder: PoseDecoder | None
+    decoder_note: str
+    examples: Examples | None
+    ranges: Tensor | None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes' names, by label."""
+        return self.saved.classes
+
+    @property
+    def channels(self) -> int:
+        """Channels of its images."""
+        return self.network.config.in_channels
+
+    @property
+    def reads_digits(self) -> bool:
+        """Whether it was trained on images of MNIST's form, so that pictures should be brought into it."""
+        return self.classes == CLASSES["mnist"] and self.channels == 1
+
+    @property
+    def iterations(self) -> int:
+        """Routing iterations."""
+        return self.network.config.iterations
+
+    @property
+    def input_unit(self) -> str:
+        """What ε is measured in."""
+        if self.transform.settings.normalise == "scale":
+            return "of the range from black, 0, to white, 1"
+        return "standard deviations of the image's pixels"
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What a network made of one image.
+
+    Attributes:
+        network: that read it.
+        pixels: ``[1, C, S, S]``, uint8, as stored.
+        image: ``[1, C, H, W]``, as the network took it.
+        low: ``[1, 1, 1, 1]``, what black is in ``image``.
+        high: ``[1, 1, 1, 1]``, what white is.
+        name: what the image is, in words.
+        truth: its label; None if nobody knows.
+        activations: ``[classes]``, after the last iteration.
+        poses: ``[1, classes, 4, 4]``.
+        votes: histograms of the votes' distances for each class after each iteration.
+    """
+
+    network: EMCapsNet
+    pixels: Tensor
+    image: Tensor
+    low: Tensor
+    high: Tensor
+    name: str
+    truth: int | None
+    activations: Tensor
+    poses: Tensor
+    votes: VoteHistogram
+
+    @property
+    def winner(self) -> int:
+        """The most active class."""
+        return int(self.activations.argmax())
+
+    @property
+    def pose(self) -> Tensor:
+        """The winner's pose, ``[16]``."""
+        return self.poses[0, self.winner].flatten()
+
+    @cached_property
+    def direction(self) -> Tensor:
+        """The sign of every pixel's change in FGSM, ``[1, C, H, W]``, away from the winner; computed once.
+
+        FGSM takes one step, so its direction is the same for every ε. A pixel that could only leave the valid range
+        has 0.
+        """
+        everything = float(self.high - self.low)
+        moved = fgsm(
+            self.network,
+            self.image,
+            torch.tensor([self.winner]),
+            everything,
+            (self.low, self.high),
+            objective="logits",
+        )
+        return (moved - self.image).sign()
+
+
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """An image after FGSM.
+
+    Attributes:
+        epsilon: the largest change of a value.
+        image: ``[1, C, H, W]``.
+        change: ``[1, C, H, W]``, what was added; smaller than ε where black or white was reached.
+        activations: ``[classes]``.
+    """
+
+    epsilon: float
+    image: Tensor
+    change: Tensor
+    activations: Tensor
+
+    @property
+    def winner(self) -> int:
+        """The most active class now."""
+        return int(self.activations.argmax())
+
+
+def open_demo(source: str, *, root: str | None = None) -> DemoNetwork:
+    """Open a network with whatever can be shown about it; takes seconds, for the range of the poses.
+
+    Args:
+        source: folder of a run or of saved weights, weights that come with matcaps, or an id on the Hugging Face hub.
+        root: folder that holds the data sets.
+
+    Raises:
+        FileNotFoundError: the network is missing, or its run has not finished.
+        ValueError: it has no capsules, or its files are malformed.
+    """
+    saved = open_saved(source)
+    network = saved.network
+    if not isinstance(network, EMCapsNet):
+        raise ValueError(f"{source} has no capsules to show: it is a {type(network).__name__}")
+    transform, size = saved.transform, saved.transform.output_size
+    decoder, note = None, f"There is no {DECODER_NAME} beside its weights: matcaps inspect {source} --train_decoder "
+    path = find_decoder(InspectSettings(source), saved.folder)
+    if path is not None:
+        decoder = load_decoder(path, network.config.num_classes, (network.config.in_channels, size, size))
+    examples = find_examples(saved, root)
+    return DemoNetwork(
+        source=source,
+        saved=saved,
+        network=network,
+        transform=transform,
+        decoder=decoder,
+        decoder_note="" if decoder is not None else note + "trains one on the images that the network learnt from.",
+        examples=examples,
+        ranges=None if examples is None else pose_ranges(network, transform, examples),
+    )
+
+
+@torch.no_grad()
+def read(demo: DemoNetwork, pixels: Tensor, name: str, truth: int | None = None) -> Reading:
+    """Let a network read one image.
+
+    Args:
+        demo: the network.
+        pixels: ``[1, C, S, S]``, uint8, S the side that its transform takes.
+        name: what the image is, in words.
+        truth: its label, if it is known.
+
+    Raises:
+        ValueError: the shape or dtype does not fit.
+    """
+    image = demo.transform.evaluate(pixels)
+    classes = demo.network(image)
+    low, high = input_bounds(demo.transform, pixels)
+    return Reading(
+        network=demo.network,
+        pixels=pixels,
+        image=image,
+        low=low,
+        high=high,
+        name=name,
+        truth=truth,
+        activations=classes.activations[0],
+        poses=classes.poses,
+        votes=vote_histogram(vote_distances(demo.network, image), num_bins=_NUM_BINS),
+    )
+
+
+def pose_bounds(demo: DemoNetwork, reading: Reading) -> tuple[Tensor, Tensor]:
+    """How far each component of the winner's pose can be moved: lowest and highest value, each ``[16]``.
+
+    The range on the examples, made larger if need be so that the image's own value lies in it; without examples 1
+    about it.
+    """
+    own = reading.pose
+    if demo.ranges is None:
+        return own - 1, own + 1
+    low, high = demo.ranges[reading.winner].unbind(1)
+    return torch.minimum(low, own), torch.maximum(high, own)
+
+
+@torch.no_grad()
+def reconstruct(demo: DemoNetwork, reading: Reading, pose: Tensor) -> Tensor:
+    """Decode the winner's pose after it was moved.
+
+    Args:
+        demo: a network with a decoder.
+        reading: of the image.
+        pose: ``[16]``, in place of the winner's.
+
+    Returns:
+        ``[C, H, W]``, in units of the network's input.
+
+    Raises:
+        ValueError: there is no decoder, or the pose is not 16 finite numbers.
+    """
+    if demo.decoder is None:
+        raise ValueError(demo.decoder_note)
+    if list(pose.shape) != [POSE_COMPONENTS] or not torch.isfinite(pose).all():
+        raise ValueError(f"pose must be {POSE_COMPONENTS} finite numbers; got {pose.tolist()}")
+    poses = reading.poses.clone()
+    poses[0, reading.winner] = pose.to(poses).view(poses.shape[2:])
+    return demo.decoder(poses, torch.tensor([reading.winner]))[0]
+
+
+@torch.no_grad()
+def attack(reading: Reading, epsilon: float) -> Attacked:
+    """Change an image by FGSM, away from the class that the network sees in it.
+
+    Args:
+        reading: of the image.
+        epsilon: largest change of a value, from 0 to :data:`LARGEST_EPSILON`, in units of the network's input.
+
+    Raises:
+        ValueError: ε is out of range.
+    """
+    if not 0 <= epsilon <= LARGEST_EPSILON:
+        raise ValueError(f"epsilon must be from 0 to {LARGEST_EPSILON}; got {epsilon}")
+    if epsilon == 0:  # spares the gradient
+        return Attacked(0.0, reading.image, torch.zeros_like(reading.image), reading.activations)
+    image = (reading.image + epsilon * reading.direction).clamp(reading.low, reading.high)
+    activations = reading.network(image).activations[0]
+    return Attacked(epsilon, image, image - reading.image, activations)
