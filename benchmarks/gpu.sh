@@ -5,6 +5,12 @@
 #   git rev-parse HEAD >COMMIT; git archive --add-file=COMMIT HEAD | gzip >matcaps.tar.gz      here
 #   tar -xzf matcaps.tar.gz && benchmarks/gpu.sh RESULTS      there; writes into the folder RESULTS, below 16 MB
 #
+# Training needs safetensors, platformdirs and Pillow, the tests pytest. What the machine may lack is carried along, as
+# a folder "packages" in the unpacked one:
+#
+#   python3 -m pip install --target packages --no-deps --only-binary=:all: --python-version 3.12 \
+#     --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 safetensors platformdirs pillow pytest pluggy iniconfig packaging pygments
+#
 # Variables: PYTHON (python3), MATCAPS_DATA (a data root with smallnorb: trains on it), MATCAPS_COMMIT (for the records),
 # MATCAPS_MINUTES (10), MATCAPS_SKIP (words: compile tests bench train), TRITON_CACHE_DIR (kernels that are compiled,
 # beside the machine's temporary files). Parts have time limits; what a machine lacks is said in summary.txt and left
@@ -14,7 +20,7 @@ out=${1:?usage: benchmarks/gpu.sh RESULTS}
 mkdir -p "$out" && out=$(cd "$out" && pwd)
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
-export PYTHONPATH="$PWD/src:$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONDONTWRITEBYTECODE=1 MPLBACKEND=Agg
+export PYTHONPATH="$PWD/src:$PWD:$PWD/packages${PYTHONPATH:+:$PYTHONPATH}" PYTHONDONTWRITEBYTECODE=1 MPLBACKEND=Agg
 unset TRITON_INTERPRET
 export TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-${TMPDIR:-/tmp}/matcaps-triton-$(id -u)}
 [ -n "${MATCAPS_COMMIT:-}" ] || MATCAPS_COMMIT=$(git rev-parse HEAD 2>/dev/null || cat COMMIT 2>/dev/null || echo unknown)
@@ -77,6 +83,11 @@ jobs=$(nproc) && [ "$jobs" -le 12 ] || jobs=12 # each has a context of some hund
 recipe=quickstart
 [ -d "${MATCAPS_DATA:-/nonexistent}" ] && recipe=smallnorb
 
+if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null || ! has triton; then
+  say "no GPU that torch can use, or no Triton: left out are compile, tests and bench"
+  MATCAPS_SKIP="${MATCAPS_SKIP:-} compile tests bench"
+fi
+
 # 1. The kernels of what is timed and trained, into Triton's cache.
 if skipped compile; then say "compile: not asked for"
 else
@@ -112,7 +123,7 @@ fi
 # 4. A training: smallNORB where it is, otherwise the images that come with matcaps.
 if skipped train; then say "train: not asked for"
 elif ! has lightning; then say "train: left out, Lightning is missing"
-else
+else # what else it lacks, such as torchmetrics, the log says
   part train "$(left)" "$python" benchmarks/gpu_train.py "$recipe" "$out/run" "$(left)"
 fi
 

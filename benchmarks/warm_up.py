@@ -18,6 +18,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it finds its own folder only
 
+from benchmarks.kernels import pretend
+
 ITERATIONS = 3
 
 
@@ -81,24 +83,6 @@ def compile_one(preset: str, batch: int, index: int, capability: int | None) -> 
     return time.perf_counter() - start
 
 
-def pretend(capability: int) -> None:
-    """Let Triton compile for a GPU of this capability where there is none."""
-    from triton.backends.compiler import GPUTarget
-    from triton.runtime import driver
-
-    class Absent:
-        def get_current_device(self) -> int:
-            return 0
-
-        def get_current_stream(self, device: int) -> int:
-            return 0
-
-        def get_current_target(self) -> GPUTarget:
-            return GPUTarget("cuda", capability, 32)
-
-    driver.set_active(Absent())  # type: ignore[arg-type]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("cases", nargs="+", metavar="PRESET:BATCH")
@@ -106,14 +90,14 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     start = time.perf_counter()
-    jobs = []
+    jobs: list[tuple[str, str, int, int]] = []
     for case in options.cases:
         preset, _, batch = case.partition(":")
         kernels = kernels_of(preset, int(batch))
         jobs += [(kernel.__name__, preset, int(batch), at) for at, (kernel, *_) in enumerate(kernels)]
     jobs.sort(key=lambda job: job[0] not in ("fit", "sweep", "prepare"))  # those that take long first
     with ProcessPoolExecutor(min(options.processes, len(jobs)), get_context("spawn")) as pool:
-        done = [pool.submit(compile_one, *job[1:], options.capability) for job in jobs]
+        done = [pool.submit(compile_one, preset, batch, at, options.capability) for _, preset, batch, at in jobs]
         seconds = sum(one.result() for one in done)
     print(f"{len(jobs)} kernels, {seconds:.0f} s of compiling in {time.perf_counter() - start:.0f} s")
 

@@ -236,6 +236,7 @@ def test_cuda_graph():
         return [poses, activations, *torch.autograd.grad(poses.square().sum() + activations.sum(), inputs)]
 
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
             work()
