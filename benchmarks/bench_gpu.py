@@ -279,7 +279,8 @@ def main() -> None:
         sys.exit("bench_gpu needs an NVIDIA GPU that torch can use; make test-triton tests without one")
     if not options.skip_tests:
         tests = [str(path) for path in sorted((ROOT / "tests" / "routing").glob("test_triton_*.py"))]
-        subprocess.run([sys.executable, "-m", "pytest", "-q", *tests], check=True, cwd=ROOT)
+        tests.append(str(ROOT / "tests" / "routing" / "test_laws.py"))
+        subprocess.run([sys.executable, "-m", "pytest", "-q", "-k", "triton", *tests], check=True, cwd=ROOT)
     record: dict[str, Any] = {"machine": describe_gpu(), "goals": GOALS}
     print(f"{record['machine']}\n")
     parts = {"layers": bench_layers, "step": bench_step, "epoch": bench_epoch}

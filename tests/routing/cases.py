@@ -29,6 +29,14 @@ class Case:
         names = ("poses", "activations", "weight", "beta_use", "beta_activation")
         return replace(self, **dict(zip(names, tensors, strict=True)))
 
+    def to(self, dtype: torch.dtype, device: str = "cpu") -> "Case":
+        """The case in another dtype and on another device, tensors among the options too."""
+        options = {
+            name: option.to(device, dtype) if isinstance(option, Tensor) else option
+            for name, option in self.options.items()
+        }
+        return replace(self.with_tensors(*(tensor.to(device, dtype) for tensor in self.tensors)), options=options)
+
     def run(self, **changes: Any) -> Capsules:
         route = class_em_routing if self.weight.ndim == 4 else conv_em_routing
         return route(*self.tensors, **{**self.options, **changes})

@@ -20,6 +20,7 @@ CASES = [
     ("90", "paper-small ConvCaps1"),
     ("90", "paper-small ClassCaps"),
     ("80", "awkward", "--competition=window", "--standardised", "--iterations=2"),
+    ("80", "one of each", "--batch=1", "--iterations=2"),  # a launch makes constants of numbers that are 1
 ]
 
 

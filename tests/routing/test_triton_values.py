@@ -5,6 +5,7 @@ class.
 """
 
 import itertools
+import statistics
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from tests.routing.triton_cases import (
     assert_within_budget,
     class_inputs,
     conv_inputs,
+    errors_of,
     needs_triton,
     run_triton,
 )
@@ -23,7 +25,7 @@ from tests.routing.triton_cases import (
 # The interpreter is numpy, which warns where a GPU would not: of masked lanes, and of NaN put there by a test.
 pytestmark = [needs_triton, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
-RULES = (("paper", 1 / 16), ("standardised", 1 / 16))  # soft: what hard assignments do to rounding is chance, see below
+RULES = (("paper", 1 / 16), ("standardised", 1 / 16))  # soft; hard assignments have a test of their own
 
 
 def all_rules(make_inputs, **options):
@@ -50,6 +52,21 @@ def test_conv_within_budget(size, competition):
     *sizes, stride, iterations = size
     cases = all_rules(lambda seed: conv_inputs(*sizes, iterations, seed=seed), stride=stride, competition=competition)
     assert_within_budget(conv_em_routing, cases)
+
+
+@pytest.mark.parametrize("competition", ["child", "window"])
+def test_hard_assignments_are_as_exact_as_the_reference(competition):
+    """Annealing 1 makes of one rounding a tenth of a parent's data or nothing: a throw of the dice, so the median."""
+    throws = []
+    for *sizes, stride, iterations in SIZES:
+        if iterations == 1:
+            continue
+        for seed, rule in enumerate(("paper", "standardised")):
+            options = {"annealing": 1.0, "activation_rule": rule, "competition": competition, "stride": stride}
+            throws.append(errors_of(conv_em_routing, conv_inputs(*sizes, iterations, seed=seed), **options))
+    for name in throws[0]:
+        ratio = statistics.median(ours / max(own, 1e-12) for ours, own in (throw[name] for throw in throws))
+        assert ratio <= 2, f"{name}: {ratio:.2f} times the reference's error"
 
 
 @pytest.mark.parametrize("competition", ["child", "window"])
@@ -190,3 +207,13 @@ def test_the_tiles_for_a_gpu_are_legal(monkeypatch):
         for value in (*plan.tiles[:5], plan.shape.block):
             assert value & (value - 1) == 0, plan.tiles
         assert plan.tiles.sweep_windows >= 1
+
+
+def test_what_32_bits_cannot_count_is_refused():
+    from matcaps.routing.triton_kernels import launch
+
+    poses = torch.empty(2**17, 22, 22, 1, 4, 4, device="meta")
+    weight = poses.new_empty([3, 3, 1, 2, 4, 4])
+    with pytest.raises(ValueError, match=r"52,428,800 windows of 9 children and 2 parents.*split the batch"):
+        launch.plan_for(poses, weight, poses.new_empty(3), 1, True, False)
+    launch.plan_for(poses[: 2**16], weight, poses.new_empty(3), 1, True, False)

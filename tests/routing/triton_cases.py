@@ -16,7 +16,16 @@ needs_triton = pytest.mark.skipif(
 )
 needs_gpu = pytest.mark.skipif(DEVICE != "cuda", reason="needs a GPU and Triton, not interpreted")
 
-__all__ = ["BAND", "DEVICE", "assert_within_budget", "class_inputs", "conv_inputs", "needs_gpu", "needs_triton"]
+__all__ = [
+    "BAND",
+    "DEVICE",
+    "assert_within_budget",
+    "class_inputs",
+    "conv_inputs",
+    "errors_of",
+    "needs_gpu",
+    "needs_triton",
+]
 
 
 def run_triton(function, inputs, dtype=torch.float32, **options):
@@ -24,18 +33,23 @@ def run_triton(function, inputs, dtype=torch.float32, **options):
     return run(function, inputs, dtype, "triton", device=DEVICE, **options)
 
 
+def errors_of(function, inputs, **options):
+    """By name, the root mean square errors of the GPU path and of the reference, both in float32, in largest values."""
+    exact = run(function, inputs, torch.float64, "reference", **options)
+    own = run(function, inputs, torch.float32, "reference", **options)
+    ours = run_triton(function, inputs, **options)
+    scales = {name: truth.abs().max() + 1e-30 for name, truth in exact.items()}
+    return {
+        name: tuple(((found[name] - truth) / scales[name]).square().mean().sqrt().item() for found in (ours, own))
+        for name, truth in exact.items()
+    }
+
+
 def assert_within_budget(function, cases):
     """Hold the errors, pooled over the cases (inputs and options), against the reference's own in float32."""
-    fast, own = {}, {}
-    for inputs, options in cases:
-        exact = run(function, inputs, torch.float64, "reference", **options)
-        by = run(function, inputs, torch.float32, "reference", **options)
-        ours = run_triton(function, inputs, **options)
-        for name, truth in exact.items():
-            scale = truth.abs().max().item() + 1e-30
-            for errors, found in ((fast, ours), (own, by)):
-                relative = (found[name] - truth) / scale
-                errors[name] = errors.get(name, 0) + relative.square().mean().item() / len(cases)
-    for name in fast:
-        error, allowed = fast[name] ** 0.5, own[name] ** 0.5
+    all_errors = [errors_of(function, inputs, **options) for inputs, options in cases]
+    for name in all_errors[0]:
+        error, allowed = (
+            (sum(errors[name][which] ** 2 for errors in all_errors) / len(cases)) ** 0.5 for which in (0, 1)
+        )
         assert error <= 2 * allowed + BAND, f"{name}: {error:.1e}, reference {allowed:.1e}"

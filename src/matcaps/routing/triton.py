@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from matcaps.routing.registration import register_gradients
+
 DTYPES = (torch.float32,)
 
 RECORD = 36
@@ -281,33 +283,4 @@ def _(
     return [tensor.new_empty(tensor.shape) for tensor in inputs if tensor is not None]
 
 
-def _setup_context(ctx, inputs, output) -> None:
-    *tensors, stride, child_competition, standardised, variance_floor, annealing, keep_state = inputs
-    ctx.set_materialize_grads(False)
-    ctx.options = stride, child_competition, standardised, variance_floor, annealing
-    ctx.keep_state = keep_state
-    ctx.save_for_backward(*tensors, *output)
-
-
-def _differentiate(ctx, grad_poses, grad_activations, *_):
-    if not ctx.keep_state:
-        raise RuntimeError("this routing ran without gradients and kept no state for them: call it with gradients on")
-    *tensors, out_poses, out_activations, records, logits, partitions = ctx.saved_tensors
-    if grad_poses is None:
-        grad_poses = torch.zeros_like(out_poses)
-    if grad_activations is None:
-        grad_activations = torch.zeros_like(out_activations)
-    grads = _backward(grad_poses, grad_activations, records, logits, partitions, *tensors, *ctx.options)
-    if tensors[-1] is None:
-        grads = [*grads, None]
-    return *grads, None, None, None, None, None, None
-
-
-def _refuse_second_order(ctx, *grads):
-    raise NotImplementedError(
-        "implementation='triton' has no second-order gradients: use implementation='reference' for them"
-    )
-
-
-_forward.register_autograd(_differentiate, setup_context=_setup_context)
-_backward.register_autograd(_refuse_second_order)
+register_gradients(_forward, _backward, "triton")

@@ -42,6 +42,7 @@ def train_decoder(
     epochs: int = 10,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
+    hidden_units: tuple[int, int] = (512, 1024),
     seed: int = 0,
     report: Callable[[str], None] = lambda _: None,
 ) -> DecoderTraining:
@@ -55,6 +56,7 @@ def train_decoder(
         epochs: times through the training images.
         batch_size: images in a step.
         learning_rate: of Adam at the start; falls linearly to 0.
+        hidden_units: of the decoder; Sabour et al. (2017) have 512 and 1,024.
         seed: of the decoder's weights and the order of the images.
         report: is given one line an epoch.
 
@@ -70,7 +72,7 @@ def train_decoder(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         size = bundle.image_size
-        decoder = PoseDecoder(len(bundle.classes), (bundle.num_channels, size, size))
+        decoder = PoseDecoder(len(bundle.classes), (bundle.num_channels, size, size), hidden_units)
     order = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(decoder.parameters(), lr=learning_rate, fused=True)
     steps = epochs * -(-len(train) // batch_size)

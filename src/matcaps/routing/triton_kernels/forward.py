@@ -48,32 +48,33 @@ def fit(
             centre = centre + (tl.where(mass > 0, first[h] / tl.where(mass > 0, mass, 1.0), 0.0),)
     else:
         centre = load_planes(last_record + pair, MEAN, PAIRS)
-    mass, first, second = moments(
-        poses, activations, weight, coordinates, logit, log_activation, partition, logit, partition,
-        pair, centre, 1, FIRST, False, SHAPE, S, Q,
-    )  # fmt: skip
-    mass = tl.sum(mass, 0)[None, :]
-    first = sum_children(first)
-    second = sum_children(second)
-    has_data = mass > EMPTY_MASS
-    inverse = tl.where(has_data, 1.0 / tl.where(has_data, mass, 1.0), 0.0)
+    mass = tl.full((1, Q), 0.0, tl.float32)
+    inverse = mass
+    first = zeros_16(1, Q)
+    second = zeros_16(1, Q)
     # A centre further from the mean than a standard deviation costs digits of the spread: once more, about the mean.
-    is_far = tl.full((1, Q), 0, tl.int32)
-    for h in tl.static_range(16):
-        rest = first[h] * inverse
-        is_far |= (rest * rest > second[h] * inverse - rest * rest + floor).to(tl.int32)
-    if tl.max(tl.max(is_far, 1), 0) > 0:
-        moved = ()
-        for h in tl.static_range(16):
-            moved = moved + (centre[h] + first[h] * inverse,)
-        centre = moved
-        _unused, first, second = moments(
+    # As a loop: written out twice, the visit would take Triton three times as long to compile.
+    visits = tl.full((), 2, tl.int32)
+    while visits > 0:
+        mass, first, second = moments(
             poses, activations, weight, coordinates, logit, log_activation, partition, logit, partition,
             pair, centre, 1, FIRST, False, SHAPE, S, Q,
         )  # fmt: skip
+        mass = tl.sum(mass, 0)[None, :]
         first = sum_children(first)
         second = sum_children(second)
+        inverse = tl.where(mass > EMPTY_MASS, 1.0 / tl.where(mass > EMPTY_MASS, mass, 1.0), 0.0)
+        is_far = tl.full((1, Q), 0, tl.int32)
+        for h in tl.static_range(16):
+            rest = first[h] * inverse
+            is_far |= (rest * rest > second[h] * inverse - rest * rest + floor).to(tl.int32)
+        visits = tl.where(tl.max(tl.max(is_far, 1), 0) > 0, visits - 1, 0)
+        moved = ()
+        for h in tl.static_range(16):
+            moved = moved + (tl.where(visits > 0, centre[h] + first[h] * inverse, centre[h]),)
+        centre = moved
 
+    has_data = mass > EMPTY_MASS
     mean = ()
     scale = ()
     log_sum = ()

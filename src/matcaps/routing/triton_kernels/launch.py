@@ -11,7 +11,7 @@ from torch import Tensor
 from matcaps.routing.triton_kernels import backward as back
 from matcaps.routing.triton_kernels import forward as ahead
 from matcaps.routing.triton_kernels import sweep as last
-from matcaps.routing.triton_kernels.votes import GRAD_RECORD, LOG_ACTIVATION, Shape
+from matcaps.routing.triton_kernels.votes import GRAD_RECORD, LOG_ACTIVATION, RECORD, Shape
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether kernels run in Triton's interpreter, on the CPU. Triton reads the variable when it is imported."""
@@ -116,7 +116,15 @@ def plan_for(
 ) -> Plan:
     shape = shape_of(poses, weight, stride, child_competition and weight.ndim == 6, coordinates)
     windows = len(poses) * shape.rows * shape.columns
-    return Plan(shape, len(poses), len(inverse_temperature), tiles_for(shape, windows))
+    plan = Plan(shape, len(poses), len(inverse_temperature), tiles_for(shape, windows))
+    # what kernels reckon in 32 bits: offsets in a record, in a partition, and children
+    largest = max(RECORD.value * plan.pairs, 2 * plan.competitors, plan.all_children)
+    if largest >= 2**31:
+        raise ValueError(
+            f"implementation='triton' counts to {2**31 - 1:,}; got {plan.windows:,} windows of {shape.children:,} "
+            f"children and {shape.parents:,} parents, which need {largest:,}: split the batch"
+        )
+    return plan
 
 
 def packed(weight: Tensor) -> Tensor:
