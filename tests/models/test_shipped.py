@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import matcaps
+from matcaps.demo import drawn_digits
 from matcaps.models import pretrained
+from matcaps.training.decoding import DECODER_NAME, load_decoder
 from matcaps.training.inference import evaluate_saved
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +34,25 @@ def test_has_a_card_and_is_small(name):
     card = (folder / "README.md").read_text(encoding="utf-8")
     for part in ("**Input.**", "**Figure.**", "**Data.**", "**Training.**", "**Limits.**", "**Licence.**"):
         assert part in card, part
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 1_000_000
+
+
+def test_all_are_small_together():
+    folders = [pretrained.resolve_folder(name) for name in matcaps.list_pretrained()]
+    assert sum(path.stat().st_size for folder in folders for path in folder.iterdir()) < 2_000_000
+
+
+def test_the_digits_have_a_decoder_that_draws():
+    network = matcaps.from_pretrained("tutorial-mnist")
+    path = pretrained.resolve_folder("tutorial-mnist") / DECODER_NAME
+    decoder = load_decoder(path, 10, (1, 28, 28))
+    digits = drawn_digits(2)
+    images = digits.images / 255
+    with torch.no_grad():
+        classes = network(images)
+        drawn = decoder(classes.poses, digits.labels)
+    assert (classes.activations.argmax(1) == digits.labels).float().mean() > 0.6  # not MNIST's, but digits
+    mean = images.mean(0)
+    assert (drawn - images).square().sum() < (mean - images).square().sum()
 
 
 def test_a_folder_of_the_same_name_comes_first(tmp_path, monkeypatch):
@@ -43,21 +63,29 @@ def test_a_folder_of_the_same_name_comes_first(tmp_path, monkeypatch):
 
 
 def test_a_wrong_name_lists_the_right_ones():
-    with pytest.raises(FileNotFoundError, match="come with matcaps \\(paper-small-smallnorb"):
+    with pytest.raises(FileNotFoundError, match="come with matcaps \\(paper-small-smallnorb, tutorial-mnist"):
         matcaps.from_pretrained("paper-small-smallnorbs")
 
 
-def test_the_figure_on_the_card_is_the_record_s():
-    record = json.loads((ROOT / "docs/records/smallnorb-100-epochs/results.json").read_text(encoding="utf-8"))
-    card = (pretrained.resolve_folder("paper-small-smallnorb") / "README.md").read_text(encoding="utf-8")
+RECORDS = {"paper-small-smallnorb": "smallnorb-100-epochs", "tutorial-mnist": "mnist/tutorial-6epochs-seed0"}
+
+
+@pytest.mark.parametrize("name", matcaps.list_pretrained())
+def test_the_figure_on_the_card_is_the_record_s(name):
+    record = json.loads((ROOT / "docs/records" / RECORDS[name] / "results.json").read_text(encoding="utf-8"))
+    card = (pretrained.resolve_folder(name) / "README.md").read_text(encoding="utf-8")
     assert f"{record['test']['error_percent']:.2f} % error" in card
 
 
 @pytest.mark.filterwarnings("ignore:.*checksum differs")  # the development copy of smallNORB is a JPEG copy
-def test_the_figure_on_real_images():
+@pytest.mark.parametrize(
+    ("name", "data", "count", "error"),
+    [("paper-small-smallnorb", "smallnorb", 24_300, 2.51), ("tutorial-mnist", "mnist", 10_000, 1.49)],
+)
+def test_the_figure_on_real_images(name, data, count, error):
     root = os.environ.get("MATCAPS_TEST_DATA")
-    if not root or not (Path(root) / "smallnorb").is_dir():
-        pytest.skip("MATCAPS_TEST_DATA is not set, or has no smallnorb: no real smallNORB to test with")
-    found = evaluate_saved("paper-small-smallnorb", data="smallnorb", root=root)
-    assert found.num_images == 24_300
-    assert found.error_percent == pytest.approx(2.51, abs=0.02)
+    if not root or not (Path(root) / data).is_dir():
+        pytest.skip(f"MATCAPS_TEST_DATA is not set, or has no {data}: no real images to test with")
+    found = evaluate_saved(name, data=data, root=root)
+    assert found.num_images == count
+    assert found.error_percent == pytest.approx(error, abs=0.02)

@@ -126,7 +126,7 @@ def list_pretrained() -> list[str]:
 
     Example:
         >>> list_pretrained()
-        ['paper-small-smallnorb']
+        ['paper-small-smallnorb', 'tutorial-mnist']
     """
     return sorted(folder.name for folder in _SHIPPED.iterdir() if (folder / WEIGHTS_NAME).is_file())
 
