@@ -38,6 +38,14 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
+# Counts the questions that the page has asked and that are not answered yet.
+COUNT = """
+const ask = window.fetch;
+window.pending = 0;
+window.fetch = (...given) => { window.pending++; return ask(...given).finally(() => window.pending--); };
+"""
+
+
 @dataclass
 class Visit:
     """A page, and what it asked for and complained of."""
@@ -67,6 +75,7 @@ def visit(browser) -> Iterator[Any]:
 
     def open_page(url: str, home: str, *, width: int = 1200, dark: bool = False) -> Visit:
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")
+        page.add_init_script(COUNT)
         pages.append(page)
         found = Visit(page)
         page.on("request", lambda request: found.requests.append(request.url))

@@ -33,7 +33,7 @@ def ready(page) -> None:
     """Wait until Gradio has put everything in its place."""
     page.wait_for_selector("#pad canvas", timeout=60_000)
     page.wait_for_selector("#attacked p", timeout=60_000)
-    page.wait_for_timeout(500)
+    settle(page)
 
 
 @pytest.fixture
@@ -59,11 +59,20 @@ def stroke(page, *points: tuple[float, float], lift: bool = True) -> None:
 SEVEN = ((0.25, 0.2), (0.75, 0.2), (0.45, 0.85))
 
 
+def settle(page) -> None:
+    """Wait until everything is answered and shown."""
+    shown = None
+    while shown != (now := page.evaluate(SHOWN, "body")):
+        shown = now
+        page.wait_for_function("window.pending === 0", timeout=WAIT)
+        page.wait_for_timeout(400)
+
+
 def draw_seven(page) -> None:
     stroke(page, *SEVEN)
     page.wait_for_selector("#seen svg.bars", timeout=WAIT)
     page.wait_for_selector("#attacked img", timeout=WAIT)
-    page.wait_for_timeout(500)  # the last of the stroke's events
+    settle(page)
 
 
 def changes(page, selector: str, act) -> None:
@@ -93,7 +102,7 @@ def test_activations_come_while_a_stroke_is_drawn(opened):
     assert "The network sees:" in page.locator("#seen").inner_text()
     assert page.locator("#votes svg").count() == 10
     page.mouse.up()
-    page.wait_for_timeout(1000)
+    settle(page)
     changes(page, "#seen", lambda: stroke(page, (0.2, 0.5), (0.8, 0.5)))
     page.get_by_role("button", name="Clear").click()
     page.wait_for_function("document.querySelector('#seen').innerText.includes('Nothing to read yet')", timeout=WAIT)
@@ -114,7 +123,7 @@ def test_a_pose_slider_changes_the_reconstruction(opened):
     assert len(before) == 3
     assert before[1] == before[2]
     changes(page, "#decoded", lambda: press(page, "#pose input >> nth=6", times=40))
-    page.wait_for_timeout(500)
+    settle(page)
     after = sources(page, "#decoded")
     assert after[:2] == before[:2]
     assert after[2] != before[2]
@@ -130,6 +139,7 @@ def test_epsilon_changes_the_image_and_shows_both_verdicts(opened):
     assert before[0] == before[2]
     changes(page, "#attacked", lambda: press(page, "#epsilon input[type=range]", times=20))
     page.wait_for_function("document.querySelector('#attacked').innerText.includes('+0.2')", timeout=WAIT)
+    settle(page)
     after = sources(page, "#attacked")
     assert after[0] == before[0]
     assert after[1] != before[1]

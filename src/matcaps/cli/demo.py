@@ -23,6 +23,9 @@ def demo_command(arguments: list[str]) -> int:
     parsed = parser.parse_args(arguments)
     if parsed.port is not None and not 1 <= parsed.port <= 65535:
         raise ValueError(f"port must be from 1 to 65535; got {parsed.port}")
+    from matcaps.demo.ports import check_address
+
+    check_address(parsed.host, parsed.port)
     try:
         from matcaps.demo.app import serve
     except ImportError as error:

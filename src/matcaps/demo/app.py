@@ -18,6 +18,7 @@ from matcaps._version import __version__
 from matcaps.demo import panels
 from matcaps.demo.events import LIVE, QUIET
 from matcaps.demo.pictures import Prepared, read_upload
+from matcaps.demo.ports import check_address
 from matcaps.demo.session import LARGEST_EPSILON, DemoNetwork, Reading, attack, read
 from matcaps.demo.strokes import draw_strokes, parse_strokes
 from matcaps.demo.viewpoint_page import fill_viewpoint_page
@@ -74,30 +75,26 @@ def serve(
     Raises:
         OSError: the port is taken, or the address is none of this machine's.
     """
+    check_address(host, port)
     torch.set_num_threads(1)
     blocks = make_page(demo, smallnorb, root)
-    try:
-        _, url, _ = blocks.launch(
-            server_name=host,
-            server_port=port,
-            inbrowser=browser,
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            ssr_mode=False,
-            run_history=False,
-            enable_monitoring=False,
-            footer_links=[],
-            show_error=True,
-            max_file_size=MAX_UPLOAD,
-            state_session_capacity=64,
-            theme=_theme(),
-            css=_resource("page.css"),
-        )
-    except OSError as error:
-        if port is None:
-            raise
-        raise OSError(f"port {port} of {host} cannot be had, it may be taken: give another, or leave it out") from error
+    _, url, _ = blocks.launch(
+        server_name=host,
+        server_port=port,
+        inbrowser=browser,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        ssr_mode=False,
+        run_history=False,
+        enable_monitoring=False,
+        footer_links=[],
+        show_error=True,
+        max_file_size=MAX_UPLOAD,
+        state_session_capacity=64,
+        theme=_theme(),
+        css=_resource("page.css"),
+    )
     return Server(blocks, url)
 
 
