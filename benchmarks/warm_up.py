@@ -20,12 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it f
 
 from benchmarks.kernels import pretend
 
-ITERATIONS = 3
 
-
-def routings(preset: str, batch: int) -> list[tuple[torch.Tensor, torch.Tensor, int, torch.Tensor | None, bool, bool]]:
-    """Poses, weight, stride and coordinates of every routed layer of a preset; whether children compete for all
-    parents, and whether costs are standardised."""
+def routings(preset: str, batch: int) -> list[tuple[list[torch.Tensor], int, torch.Tensor | None, bool, bool]]:
+    """Inputs, stride and coordinates of every routed layer of a preset; whether children compete for all parents, and
+    whether costs are standardised. The inputs' values are whatever they are."""
     import matcaps
 
     network = matcaps.create_model(preset)
@@ -39,12 +37,12 @@ def routings(preset: str, batch: int) -> list[tuple[torch.Tensor, torch.Tensor, 
         poses = torch.empty(batch, *before.poses.shape[1:])
         is_class = layer.weight.ndim == 4
         coordinates = poses.new_empty(*poses.shape[1:3], 16) if is_class else None
-        found.append(
-            (
-                poses, layer.weight.detach(), 1 if is_class else layer.stride, coordinates,
-                not is_class and layer.competition == "child", layer.routing.activation_rule == "standardised",
-            )
-        )  # fmt: skip
+        betas = (poses.new_empty(layer.weight.shape[-3]) for _ in range(2))
+        inputs = [poses, poses.new_empty(poses.shape[:4]), layer.weight.detach(), *betas]
+        inputs.append(layer.routing.inverse_temperature)
+        is_child = not is_class and layer.competition == "child"
+        standardised = layer.routing.activation_rule == "standardised"
+        found.append((inputs, 1 if is_class else layer.stride, coordinates, is_child, standardised))
     return found
 
 
@@ -63,9 +61,8 @@ def kernels_of(preset: str, batch: int) -> list[tuple[Any, tuple[Any, ...], dict
         key = (kernel.__name__, numbers, *sorted(constants.items(), key=str))
         found.setdefault(key, (kernel, arguments, constants))
 
-    for poses, weight, stride, coordinates, is_child, standardised in routings(preset, batch):
-        inputs = [poses, poses.new_empty(poses.shape[:4]), weight, *(poses.new_empty(weight.shape[-3]) for _ in "ua")]
-        inputs.append(poses.new_empty(ITERATIONS))
+    for inputs, stride, coordinates, is_child, standardised in routings(preset, batch):
+        poses, weight = inputs[0], inputs[2]
         plan = launch.plan_for(poses, weight, inputs[-1], stride, is_child, coordinates is not None)
         results = door._empty_results(poses, weight, inputs[-1], stride, is_child, True, True)
         launch.forward(plan, inputs, coordinates, standardised, 5e-4, 0.5, results, record)

@@ -50,3 +50,15 @@ def test_kernels_compile(case, tmp_path):
         assert 0 < row["registers"] <= 255, row
         # what does not fit into registers goes through memory, at every child
         assert row["spill_loads"] + row["spill_stores"] == 0, row
+
+
+def test_warming_up_finds_every_kernel_of_a_network():
+    """Each of the three routed layers has its own: the geometry is compiled in."""
+    from benchmarks.warm_up import kernels_of
+
+    kernels = kernels_of("paper-small", 128)
+    shapes = {name: set() for name in (kernel.__name__ for kernel, *_ in kernels)}
+    for kernel, _, constants in kernels:
+        shapes[kernel.__name__].add(constants["SHAPE"][:4])
+    assert len(shapes) == 10
+    assert all(found == {(14, 14, 8, 16), (6, 6, 16, 16), (4, 4, 16, 5)} for found in shapes.values()), shapes
