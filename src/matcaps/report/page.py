@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matcaps._version import __version__
 from matcaps.report.collect import RunFacts
 from matcaps.viz.runs import draw_confusion, draw_curves, draw_health, draw_images
+from matcaps.viz.style import save_svg
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ def _row_in_words(classes: Sequence[str], confusion: Sequence[Sequence[int]], ro
 def _picture(figure: Figure, alternative: str, caption: str) -> Picture:
     """A figure as SVG in a data URL."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    save_svg(figure, buffer)
     return Picture(_data_url(buffer.getvalue(), "image/svg+xml"), alternative, caption)
 
 

@@ -1,8 +1,10 @@
 """What all figures share: colours that colour-blind people tell apart, and how a figure is saved."""
 
 from pathlib import Path
+from typing import IO
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -36,10 +38,18 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     for ending in ("png", "svg"):
         target = path.with_name(f"{path.name}.{ending}")
         with whole_file(target) as partial:
-            # without a date, the same records give the same file
-            figure.savefig(partial, format=ending, dpi=150, metadata={"Date": None} if ending == "svg" else None)
+            if ending == "svg":
+                save_svg(figure, partial)
+            else:
+                figure.savefig(partial, format=ending, dpi=150)
         paths.append(target)
     return paths
+
+
+def save_svg(figure: Figure, target: Path | IO[bytes]) -> None:
+    """Write a figure as SVG: without a date or names by chance, so that the same figure is the same file."""
+    with rc_context({"svg.hashsalt": "matcaps"}):
+        figure.savefig(target, format="svg", metadata={"Date": None})
 
 
 def to_pixels(figure: Figure, dots_per_inch: float = 80) -> np.ndarray:
