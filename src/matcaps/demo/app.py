@@ -158,7 +158,9 @@ def _image_page(demo: DemoNetwork) -> None:
             seen = gr.HTML(panels.show_reading(demo, None), elem_id="seen")
     gr.Markdown(
         "### How the votes agree\nEvery lower capsule votes for the pose of each class; routing clusters the votes. A "
-        "class wakes where its votes lie close together for their number; step through the iterations and see."
+        "class wakes where its votes lie close together for their number; step through the iterations and see. An empty "
+        "histogram is no mistake: a class costs more the more votes it has, so training may switch one on by leaving it "
+        "hardly any."
     )
     iteration = gr.Slider(
         1, demo.iterations, value=demo.iterations, step=1, label="Routing iteration", elem_id="iteration"
