@@ -158,9 +158,9 @@ def _image_page(demo: DemoNetwork) -> None:
             seen = gr.HTML(panels.show_reading(demo, None), elem_id="seen")
     gr.Markdown(
         "### How the votes agree\nEvery lower capsule votes for the pose of each class; routing clusters the votes. A "
-        "class wakes where its votes lie close together for their number; step through the iterations and see. An empty "
-        "histogram is no mistake: a class costs more the more votes it has, so training may switch one on by leaving it "
-        "hardly any."
+        "class wakes where its votes lie close together for their number; step through the iterations and see. An "
+        "empty histogram is no mistake: a class costs more the more votes it has, so training may switch one on by "
+        "leaving it hardly any."
     )
     iteration = gr.Slider(
         1, demo.iterations, value=demo.iterations, step=1, label="Routing iteration", elem_id="iteration"
@@ -169,7 +169,7 @@ def _image_page(demo: DemoNetwork) -> None:
     gr.Markdown(
         "### What the pose holds\nThe winning capsule's pose is a 4×4 matrix that says how its digit or object lies. "
         "A decoder, trained afterwards, draws an image from it: move a number and see what it stood for. A slider's "
-        "range is that of real images of the class, 2nd to 98th percentile; the decoder knows nothing beyond."
+        "range is that of the images above, 2nd to 98th percentile; the decoder knows nothing beyond."
     )
     with gr.Row():
         with gr.Column(min_width=300, visible=demo.decoder is not None):
