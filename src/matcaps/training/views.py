@@ -22,7 +22,7 @@ from matcaps.training.callbacks import AveragedWeights
 from matcaps.training.module import Training
 
 SHARE = 0.02
-"""Largest share of the training's time that the views take; one that would go beyond it waits for the next look."""
+"""Largest share of the training's time that the views take; one that would exceed it waits for the next look."""
 
 _FIRST_FIGURE = 3.0
 _FIRST_NUMBERS = 0.5
@@ -36,8 +36,8 @@ class CapsuleViews(Callback):
     Of one image, the figures of vote distances, activations, assignments and EM steps, and, where a decoder is trained
     with the network, of the pose moved component by component. Of all images, the vote distances of the true and the
     other classes as histograms and means, and the true classes' poses as an embedding. They never take more than
-    :data:`SHARE` of the training's time: what would exceed it is left for the next look, where it comes first. The
-    training itself is the same with them and without.
+    :data:`SHARE` of the training's time: they take turns, and where the next one would exceed it, that one waits for
+    the next look. The training itself is the same with them and without.
 
     Args:
         images: labelled images to look at, the same each time; the figures show the first.
@@ -63,7 +63,7 @@ class CapsuleViews(Callback):
         self._started = 0.0
         self._spent = 0.0
         self._costs: dict[str, float] = {}
-        self._waiting: list[str] = []
+        self._last = ""
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._started, self._spent = time.perf_counter(), 0.0
@@ -75,24 +75,26 @@ class CapsuleViews(Callback):
             return
         if not isinstance(pl_module.network, EMCapsNet) or epoch % self._every:
             return
-        started = time.perf_counter()
+        names = [name for name in _VIEWS if name != "poses" or pl_module.decoder is not None]
+        last = self._last if self._last in names else names[-1]
+        start = names.index(last) + 1
         look = None
-        views = _VIEWS if pl_module.decoder is not None else {name: _VIEWS[name] for name in _VIEWS if name != "poses"}
-        # what had to wait last time comes first
-        order = [*self._waiting, *(name for name in views if name not in self._waiting)]
-        self._waiting = []
-        for name in order:
-            now = time.perf_counter()
+        for name in [*names[start:], *names[:start]]:  # in turn, from where the last look ended
             cost = self._costs.get(name, _FIRST_NUMBERS if name in _OF_NUMBERS else _FIRST_FIGURE)
-            if self._spent + (now - started) + cost > self._share * (now - self._started):
-                self._waiting.append(name)
-                continue
+            began = time.perf_counter()
+            if look is None:
+                cost += self._costs.get("look", _FIRST_NUMBERS)
+            if self._spent + cost > self._share * (began - self._started):
+                break  # and no cheaper one in its place, which would keep it out for good
             if look is None:
                 with nullcontext() if self._averaging is None else self._averaging.applied(pl_module):
                     look = _Look(pl_module, self._images, self._transform)
-            views[name](look, writer, epoch)
-            self._costs[name] = time.perf_counter() - now
-        self._spent += time.perf_counter() - started
+                self._costs["look"] = time.perf_counter() - began
+            drawn = time.perf_counter()
+            _VIEWS[name](look, writer, epoch)
+            self._costs[name] = time.perf_counter() - drawn
+            self._spent += time.perf_counter() - began
+            self._last = name
 
 
 class _Look:

@@ -45,7 +45,7 @@ def draw_votes(found: VoteHistogram, classes: Sequence[str], chosen: int, title:
             axes.stairs(found.counts[row, column].numpy(), edges, fill=True, color=colour)
             mean = float(found.mean_distance[row, column])
             total = float(found.counts[row, column].sum() + found.beyond[row, column])
-            axes.axvline(mean, color="black", linewidth=1, linestyle="--")
+            axes.axvline(mean, ymax=0.66, color="black", linewidth=1, linestyle="--")  # below the figures
             axes.text(
                 0.97, 0.95, f"mean {mean:.3g}\nsum {total:.3g}\na = {float(found.activations[row, column]):.2g}",
                 transform=axes.transAxes, ha="right", va="top", fontsize=7,
