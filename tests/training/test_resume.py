@@ -30,6 +30,7 @@ from tests.training.runs import (
 KINDS = {
     "plain": {"optimizer": OptimizerSettings(ema_decay=None, schedule="exponential", decay_steps=3)},
     "averaged": {"optimizer": OptimizerSettings(ema_decay=0.9, gradient_clip=2.0, schedule="cosine", warmup_steps=3)},
+    "matrices": {"optimizer": OptimizerSettings(matrix_learning_rate=0.01, schedule="linear")},
     "dropout": {"model": TINY_CNN, "loss": LossSettings("cross-entropy")},
     "decoder": {"loss": LossSettings("margin", reconstruction_weight=5e-4), "epochs": 2},
 }

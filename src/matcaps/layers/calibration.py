@@ -46,8 +46,8 @@ def calibrate_routing(
         capsules: the batch.
         calibration: ``"none"``; ``"beta"``; or ``"full"``: before the β, the matrices are scaled so that each pose
             component leaves the layer with standard deviation 1 (over images, positions and types; what coordinate
-            addition adds to all of them does not count), and, under the paper's rule, the inverse temperature so that
-            each type's logits have the standard deviation ``gain``. Standardised costs have their scale already.
+            addition adds to all of them does not count), and the inverse temperature so that each type's logits have
+            the standard deviation ``gain`` over images and positions; under the standardised rule, over a window's types.
         gain: standard deviation of the activations' logits, for ``"full"``.
 
     Raises:
@@ -89,13 +89,13 @@ def _set_beta(routing: RoutingParameters, state: _State, gain: float | None) -> 
         use -= half_log_variance.mean() / components
     cost = state.mass * (components * use + half_log_variance)
     data = components * state.mass.mean()
-    if routing.activation_rule == "standardised":  # what counts is a cost beside those of the window's other parents
+    standardised = routing.activation_rule == "standardised"
+    if standardised:  # what counts is a cost beside those of the window's other parents
         centred = cost - cost.mean(dim=-1, keepdim=True)
         deviation = centred.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(_TINY)
         cost, data = centred / deviation, data / deviation.mean()
-        gain = None
     mean_cost = cost.mean(dim=tuple(range(cost.ndim - 1)))
-    deviation = (cost - mean_cost).std(correction=0)
+    deviation = torch.ones_like(cost.sum()) if standardised else (cost - mean_cost).std(correction=0)
     if not deviation > _TINY:
         deviation, gain = torch.ones_like(deviation), None
     if gain is not None:

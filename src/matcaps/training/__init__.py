@@ -9,6 +9,7 @@ from matcaps.training.settings import LossSettings, ModelSettings, OptimizerSett
 if TYPE_CHECKING:
     from matcaps.training.decoding import DecoderTraining, load_decoder, train_decoder
     from matcaps.training.evaluation import Evaluation, evaluate
+    from matcaps.training.groups import parameter_groups
     from matcaps.training.module import Training, TrainingDivergedError
     from matcaps.training.run import TrainResult, load_run, train
 
@@ -23,6 +24,7 @@ __getattr__, __dir__ = lazy_names(
         "evaluate": "matcaps.training.evaluation",
         "load_decoder": "matcaps.training.decoding",
         "load_run": "matcaps.training.run",
+        "parameter_groups": "matcaps.training.groups",
         "train": "matcaps.training.run",
         "train_decoder": "matcaps.training.decoding",
     },
@@ -42,6 +44,7 @@ __all__ = [
     "list_recipes",
     "load_decoder",
     "load_run",
+    "parameter_groups",
     "recipe_settings",
     "train",
     "train_decoder",

@@ -20,6 +20,7 @@ from matcaps.losses import (
     tutorial_margin,
 )
 from matcaps.models import EMCapsNet, PoseDecoder
+from matcaps.training.groups import parameter_groups
 from matcaps.training.settings import LossSettings, TrainSettings
 
 
@@ -118,7 +119,7 @@ class Training(lightning.LightningModule):
         chosen = self.settings.optimizer
         optimizer_class = torch.optim.Adam if chosen.name == "adam" else torch.optim.AdamW
         optimizer = optimizer_class(
-            self.parameters(),
+            parameter_groups(self, chosen.learning_rate, chosen.matrix_learning_rate),
             lr=chosen.learning_rate,
             weight_decay=chosen.weight_decay,
             fused=True,  # one pass over the parameters: a step of the CNN takes two thirds of the time

@@ -5,7 +5,14 @@ from dataclasses import replace
 from matcaps.data.settings import DataSettings, SplitSettings, TransformSettings
 from matcaps.training.settings import LossSettings, ModelSettings, OptimizerSettings, TrainSettings
 
-_LEARNS = OptimizerSettings(learning_rate=3e-3, schedule="linear", warmup_steps=20, gradient_clip=2.0, ema_decay=0.99)
+_LEARNS = OptimizerSettings(
+    learning_rate=3e-3,
+    matrix_learning_rate=0.03,
+    schedule="linear",
+    warmup_steps=20,
+    gradient_clip=2.0,
+    ema_decay=0.99,
+)
 
 _SMALL_IMAGES = TrainSettings(
     model=ModelSettings("quickstart"), loss=LossSettings(margin_epochs=5.0), optimizer=_LEARNS, epochs=10

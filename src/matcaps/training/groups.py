@@ -1,0 +1,46 @@
+"""Groups of parameters for an optimiser: transformation matrices learn in proportion to their size."""
+
+from typing import Any
+
+from torch import nn
+
+from matcaps.layers import ClassCapsules, ConvCapsules
+
+_SMALLEST_SIZE = 1e-6
+_ADAM_EPS = 1e-8
+
+
+def parameter_groups(
+    network: nn.Module, learning_rate: float, matrix_learning_rate: float | None = None
+) -> list[dict[str, Any]]:
+    """Divide a network's parameters into groups for ``torch.optim.Adam`` or ``AdamW``.
+
+    A step of Adam moves every number by about the learning rate, whatever its size. Full calibration leaves
+    transformation matrices with standard deviations of 3 to 60, because a mean of hundreds of votes that do not agree yet
+    is small; at 3e-3 a step they would hardly leave their random start (docs/log.md has what that costs). With
+    ``matrix_learning_rate`` each layer's matrices move as if they were held as a scale, their root mean square now,
+    times numbers of the order of 1 that learn at that rate.
+
+    Args:
+        network: any network with :class:`ConvCapsules` or :class:`ClassCapsules` in it, calibrated before.
+        learning_rate: of all parameters but the matrices.
+        matrix_learning_rate: of the matrices, relative to their size now; None: ``learning_rate``, as it is.
+
+    Returns:
+        One group, or with ``matrix_learning_rate`` one for the other parameters, if there are any, and one a routed layer.
+
+    Example:
+        >>> network = matcaps.create_model("annealed-small")
+        >>> network.calibrate(torch.rand(32, 2, 32, 32))
+        >>> optimizer = torch.optim.Adam(parameter_groups(network, 3e-3, matrix_learning_rate=1e-2))
+    """
+    if matrix_learning_rate is None:
+        return [{"params": list(network.parameters()), "lr": learning_rate}]
+    matrices = [module.weight for module in network.modules() if isinstance(module, ConvCapsules | ClassCapsules)]
+    groups = []
+    for weight in matrices:
+        size = max(weight.detach().square().mean().sqrt().item(), _SMALLEST_SIZE)
+        groups.append({"params": [weight], "lr": matrix_learning_rate * size, "eps": _ADAM_EPS / size})
+    known = {id(weight) for weight in matrices}
+    others = [parameter for parameter in network.parameters() if id(parameter) not in known]
+    return [*([{"params": others, "lr": learning_rate}] if others else []), *groups]
