@@ -47,7 +47,7 @@ def calibrate_routing(
         calibration: ``"none"``; ``"beta"``; or ``"full"``: before the β, the matrices are scaled so that each pose
             component leaves the layer with standard deviation 1 (over images, positions and types; what coordinate
             addition adds to all of them does not count), and the inverse temperature so that each type's logits have
-            the standard deviation ``gain`` over images and positions; under the standardised rule, over a window's types.
+            the standard deviation ``gain``; under the standardised rule, the logits of a window's types.
         gain: standard deviation of the activations' logits, for ``"full"``.
 
     Raises:

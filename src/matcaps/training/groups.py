@@ -16,10 +16,10 @@ def parameter_groups(
     """Divide a network's parameters into groups for ``torch.optim.Adam`` or ``AdamW``.
 
     A step of Adam moves every number by about the learning rate, whatever its size. Full calibration leaves
-    transformation matrices with standard deviations of 3 to 60, because a mean of hundreds of votes that do not agree yet
-    is small; at 3e-3 a step they would hardly leave their random start (docs/log.md has what that costs). With
-    ``matrix_learning_rate`` each layer's matrices move as if they were held as a scale, their root mean square now,
-    times numbers of the order of 1 that learn at that rate.
+    transformation matrices with standard deviations of 3 to 60, because the mean of hundreds of votes that do not
+    agree yet is small; at 3e-3 a step they would hardly leave their random start (docs/log.md has what that costs).
+    With ``matrix_learning_rate`` each layer's matrices move as if they were held as a scale, their root mean square
+    now, times numbers near 1 that learn at that rate.
 
     Args:
         network: any network with :class:`ConvCapsules` or :class:`ClassCapsules` in it, calibrated before.
@@ -27,7 +27,7 @@ def parameter_groups(
         matrix_learning_rate: of the matrices, relative to their size now; None: ``learning_rate``, as it is.
 
     Returns:
-        One group, or with ``matrix_learning_rate`` one for the other parameters, if there are any, and one a routed layer.
+        One group; with ``matrix_learning_rate`` one for the other parameters, if there are any, and one a routed layer.
 
     Example:
         >>> network = matcaps.create_model("annealed-small")
