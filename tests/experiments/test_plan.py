@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from matcaps.experiments import Experiment, Row, get_experiment, list_experiments, make_trials
+from matcaps.experiments.differences import differences
 from matcaps.experiments.plan import parse_list, parse_seeds, parse_shard
-from matcaps.experiments.runner import differences
 from matcaps.models import model_config
 from matcaps.training import ModelSettings, TrainSettings, recipe_settings
 

@@ -136,6 +136,15 @@ def test_tables_hold_the_figures_and_say_what_is_missing(done):
     assert draw_experiment(PLAIN, []) == {}
 
 
+def test_tables_say_where_a_training_departs_from_the_row_of_today(done):
+    assert "Trained with other settings" not in make_table(PLAIN, gather(PLAIN, done))
+    faster = capsules_and_cnn(optimizer=replace(PLAIN.rows[0].settings.optimizer, learning_rate=0.01))
+    moved = replace(PLAIN, rows=(faster[0], PLAIN.rows[1]))
+    table = make_table(moved, gather(moved, done))
+    assert "\n- tiny capsules, 2 epochs: optimizer.learning_rate: 0.003, 0.01\n" in table
+    assert "- a tiny CNN" not in table
+
+
 def test_several_seeds_are_a_mean_and_a_deviation(done):
     record = gather(PLAIN, done)[0]
     others = [

@@ -1,12 +1,21 @@
 """Read what the trials of an experiment left behind."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from matcaps.experiments.differences import differences
 from matcaps.experiments.plan import DIVERGED_NAME, MEASURE_FILES, Experiment, Row, trial_name
-from matcaps.training.record import METRICS_NAME, RESULTS_NAME, read_json, read_metrics
+from matcaps.training.record import (
+    METRICS_NAME,
+    RESULTS_NAME,
+    SETTINGS_NAME,
+    read_json,
+    read_metrics,
+    read_settings,
+)
+from matcaps.training.settings import TrainSettings
 
 _NAME = re.compile(r"(?P<row>.+)-(?P<epochs>\d+)epochs-seed(?P<seed>\d+)")
 
@@ -23,6 +32,8 @@ class TrialRecord:
         results: the training's results.json; empty unless done.
         metrics: rows of the training's metrics.csv.
         measured: what was measured afterwards; empty if nothing was.
+        differing: where its training departs from the row's settings of today, such as
+            ``"optimizer.learning_rate: 0.01, 0.003"``.
     """
 
     row: Row
@@ -32,6 +43,7 @@ class TrialRecord:
     results: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, str]] = field(default_factory=list)
     measured: dict[str, Any] = field(default_factory=dict)
+    differing: list[str] = field(default_factory=list)
 
     @property
     def error_percent(self) -> float:
@@ -68,6 +80,10 @@ def gather(experiment: Experiment, base: Path) -> list[TrialRecord]:
                 path = base / experiment.name / trial_name(row.name, epochs, seed) / MEASURE_FILES[experiment.measure]
                 measured = read_json(path) if path.is_file() else {}
             metrics = read_metrics(folder / METRICS_NAME)
-            records.append(TrialRecord(row, epochs, seed, state, results, metrics, measured))
+            differing: list[str] = []
+            if (folder / SETTINGS_NAME).is_file():
+                found = TrainSettings.from_dict(read_settings(folder / SETTINGS_NAME))
+                differing = differences(found, replace(row.settings, epochs=epochs, seed=seed))
+            records.append(TrialRecord(row, epochs, seed, state, results, metrics, measured, differing))
     order = {row.name: index for index, row in enumerate(experiment.rows)}
     return sorted(records, key=lambda record: (order[record.row.name], record.epochs, record.seed))

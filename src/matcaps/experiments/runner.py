@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import Callback
 
+from matcaps.experiments.differences import differences
 from matcaps.experiments.measures import MEASURES
 from matcaps.experiments.plan import DIVERGED_NAME, MEASURE_FILES, Experiment, Trial
-from matcaps.models.presets import model_config
 from matcaps.training.module import TrainingDivergedError
 from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, read_settings, write_json
 from matcaps.training.run import train
@@ -122,42 +122,6 @@ def _train(settings: TrainSettings, folder: Path, callbacks: Sequence[Callback],
     except TrainingDivergedError as error:
         write_json(folder / DIVERGED_NAME, {"message": str(error)})
         raise
-
-
-def differences(first: TrainSettings, second: TrainSettings) -> list[str]:
-    """Say in which settings two runs differ that bear on what they compute, such as ``"epochs: 20, 100"``.
-
-    A preset with changes counts as the network that it makes, and it does not matter under which name a run was
-    started, where its data lay, how often it wrote checkpoints, or on what device it ran.
-    """
-    one, two = (_flat(_normalised(settings)) for settings in (first, second))
-    names = [name for name in {**one, **two} if one.get(name) != two.get(name)]
-    return [f"{name}: {one.get(name)}, {two.get(name)}" for name in names]
-
-
-def _normalised(settings: TrainSettings) -> dict[str, Any]:
-    values = settings.to_dict()
-    for name in ("recipe", "checkpoint_minutes", "log_every_steps", "accelerator"):
-        del values[name]
-    config = model_config(settings.model.preset, **settings.model.changes())
-    values["model"] = {"architecture": type(config).__name__, **asdict(config)}
-    for name in ("in_channels", "num_classes", "image_size"):  # the data set them
-        values["model"].pop(name, None)
-    data = settings.data
-    values["data"]["transform"] = asdict(data.transform.resolve(data.name))
-    for name in ("root", "num_workers"):
-        del values["data"][name]
-    return values
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 @contextmanager

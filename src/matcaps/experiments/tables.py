@@ -21,8 +21,19 @@ def make_table(experiment: Experiment, records: Sequence[TrialRecord]) -> str:
     """
     parts = [f"## {experiment.title}", *_TABLES.get(experiment.name, _plain)(experiment, records)]
     origins = sorted({record.results["data_origin"] for record in records if "data_origin" in record.results})
-    notes = [experiment.caveat, *(f"Data: {origin}." for origin in origins)]
+    notes = [experiment.caveat, _departures(records), *(f"Data: {origin}." for origin in origins)]
     return "\n\n".join([*parts, *(note for note in notes if note)]) + "\n"
+
+
+def _departures(records: Sequence[TrialRecord]) -> str:
+    """Say which trainings had other settings than the rows have today: the rows stay, the recipes move on."""
+    shown = [record for record in records if record.measured or record.row.trained_in is None]
+    lines = [
+        f"- {group[0].row.title}, {group[0].epochs} epochs: {'; '.join(differing)}"
+        for group in groups(shown)
+        if (differing := list(dict.fromkeys(one for record in group for one in record.differing)))
+    ]
+    return "\n".join(["Trained with other settings than the row's of today (then, today):\n", *lines]) if lines else ""
 
 
 def groups(records: Iterable[TrialRecord]) -> list[Group]:

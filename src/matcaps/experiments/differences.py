@@ -1,0 +1,43 @@
+"""In which settings two runs differ; free of torch."""
+
+from dataclasses import asdict
+from typing import Any
+
+from matcaps.models.presets import model_config
+from matcaps.training.settings import TrainSettings
+
+
+def differences(first: TrainSettings, second: TrainSettings) -> list[str]:
+    """Say in which settings two runs differ that bear on what they compute, such as ``"epochs: 20, 100"``.
+
+    A preset with changes counts as the network that it makes, and it does not matter under which name a run was
+    started, where its data lay, how often it wrote checkpoints, or on what device it ran.
+    """
+    one, two = (_flat(_normalised(settings)) for settings in (first, second))
+    names = [name for name in {**one, **two} if one.get(name) != two.get(name)]
+    return [f"{name}: {one.get(name)}, {two.get(name)}" for name in names]
+
+
+def _normalised(settings: TrainSettings) -> dict[str, Any]:
+    values = settings.to_dict()
+    for name in ("recipe", "checkpoint_minutes", "log_every_steps", "accelerator"):
+        del values[name]
+    config = model_config(settings.model.preset, **settings.model.changes())
+    values["model"] = {"architecture": type(config).__name__, **asdict(config)}
+    for name in ("in_channels", "num_classes", "image_size"):  # the data set them
+        values["model"].pop(name, None)
+    data = settings.data
+    values["data"]["transform"] = asdict(data.transform.resolve(data.name))
+    for name in ("root", "num_workers"):
+        del values["data"][name]
+    return values
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
