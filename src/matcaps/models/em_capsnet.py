@@ -137,7 +137,8 @@ class EMCapsNet(nn.Module):
     def calibrate(self, images: Tensor) -> None:
         """Set each layer's starting point from a first batch, as ``config.calibration`` says; in place.
 
-        Call it once, before training; eight to thirty-two images are enough.
+        Call it once, before training and before making an optimiser, with the parameters in
+        :func:`matcaps.training.parameter_groups`; eight to thirty-two images are enough.
         """
         calibration, coordinates = self.config.calibration, self._coordinates(images)
         capsules = self.primary_capsules(self._features(images))
