@@ -10,7 +10,7 @@ from torch import nn
 
 import matcaps
 from matcaps.models import BaselineCNN, EMCapsNet, create_model
-from matcaps.models.pretrained import CONFIG_NAME, WEIGHTS_NAME, read_config
+from matcaps.models.pretrained import CONFIG_NAME, DECODER_NAME, WEIGHTS_NAME, read_config
 
 TINY = {
     "quickstart": {"stem_channels": 4, "primary_capsules": 2, "conv_capsules1": 2, "conv_capsules2": 2},
@@ -193,7 +193,7 @@ def test_hub_id(monkeypatch, saved):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", give)
     assert isinstance(EMCapsNet.from_pretrained("somebody/model"), EMCapsNet)
     assert asked
-    assert all(entry == ("somebody/model", [WEIGHTS_NAME, CONFIG_NAME]) for entry in asked)
+    assert all(entry == ("somebody/model", [WEIGHTS_NAME, CONFIG_NAME, DECODER_NAME]) for entry in asked)
 
 
 def test_a_mistyped_path_is_not_looked_up_on_the_hub(tmp_path, monkeypatch):

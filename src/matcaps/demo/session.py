@@ -15,7 +15,8 @@ from matcaps.findings import InspectSettings
 from matcaps.findings.subject import find_decoder
 from matcaps.inspection import VoteHistogram, vote_distances, vote_histogram
 from matcaps.models import EMCapsNet, PoseDecoder
-from matcaps.training.decoding import DECODER_NAME, load_decoder
+from matcaps.models.pretrained import DECODER_NAME
+from matcaps.training.decoding import load_decoder
 from matcaps.training.inference import SavedNetwork, open_saved
 
 LARGEST_EPSILON = 0.5

@@ -13,7 +13,8 @@ from matcaps.data.splits import limit_images
 from matcaps.findings.settings import InspectSettings
 from matcaps.inspection import has_viewpoints
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder
-from matcaps.training.decoding import DECODER_NAME, load_decoder
+from matcaps.models.pretrained import DECODER_NAME
+from matcaps.training.decoding import load_decoder
 from matcaps.training.inference import SavedNetwork, load_saved_data, open_saved
 
 

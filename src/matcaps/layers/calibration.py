@@ -37,8 +37,8 @@ def calibrate_routing(
     ``"beta"`` also sets the cost of use β_u to minus the mean of ½ ln σ², so that a cost says how much better or worse
     than usual votes agree, not how many there are. ``"full"`` sets β_u to 0: at its scale of poses σ² is above 1 and
     data are a cost, so that a parent which takes more wakes less. Where data were a reward, activations ran away
-    within a hundred steps, and where they were free, with faster matrices, too (docs/log.md). ``"full"`` leaves matrices
-    with standard deviations of 3 to 60: :func:`matcaps.training.parameter_groups` gives them a learning rate to match.
+    within a hundred steps, and where they were free, with faster matrices, too (docs/log.md). ``"full"`` leaves
+    matrices of 3 to 60: :func:`matcaps.training.parameter_groups` gives them a learning rate to match.
 
     Args:
         weight: the layer's transformation matrices.

@@ -15,6 +15,8 @@ from matcaps.models.files import whole_file
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
+DECODER_NAME = "decoder.safetensors"
+"""Beside a model, if it has a decoder from poses to images."""
 
 _SHIPPED = Path(__file__).with_name("weights")
 
@@ -132,7 +134,10 @@ def list_pretrained() -> list[str]:
 
 
 def resolve_folder(source: str | PathLike[str]) -> Path:
-    """Return the local folder with both files: ``source`` itself, one that comes with matcaps, or one from the hub."""
+    """Return the local folder with both files: ``source`` itself, one that comes with matcaps, or one from the hub.
+
+    From the hub a decoder comes along, if there is one.
+    """
     folder = Path(source)
     if not folder.is_dir() and source in list_pretrained():
         folder = _SHIPPED / source
@@ -161,7 +166,7 @@ def _fetch(repository: str) -> Path:
         ) from error
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=[WEIGHTS_NAME, CONFIG_NAME]))
+        return Path(snapshot_download(repository, allow_patterns=[WEIGHTS_NAME, CONFIG_NAME, DECODER_NAME]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
             f"no folder {repository}, and the hub's repository of that name could not be fetched: {error}"

@@ -14,8 +14,6 @@ from matcaps.data import DataBundle, ImageDataset, Transform
 from matcaps.losses import reconstruction_loss
 from matcaps.models import EMCapsNet, PoseDecoder
 
-DECODER_NAME = "decoder.safetensors"
-
 
 @dataclass(frozen=True, eq=False)
 class DecoderTraining:

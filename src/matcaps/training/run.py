@@ -21,7 +21,7 @@ from matcaps.data import DataBundle, ImageDataset, load_data
 from matcaps.data.build import Part
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, model_config
 from matcaps.models.config import BaselineCNNConfig
-from matcaps.models.pretrained import from_pretrained, save_weights
+from matcaps.models.pretrained import DECODER_NAME, from_pretrained, save_weights
 from matcaps.training.callbacks import (
     AveragedWeights,
     CapsuleHealth,
@@ -36,7 +36,6 @@ from matcaps.training.checkpoints import (
     checkpoint_callbacks,
     newest_checkpoint,
 )
-from matcaps.training.decoding import DECODER_NAME
 from matcaps.training.evaluation import Evaluation, evaluate
 from matcaps.training.inference import check_finished
 from matcaps.training.module import Training
