@@ -68,7 +68,7 @@ def test_a_wrong_name_lists_the_right_ones():
         matcaps.from_pretrained("paper-small-smallnorbs")
 
 
-RECORDS = {"paper-small-smallnorb": "smallnorb-100-epochs", "tutorial-mnist": "mnist/tutorial-6epochs-seed0"}
+RECORDS = {"paper-small-smallnorb": "smallnorb-100-epochs", "tutorial-mnist": "mnist-tutorial-slow-matrices"}
 
 
 @pytest.mark.parametrize("name", matcaps.list_pretrained())
