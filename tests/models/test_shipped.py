@@ -68,7 +68,7 @@ def test_a_wrong_name_lists_the_right_ones():
         matcaps.from_pretrained("paper-small-smallnorbs")
 
 
-RECORDS = {"paper-small-smallnorb": "smallnorb-100-epochs", "tutorial-mnist": "mnist-tutorial-slow-matrices"}
+RECORDS = {"paper-small-smallnorb": "smallnorb-100-epochs", "tutorial-mnist": "mnist/tutorial-6epochs-seed0"}
 
 
 @pytest.mark.parametrize("name", matcaps.list_pretrained())
@@ -81,7 +81,7 @@ def test_the_figure_on_the_card_is_the_record_s(name):
 @pytest.mark.filterwarnings("ignore:.*checksum differs")  # the development copy of smallNORB is a JPEG copy
 @pytest.mark.parametrize(
     ("name", "data", "count", "error"),
-    [("paper-small-smallnorb", "smallnorb", 24_300, 2.51), ("tutorial-mnist", "mnist", 10_000, 1.49)],
+    [("paper-small-smallnorb", "smallnorb", 24_300, 2.51), ("tutorial-mnist", "mnist", 10_000, 0.44)],
 )
 def test_the_figure_on_real_images(name, data, count, error):
     root = os.environ.get("MATCAPS_TEST_DATA")
