@@ -4,13 +4,12 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from matcaps._version import __version__
 from matcaps.cli.parsing import PLAIN, err, find_option, make_parser, out
 from matcaps.cli.report import REPORT_NAME, write_report
 from matcaps.training.recipes import list_recipes, recipe_settings
-from matcaps.training.settings import ModelSettings, TrainSettings
+from matcaps.training.settings import ModelSettings, TrainSettings, flatten
 
 
 def train_command(arguments: list[str]) -> int:
@@ -40,7 +39,9 @@ def train_command(arguments: list[str]) -> int:
     if parsed.resume is not None:
         if len(arguments) != (2 if arguments[0] == "--resume" else 1):
             raise ValueError("--resume goes on with a run as it was set up: give no recipe or setting with it")
-        return _fit(_settings_of(parsed.resume), parsed.resume, resume=True, report=True)
+        from matcaps.training.record import read_run_settings
+
+        return _fit(read_run_settings(Path(parsed.resume)), parsed.resume, resume=True, report=True)
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name before 4.49
     chosen = vars(instantiate(parsed))
     for name in ("config", "output", "resume", "recipe", "report"):
@@ -62,22 +63,6 @@ def _base_recipe(arguments: list[str]) -> str:
     if find_option(arguments, "--resume") is not None or {"-h", "--help"} & set(arguments):
         return "quickstart"
     raise ValueError(f"name a recipe first: {', '.join(list_recipes())}")
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-def _settings_of(run: str) -> TrainSettings:
-    from matcaps.training.record import SETTINGS_NAME, read_settings
-
-    return TrainSettings.from_dict(read_settings(Path(run) / SETTINGS_NAME))
 
 
 def _fit(settings: TrainSettings, folder: str | None, *, resume: bool, report: bool) -> int:

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from matcaps.models.presets import model_config
-from matcaps.training.settings import TrainSettings
+from matcaps.training.settings import TrainSettings, flatten
 
 
 def differences(first: TrainSettings, second: TrainSettings) -> list[str]:
@@ -13,7 +13,7 @@ def differences(first: TrainSettings, second: TrainSettings) -> list[str]:
     A preset with changes counts as the network that it makes, and it does not matter under which name a run was
     started, where its data lay, how often it wrote checkpoints, or on what device it ran.
     """
-    one, two = (_flat(_normalised(settings)) for settings in (first, second))
+    one, two = (flatten(_normalised(settings)) for settings in (first, second))
     names = [name for name in {**one, **two} if one.get(name) != two.get(name)]
     return [f"{name}: {one.get(name)}, {two.get(name)}" for name in names]
 
@@ -31,13 +31,3 @@ def _normalised(settings: TrainSettings) -> dict[str, Any]:
     for name in ("root", "num_workers"):
         del values["data"][name]
     return values
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return flat

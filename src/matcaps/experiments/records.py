@@ -13,9 +13,8 @@ from matcaps.training.record import (
     SETTINGS_NAME,
     read_json,
     read_metrics,
-    read_settings,
+    read_run_settings,
 )
-from matcaps.training.settings import TrainSettings
 
 _NAME = re.compile(r"(?P<row>.+)-(?P<epochs>\d+)epochs-seed(?P<seed>\d+)")
 
@@ -82,8 +81,7 @@ def gather(experiment: Experiment, base: Path) -> list[TrialRecord]:
             metrics = read_metrics(folder / METRICS_NAME)
             differing: list[str] = []
             if (folder / SETTINGS_NAME).is_file():
-                found = TrainSettings.from_dict(read_settings(folder / SETTINGS_NAME))
-                differing = differences(found, replace(row.settings, epochs=epochs, seed=seed))
+                differing = differences(read_run_settings(folder), replace(row.settings, epochs=epochs, seed=seed))
             records.append(TrialRecord(row, epochs, seed, state, results, metrics, measured, differing))
     order = {row.name: index for index, row in enumerate(experiment.rows)}
     return sorted(records, key=lambda record: (order[record.row.name], record.epochs, record.seed))

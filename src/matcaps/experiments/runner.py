@@ -13,7 +13,7 @@ from matcaps.experiments.differences import differences
 from matcaps.experiments.measures import MEASURES
 from matcaps.experiments.plan import DIVERGED_NAME, MEASURE_FILES, Experiment, Trial
 from matcaps.training.module import TrainingDivergedError
-from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, read_settings, write_json
+from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, read_run_settings, write_json
 from matcaps.training.run import train
 from matcaps.training.settings import TrainSettings
 
@@ -105,7 +105,7 @@ def _train(settings: TrainSettings, folder: Path, callbacks: Sequence[Callback],
     """Train, or go on, or leave what is done."""
     resume = (folder / SETTINGS_NAME).is_file()
     if resume:
-        found = TrainSettings.from_dict(read_settings(folder / SETTINGS_NAME))
+        found = read_run_settings(folder)
         differing = differences(found, settings)
         if differing:
             raise ValueError(

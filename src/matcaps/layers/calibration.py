@@ -90,15 +90,13 @@ def _set_beta(routing: RoutingParameters, state: _State, gain: float | None) -> 
         use -= half_log_variance.mean() / components
     cost = state.mass * (components * use + half_log_variance)
     data = components * state.mass.mean()
-    standardised = routing.activation_rule == "standardised"
-    if standardised:  # what counts is a cost beside those of the window's other parents
+    but_types = tuple(range(cost.ndim - 1))
+    if routing.activation_rule == "standardised":  # what counts is a cost beside those of the window's other parents
         centred = cost - cost.mean(dim=-1, keepdim=True)
         deviation = centred.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(_TINY)
-        cost, data = centred / deviation, data / deviation.mean()
-    mean_cost = cost.mean(dim=tuple(range(cost.ndim - 1)))
-    deviation = torch.ones_like(cost.sum()) if standardised else (cost - mean_cost).std(correction=0)
-    if not deviation > _TINY:
-        deviation, gain = torch.ones_like(deviation), None
-    if gain is not None:
-        routing.scale_temperature(gain / (deviation * routing.inverse_temperature[-1]))
-    routing.set_beta(use, mean_cost, data=data)
+        cost, data, scale = centred / deviation, data / deviation.mean(), 1.0
+    else:
+        scale = (cost - cost.mean(dim=but_types)).std(correction=0)
+    if gain is not None and scale > _TINY:
+        routing.scale_temperature(gain / (scale * routing.inverse_temperature[-1]))
+    routing.set_beta(use, cost.mean(dim=but_types), data=data)

@@ -13,8 +13,7 @@ from matcaps.data import DataBundle, DataSettings, Transform, load_data, load_im
 from matcaps.data.build import Part
 from matcaps.models.pretrained import CONFIG_NAME, WEIGHTS_NAME, from_pretrained, read_config, resolve_folder
 from matcaps.training.evaluation import Evaluation, class_scores, evaluate
-from matcaps.training.record import SETTINGS_NAME, read_settings
-from matcaps.training.settings import TrainSettings
+from matcaps.training.record import SETTINGS_NAME, read_run_settings
 
 _PARTS = ("train", "validation", "test", "familiar_test")
 
@@ -183,9 +182,8 @@ def check_finished(source: str | PathLike[str]) -> None:
 
 def _data_settings(saved: Path, description: dict[str, Any], data: str | None, folder: str | None) -> DataSettings:
     """The data to test on: the run's own, or the named set as published."""
-    path = saved / SETTINGS_NAME
-    if path.is_file():
-        own = TrainSettings.from_dict(read_settings(path)).data
+    if (saved / SETTINGS_NAME).is_file():
+        own = read_run_settings(saved).data
         if data in (None, own.name):
             return own if folder is None else replace(own, folder=folder)
     name = data or description.get("data")

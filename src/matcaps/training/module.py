@@ -120,7 +120,6 @@ class Training(lightning.LightningModule):
         optimizer_class = torch.optim.Adam if chosen.name == "adam" else torch.optim.AdamW
         optimizer = optimizer_class(
             parameter_groups(self, chosen.learning_rate, chosen.matrix_learning_rate),
-            lr=chosen.learning_rate,
             weight_decay=chosen.weight_decay,
             fused=True,  # one pass over the parameters: a step of the CNN takes two thirds of the time
         )

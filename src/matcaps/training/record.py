@@ -15,6 +15,7 @@ import yaml
 
 import matcaps
 from matcaps.models.files import whole_file
+from matcaps.training.settings import TrainSettings
 
 SETTINGS_NAME = "settings.yaml"
 METRICS_NAME = "metrics.csv"
@@ -68,6 +69,16 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of settings; got {type(values).__name__}")
     return values
+
+
+def read_run_settings(folder: Path) -> TrainSettings:
+    """Read the settings of the run in a folder.
+
+    Raises:
+        FileNotFoundError: the folder holds no run.
+        ValueError: the file is not YAML, a name in it is unknown, or a value is out of range.
+    """
+    return TrainSettings.from_dict(read_settings(folder / SETTINGS_NAME))
 
 
 def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:

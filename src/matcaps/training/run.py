@@ -44,7 +44,7 @@ from matcaps.training.record import (
     SETTINGS_NAME,
     command_line,
     describe_machine,
-    read_settings,
+    read_run_settings,
     source_commit,
     write_json,
     write_settings,
@@ -171,7 +171,7 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[EMCapsNet | BaselineCNN, T
         ValueError: its files are malformed.
     """
     folder = Path(folder)
-    settings = TrainSettings.from_dict(read_settings(folder / SETTINGS_NAME))
+    settings = read_run_settings(folder)
     check_finished(folder)
     network = from_pretrained(folder)
     assert isinstance(network, EMCapsNet | BaselineCNN)
@@ -257,7 +257,7 @@ def _claim_folder(settings: TrainSettings, folder: str | os.PathLike[str] | None
     if resume:
         if not (folder / SETTINGS_NAME).is_file():
             raise FileNotFoundError(f"no run to resume in {folder}: it has no {SETTINGS_NAME}")
-        if TrainSettings.from_dict(read_settings(folder / SETTINGS_NAME)) != settings:
+        if read_run_settings(folder) != settings:
             raise ValueError(
                 f"settings must be those of the run that is resumed, in {folder / SETTINGS_NAME}; got others"
             )

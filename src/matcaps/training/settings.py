@@ -282,6 +282,17 @@ class TrainSettings:
         return cls(**made)
 
 
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their full names, such as ``"data.batch_size"``; tuples become lists, as YAML has them."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
 def _make(cls: type, where: str, values: dict[str, Any]) -> Any:
     known = {entry.name for entry in fields(cls)}
     for name in values:
