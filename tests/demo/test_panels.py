@@ -14,7 +14,7 @@ from PIL import Image
 
 from matcaps.demo import charts, panels
 from matcaps.demo.session import attack, read
-from matcaps.viz.style import COLOURS
+from matcaps.viz.style import COLOURS, short_number
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_every_panel_of_a_reading(demo, reading):
         text = "".join(root.itertext())
         assert f"After iteration {row} of {demo.iterations}" in text
         assert "in pose units" in text
-        assert f"mean {float(reading.votes.mean_distance[row - 1, 4]):.3g}" in text
+        assert f"mean {short_number(float(reading.votes.mean_distance[row - 1, 4]))}" in text
     root = parse(panels.show_pose(demo, reading, None))
     own, same = [pixels(str(image.get("src"))) for image in root.iter("img")][1:]
     assert np.array_equal(own, same)

@@ -1,5 +1,7 @@
 """Votes written out, against the trace; distances by hand; agreement over a set."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -98,13 +100,23 @@ def test_means_are_weighted():
 
 def test_histogram_counts_all_assignment(network, images):
     histogram = vote_histogram(hand_made(), num_bins=3)
-    assert histogram.edges.tolist() == [0, 1, 2, 3]
+    assert histogram.edges.tolist() == [[0, 1, 2, 3]]
     assert histogram.counts.flatten().tolist() == [0.5, 0, 0.25]
     found = vote_distances(network, images)
     histogram = vote_histogram(found, 2)
     torch.testing.assert_close(histogram.counts.sum(2) + histogram.beyond, found.assignment[2].sum(1))
     assert float((histogram.beyond / histogram.counts.sum(2)).max()) < 0.05
     torch.testing.assert_close(histogram.mean_distance, found.mean()[2])
+
+
+def test_each_class_has_its_own_bins(network, images):
+    """In a trained network one class's votes may be a thousand times as large as another's."""
+    found = vote_distances(network, images)
+    alone = vote_histogram(found)
+    sizes = torch.tensor([1.0, 1000.0, 1.0])
+    larger = vote_histogram(replace(found, distances=found.distances * sizes))
+    torch.testing.assert_close(larger.edges, alone.edges * sizes[:, None])
+    torch.testing.assert_close(larger.counts, alone.counts)
 
 
 def test_agreement_by_hand():

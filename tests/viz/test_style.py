@@ -1,8 +1,9 @@
 """How figures are saved."""
 
+import pytest
 from PIL import Image
 
-from matcaps.viz.style import new_figure, save_figure, to_pixels
+from matcaps.viz.style import new_figure, save_figure, short_number, to_pixels
 
 
 def make_figure():
@@ -25,3 +26,11 @@ def test_pixels_are_those_of_the_figure():
     pixels = to_pixels(make_figure(), dots_per_inch=40)
     assert pixels.shape == (136, 180, 3)  # 3.4 by 4.5 inches
     assert len(Image.fromarray(pixels).getcolors(10_000)) > 10
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.1234, "0.123"), (12.345, "12.3"), (999.4, "999"), (999.6, "1,000"), (109611, "109,611")],
+)
+def test_short_numbers(value, text):
+    assert short_number(value) == text

@@ -13,7 +13,7 @@ from html import escape
 from PIL import Image
 from torch import Tensor
 
-from matcaps.viz.style import COLOURS
+from matcaps.viz.style import COLOURS, short_number
 
 CHOSEN, OTHER, SECOND = COLOURS[0], "#8c8c8c", COLOURS[1]
 _DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "1 4")
@@ -103,16 +103,12 @@ def draw_histogram(
         _line(x, head, x, bottom, "mean"),
         _line(left, bottom, right, bottom),
         _line(left, head, left, bottom),
-        _text(left - 4, head + 8, _short(top), anchor="end", size=11),
+        _text(left - 4, head + 8, short_number(top), anchor="end", size=11),
         _text(left - 4, bottom, "0", anchor="end", size=11),
         _text(left, bottom + 13, "0", anchor="middle", size=11),
-        _text(right, bottom + 13, _short(reach), anchor="end", size=11),
+        _text(right, bottom + 13, short_number(reach), anchor="end", size=11),
     ]
     return _svg(200, 136, "".join(parts), f"Vote distances of {title}: {note}", "histogram")
-
-
-def _short(value: float) -> str:
-    return f"{value:.2g}" if value < 100 else f"{value:.0f}"
 
 
 def draw_sweep(names: Sequence[str], values: Tensor, *, at: int) -> str:

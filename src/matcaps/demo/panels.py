@@ -11,6 +11,7 @@ from matcaps.demo import charts
 from matcaps.demo.examples import Examples
 from matcaps.demo.session import Attacked, DemoNetwork, Reading, pose_bounds, reconstruct
 from matcaps.demo.viewpoints import NUM_AZIMUTHS, ObjectViews, View
+from matcaps.viz.style import short_number
 
 EMPTY = "Nothing to read yet: draw on the pad, choose a picture below it, or upload one."
 
@@ -57,15 +58,15 @@ def show_votes(demo: DemoNetwork, reading: Reading | None, iteration: int) -> st
     if reading is None:
         return note("The histograms come with the first image.")
     found, row = reading.votes, min(max(int(iteration), 1), demo.iterations) - 1
-    edges, top = found.edges.tolist(), float(found.counts.max())
+    top = float(found.counts.max())
     cells = [
         charts.draw_histogram(
-            edges,
+            found.edges[place].tolist(),
             found.counts[row, place].tolist(),
             top=top,
             mean=float(found.mean_distance[row, place]),
             title=name,
-            note=f"mean {float(found.mean_distance[row, place]):.3g}, activation "
+            note=f"mean {short_number(float(found.mean_distance[row, place]))}, activation "
             f"{float(found.activations[row, place]):.2f}",
             chosen=place == reading.winner,
         )
@@ -74,7 +75,8 @@ def show_votes(demo: DemoNetwork, reading: Reading | None, iteration: int) -> st
     return (
         f'<p class="axes">After iteration {row + 1} of {demo.iterations}. Across: distance of a vote to the class '
         "capsule's mean, in pose units. Upwards: votes, each weighted by how much of its child the class has "
-        "(assignment). Dashed: the weighted mean distance. All on the same axes, also through the iterations.</p>"
+        "(assignment). Dashed: the weighted mean distance. Each class has its own distances across, the "
+        "same through the iterations: votes of two classes can differ in size a hundredfold.</p>"
         f'<div class="cells">{"".join(cells)}</div>'
     )
 

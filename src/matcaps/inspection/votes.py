@@ -57,7 +57,8 @@ class VoteHistogram:
     """One image's histograms of vote distances: a row an iteration, a column a class.
 
     Attributes:
-        edges: ``[M + 1]``, of the bins, from 0, the same for all.
+        edges: ``[J, M + 1]``, of each class's bins, from 0, the same for all iterations. Each class has its own, for
+            the votes of two classes can differ in size a hundredfold.
         counts: ``[T, J, M]``, sums of assignment in each bin.
         beyond: ``[T, J]``, sum of assignment beyond the last edge.
         mean_distance: ``[T, J]``, weighted by assignment.
@@ -142,20 +143,21 @@ def vote_histogram(found: VoteDistances, image: int = 0, num_bins: int = 30) -> 
     Args:
         found: from :func:`vote_distances`.
         image: which of its images.
-        num_bins: bins from 0 to the distance within which 99 % of the assignment of every cell lies.
+        num_bins: a class's bins, from 0 to the distance within which 99 % of its assignment lies after every
+            iteration.
     """
-    distances, weights = found.distances[image], found.assignment[image]
-    reach = max(
-        _weighted_quantile(distances[t, :, j], weights[t, :, j], 0.99)
-        for t in range(distances.shape[0])
-        for j in range(distances.shape[2])
+    distances_TJN = found.distances[image].transpose(1, 2)
+    weights_TJN = found.assignment[image].transpose(1, 2)
+    reach_J = _weighted_quantile(distances_TJN, weights_TJN, 0.99).amax(0).clamp_min(1e-6)
+    edges_JM = reach_J[:, None] * torch.arange(num_bins + 1) / num_bins
+    # num_bins, one more than there are, where a vote lies beyond the last edge
+    bins_TJN = torch.searchsorted(
+        edges_JM[:, 1:].expand(len(distances_TJN), -1, -1).contiguous(), distances_TJN.contiguous()
     )
-    edges = torch.linspace(0, max(reach, 1e-6), num_bins + 1)
-    bins = torch.bucketize(distances.contiguous(), edges[1:])  # num_bins where beyond the last edge
-    counts = torch.zeros(distances.shape[0], distances.shape[2], num_bins + 1)
-    counts.scatter_add_(2, bins.transpose(1, 2), weights.transpose(1, 2).to(counts))
+    counts = torch.zeros(*distances_TJN.shape[:2], num_bins + 1)
+    counts.scatter_add_(2, bins_TJN, weights_TJN.to(counts))
     return VoteHistogram(
-        edges=edges,
+        edges=edges_JM,
         counts=counts[..., :num_bins],
         beyond=counts[..., num_bins],
         mean_distance=found.mean()[image],
@@ -164,11 +166,12 @@ def vote_histogram(found: VoteDistances, image: int = 0, num_bins: int = 30) -> 
     )
 
 
-def _weighted_quantile(values: Tensor, weights: Tensor, share: float) -> float:
-    order = values.argsort()
-    total = weights[order].cumsum(0)
-    place = int(torch.searchsorted(total, share * total[-1]).clamp_max(len(values) - 1))
-    return float(values[order[place]])
+def _weighted_quantile(values: Tensor, weights: Tensor, share: float) -> Tensor:
+    """Of the last dimension: ``[..., N]`` to ``[...]``."""
+    values, order = values.sort(dim=-1)
+    total = weights.gather(-1, order).cumsum(-1)
+    place = torch.searchsorted(total, share * total[..., -1:]).clamp_max(values.shape[-1] - 1)
+    return values.gather(-1, place).squeeze(-1)
 
 
 def measure_agreement(network: EMCapsNet, batches: Iterable[Batch]) -> Agreement:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from matcaps.inspection import Contributions, EMSteps, PoseTraversal, VoteHistogram
 from matcaps.models.geometry import Axis
-from matcaps.viz.style import COLOURS, new_figure
+from matcaps.viz.style import COLOURS, new_figure, short_number
 
 LAYER_TITLES = {
     "primary_capsules": "primary capsules",
@@ -26,7 +26,7 @@ _TRUE, _OTHER = COLOURS[0], "#8c8c8c"
 
 
 def draw_votes(found: VoteHistogram, classes: Sequence[str], chosen: int, title: str) -> Figure:
-    """Histograms of vote distances: iterations downwards, classes across, all with the same axes.
+    """Histograms of vote distances: iterations downwards, classes across, each class with its own distances.
 
     Args:
         found: the numbers.
@@ -36,18 +36,19 @@ def draw_votes(found: VoteHistogram, classes: Sequence[str], chosen: int, title:
     """
     iterations, num_classes = found.mean_distance.shape
     figure = new_figure(num_classes, iterations, width=max(1.15, 8.5 / num_classes), height=1.55)
-    panels = figure.subplots(iterations, num_classes, sharex=True, sharey=True, squeeze=False)
-    edges = found.edges.numpy()
+    panels = figure.subplots(iterations, num_classes, sharex="col", sharey=True, squeeze=False)
     for row in range(iterations):
         for column in range(num_classes):
             axes = panels[row][column]
             colour = _TRUE if column == chosen else _OTHER
+            edges = found.edges[column].numpy()
             axes.stairs(found.counts[row, column].numpy(), edges, fill=True, color=colour)
             mean = float(found.mean_distance[row, column])
             total = float(found.counts[row, column].sum() + found.beyond[row, column])
             axes.axvline(mean, ymax=0.66, color="black", linewidth=1, linestyle="--")  # below the figures
+            activation = float(found.activations[row, column])
             axes.text(
-                0.97, 0.95, f"mean {mean:.3g}\nsum {total:.3g}\na = {float(found.activations[row, column]):.2g}",
+                0.97, 0.95, f"mean {short_number(mean)}\nsum {short_number(total)}\na = {activation:.2g}",
                 transform=axes.transAxes, ha="right", va="top", fontsize=7,
             )  # fmt: skip
             axes.tick_params(labelsize=7)
