@@ -203,8 +203,9 @@ def test_refusals(make_dataset):
         (NORB, 2, 48),
         (TransformSettings(normalise="crop").resolve("smallnorb"), 2, 48),
         (TransformSettings(max_shift=2, max_rotation=15, max_scale=0.1, max_shear=5).resolve("mnist"), 1, 28),
+        (TransformSettings(max_rotation=20, max_elastic=3).resolve("smallnorb"), 2, 48),
     ],
-    ids=["smallnorb", "smallnorb-authors", "mnist-affine"],
+    ids=["smallnorb", "smallnorb-authors", "mnist-affine", "smallnorb-elastic"],
 )
 def test_loader_never_holds_back_a_training(make_dataset, settings, channels, size):
     """On one thread, batches of 32: five times a training of 1,000 images a second, in processor time.

@@ -86,6 +86,8 @@ def test_jsonargparse_reads_and_writes_them():
         (lambda: TransformSettings(normalise="batch"), "normalise must be image, crop or scale"),
         (lambda: TransformSettings(max_rotation=float("inf")), "max_rotation must be a number from 0 to 180"),
         (lambda: TransformSettings(min_contrast=1.5), "min_contrast"),
+        (lambda: TransformSettings(crop_jitter=1.5), "crop_jitter must be a number from 0 to 1; got 1.5"),
+        (lambda: TransformSettings(max_elastic=None), "max_elastic must be a number from 0 to 64; got None"),  # type: ignore[arg-type]
         (lambda: TransformSettings(num_test_crops=4), "num_test_crops must be one of 1, 5, 9, 13; got 4"),
         (lambda: TransformSettings(fill="red"), "fill must be"),
         (lambda: DataSettings.from_dict({"name": "mnist", "bach_size": 3}), "unknown setting 'bach_size'"),

@@ -17,6 +17,7 @@ CASES = {
     "authors": (AUTHORS, 2, 48),
     "shift": (TransformSettings(max_shift=3, fill="edge", max_contrast=2, max_brightness=0.1).resolve("mnist"), 1, 28),
     "warp": (WARPED, 1, 28),
+    "elastic": (TransformSettings(max_elastic=3, max_rotation=20, crop_jitter=0.5).resolve("smallnorb"), 2, 48),
     "warp-standardised": (TransformSettings(max_rotation=20, normalise="image", crop=20).resolve("mnist"), 3, 28),
 }
 
@@ -181,6 +182,50 @@ def test_rotation_by_a_known_angle(monkeypatch):
     )
     expected = images.double() / 255
     assert any(torch.allclose(turned.double(), expected.rot90(k, (2, 3)), atol=1e-5) for k in (1, 3))
+
+
+def test_elastic_deformation_moves_all_points_and_what_lies_between(monkeypatch):
+    """All points moved as far as can be, 2 of 9 pixels: a plain shift. One moved: its corner alone."""
+    images = images_of(3, 2, 9)
+    transform = Transform(TransformSettings(max_elastic=2.0, fill="edge").resolve("mnist"), 9)
+    monkeypatch.setattr("matcaps.data.transforms.uniform", lambda keys, draw: np.ones((len(keys), draw.size)))
+    moved = transform.train(images, range(3), seed=0, epoch=0)
+    near = torch.arange(9).add(2).clamp_max(8)
+    torch.testing.assert_close(moved, images[:, :, near][:, :, :, near] / 255, atol=1e-5, rtol=0)
+
+    def one_corner(keys, draw):
+        draws = np.full((len(keys), 2, 4, 4), 0.5)
+        draws[:, :, 0, 0] = 1
+        return draws
+
+    monkeypatch.setattr("matcaps.data.transforms.uniform", one_corner)
+    moved = transform.train(images, range(3), seed=0, epoch=0)
+    torch.testing.assert_close(moved[:, :, 0, 0], images[:, :, 2, 2] / 255, atol=1e-5, rtol=0)
+    torch.testing.assert_close(moved[:, :, 6:, 6:], images[:, :, 6:, 6:] / 255, atol=1e-5, rtol=0)
+
+
+def test_elastic_deformations_differ_and_stay_small():
+    """On a ramp from left to right the result says how far each pixel was moved."""
+    ramp = torch.arange(40, dtype=torch.uint8).mul(5).expand(50, 1, 40, 40)
+    transform = Transform(TransformSettings(max_elastic=3.0, fill="edge").resolve("mnist"), 40)
+    moves = transform.train(ramp, range(50), seed=0, epoch=0) * 255 / 5 - torch.arange(40)
+    inside = moves[:, 0, 5:-5, 5:-5]
+    assert 2 < inside.abs().max() < 3 * 1.6  # between points a cubic may go further than at them
+    assert 0.7 < inside.std() < 1.7  # at a point 3/sqrt(3) = 1.73, less between them
+    assert inside.std(dim=(1, 2)).min() > 0.3  # no plain shift
+    steps = inside.diff(dim=2).abs()
+    assert steps.max() < 1.5  # smooth: 6 pixels at most over 13
+
+
+def test_crops_near_the_centre():
+    marks = torch.arange(15 * 15, dtype=torch.uint8).reshape(1, 1, 15, 15).expand(4000, 1, 15, 15)
+    for jitter, places in ((0.5, range(2, 7)), (0.0, range(4, 5)), (1.0, range(9))):
+        settings = TransformSettings(crop=7, crop_jitter=jitter, normalise="scale").resolve("mnist")
+        transform = Transform(settings, 15)
+        corners = (transform.train(marks, range(4000), seed=0, epoch=0)[:, 0, 0, 0] * 255).round().int()
+        assert sorted(set(corners.tolist())) == sorted(15 * top + left for top in places for left in places)
+        centre = (transform.evaluate(marks[:1])[0, 0, 0, 0] * 255).round()
+        assert centre == 15 * 4 + 4
 
 
 def test_flip_mirrors_half():

@@ -15,8 +15,10 @@ def _check(condition: bool, name: str, expected: str, value: object, mend: str =
         raise ValueError(f"{name} must be {expected}; got {value!r}" + (f": {mend}" if mend else ""))
 
 
-def _check_number(name: str, value: float | None, low: float, high: float, *, whole: bool = False) -> None:
-    if value is None:
+def _check_number(
+    name: str, value: float | None, low: float, high: float, *, whole: bool = False, optional: bool = True
+) -> None:
+    if value is None and optional:
         return
     kind = int if whole else (int, float)
     expected = f"{'a whole number' if whole else 'a number'} from {low:g} to {high:g}"
@@ -31,6 +33,8 @@ class TransformSettings:
     Args:
         crop: side of the crop in pixels, at a random place in training and at the centre in evaluation; 0 keeps the
             whole image. Default 32 for smallNORB (Hinton et al. 2018, section 4), otherwise 0.
+        crop_jitter: how far from the centre crops may lie in training, as a share of the room that there is: 1 for
+            anywhere in the image (the paper), 0.5 for half as far each way, 0 for the centre alone.
         normalise: "image" takes each whole image to mean 0 and variance 1 over its pixels and channels, then crops,
             then varies contrast and brightness (the paper's text); "crop" varies brightness and contrast in grey
             levels, crops, and takes each crop to mean 0 and variance 1 (the authors' code: what comes last undoes
@@ -46,6 +50,9 @@ class TransformSettings:
         max_rotation: largest rotation either way, in degrees. Default 0.
         max_scale: largest relative change of size, 0.1 for 0.9 to 1.1. Default 0.
         max_shear: largest shear either way, in degrees. Default 0.
+        max_elastic: elastic deformation, the same of all channels: four by four points over the image move by up to so
+            many of its pixels along each axis, and what lies between follows bicubically. After Simard et al. (2003),
+            who smooth a displacement of each pixel instead.
         flip: whether to mirror half of the images left to right. Default no.
         fill: what comes in from outside the image after a shift or a rotation: "zero", or "edge" to repeat the
             nearest pixel. Default "edge" for smallNORB and for a folder, otherwise "zero".
@@ -54,6 +61,7 @@ class TransformSettings:
     """
 
     crop: int | None = None
+    crop_jitter: float = 1.0
     normalise: Literal["image", "crop", "scale"] | None = None
     max_brightness: float | None = None
     min_contrast: float | None = None
@@ -62,12 +70,14 @@ class TransformSettings:
     max_rotation: float | None = None
     max_scale: float | None = None
     max_shear: float | None = None
+    max_elastic: float = 0.0
     flip: bool | None = None
     fill: Literal["zero", "edge"] | None = None
     num_test_crops: int | None = None
 
     def __post_init__(self) -> None:
         _check_number("crop", self.crop, 0, 4096, whole=True)
+        _check_number("crop_jitter", self.crop_jitter, 0, 1, optional=False)
         _check(self.normalise in (None, "image", "crop", "scale"), "normalise", "image, crop or scale", self.normalise)
         _check_number("max_brightness", self.max_brightness, 0, 255)
         _check_number("min_contrast", self.min_contrast, 0, 1)
@@ -76,6 +86,7 @@ class TransformSettings:
         _check_number("max_rotation", self.max_rotation, 0, 180)
         _check_number("max_scale", self.max_scale, 0, 0.9)
         _check_number("max_shear", self.max_shear, 0, 80)
+        _check_number("max_elastic", self.max_elastic, 0, 64, optional=False)
         _check(self.flip in (None, True, False), "flip", "true or false", self.flip)
         _check(self.fill in (None, "zero", "edge"), "fill", "zero or edge", self.fill)
         _check(

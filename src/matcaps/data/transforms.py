@@ -20,6 +20,8 @@ from matcaps.data.settings import TransformSettings
 
 # Which of a key's numbers is for what. One use never changes the numbers of another.
 _TOP, _LEFT, _DOWN, _RIGHT, _BRIGHTNESS, _CONTRAST, _FLIP, _ROTATION, _SCALE, _SHEAR = range(10)
+_ELASTIC_POINTS = 4  # along each side
+_ELASTIC = np.arange(64, 64 + 2 * _ELASTIC_POINTS**2)
 
 # Where the crops lie between the top left (0) and the bottom right (1).
 _CENTRE = [(0.5, 0.5)]
@@ -222,8 +224,10 @@ class Transform:
     def _random_places(self, images: Tensor, keys: Keys) -> tuple[np.ndarray, np.ndarray, Tensor]:
         """Where to cut each window, and what to cut it from: the images with a margin for the shift."""
         room, margin = self.image_size - self.output_size, self._number("max_shift")
-        top = integers(keys, _TOP, room + 1)
-        left = integers(keys, _LEFT, room + 1)
+        reach = math.floor(room * self._number("crop_jitter") + 0.5)
+        [(first, _)] = crop_places(1, room - reach)
+        top = first + integers(keys, _TOP, reach + 1)
+        left = first + integers(keys, _LEFT, reach + 1)
         if margin:
             top += integers(keys, _DOWN, 2 * margin + 1)
             left += integers(keys, _RIGHT, 2 * margin + 1)
@@ -235,9 +239,11 @@ class Transform:
         return top, left, images
 
     def _warp(self, images: Tensor, keys: Keys) -> Tensor:
-        """Rotate, scale and shear about the centre; float32 if anything is to be done, else the images as they are."""
-        rotation, scale, shear = (self._number(name) for name in ("max_rotation", "max_scale", "max_shear"))
-        if not (rotation or scale or shear):
+        """Rotate, scale and shear about the centre, and deform; float32 if anything is to be done, else as they are."""
+        rotation, scale, shear, elastic = (
+            self._number(name) for name in ("max_rotation", "max_scale", "max_shear", "max_elastic")
+        )
+        if not (rotation or scale or shear or elastic):
             return images
         angle = np.radians(uniform_between(keys, _ROTATION, -rotation, rotation))
         # The grid says where each output pixel comes from, so a larger picture needs a smaller step.
@@ -247,6 +253,11 @@ class Transform:
         rows = [[cosine, slant * cosine - sine, zero], [sine, slant * sine + cosine, zero]]
         theta = torch.from_numpy(np.array(rows).transpose(2, 0, 1)).to(torch.float32)
         grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        if elastic:
+            draws = uniform(keys[:, None], _ELASTIC).reshape(-1, 2, _ELASTIC_POINTS, _ELASTIC_POINTS)
+            moved = torch.from_numpy((2 * draws - 1) * (2 * elastic / self.image_size)).to(torch.float32)
+            field = F.interpolate(moved, images.shape[2:], mode="bicubic", align_corners=True)
+            grid = grid + field.permute(0, 2, 3, 1)
         padding = "zeros" if self._number("fill") == "zero" else "border"
         return F.grid_sample(images.to(torch.float32), grid, "bilinear", padding, align_corners=False)
 
