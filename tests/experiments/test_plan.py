@@ -90,8 +90,8 @@ def test_trials_go_seed_by_seed_and_have_folders_of_their_own():
 
 def test_attacks_use_the_trainings_of_table1():
     capsules = make_trials(get_experiment("attacks"), rows=["capsules"], seeds=[2])[0]
-    assert capsules.folder(Path("b")) == Path("b/attacks/capsules-55epochs-seed2")
-    assert capsules.training_folder(Path("b")) == Path("b/table1/iterations-3-55epochs-seed2")
+    assert capsules.folder(Path("b")) == Path("b/attacks/capsules-50epochs-seed2")
+    assert capsules.training_folder(Path("b")) == Path("b/table1/iterations-3-50epochs-seed2")
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7, 30])
@@ -153,7 +153,7 @@ def test_the_same_network_by_another_name_is_the_same_training():
         checkpoint_minutes=1.0,
     )
     assert differences(named, spelled) == []
-    assert differences(named, replace(spelled, epochs=3)) == ["epochs: 55, 3"]
+    assert differences(named, replace(spelled, epochs=3)) == ["epochs: 50, 3"]
 
 
 def test_plans_need_no_torch():

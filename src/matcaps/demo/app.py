@@ -114,7 +114,7 @@ def make_page(demo: DemoNetwork, smallnorb: str, root: str | None) -> gr.Blocks:
         )
         with gr.Tab("One image"):
             _image_page(demo)
-        with gr.Tab("smallNORB, view by view") as tab:
+        with gr.Tab("smallNORB") as tab:
             fill_viewpoint_page(tab, smallnorb, root)
     return blocks
 
