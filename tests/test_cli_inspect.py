@@ -85,6 +85,14 @@ def test_a_picture_alone(call, own, tmp_path):  # noqa: F811
     assert json.loads(Path("found/inspect.json").read_text())["true_class"] is None
 
 
+def test_too_few_images_for_the_viewpoint_cost_nothing_else(call, own):  # noqa: F811
+    status, printed, complaint = call("inspect", own, "--num_images=20")
+    assert (status, complaint) == (0, "")
+    assert "viewpoint: left out: num_images must leave each class at least 4" in printed
+    record = json.loads((own / "inspect" / "inspect.json").read_text())
+    assert record["figures"] == ["votes", "assignments", "activations", "em_steps", "agreement", "health"]
+
+
 def test_bad_inspections(refuse, run, tmp_path):  # noqa: F811
     refuse("no saved model at nowhere", "inspect", "nowhere")
     refuse("index must be from 0 to 999 in the test part; got 1000", "inspect", run, "--index=1000")

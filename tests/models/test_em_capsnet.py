@@ -123,6 +123,14 @@ def test_calibration_leaves_half_of_each_layer_active(competition, calibration):
             assert 0.3 < capsules.activations.mean() < 0.7, name
 
 
+def test_calibration_wants_an_image():
+    network = tiny()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(ValueError, match=r"images must hold at least one image to calibrate by; got \[0, "):
+        network.calibrate(torch.rand(0, 1, 28, 28))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
 def test_calibration_none_changes_nothing():
     network = tiny(calibration="none")
     before = {name: value.clone() for name, value in network.state_dict().items()}

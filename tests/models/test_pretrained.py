@@ -60,6 +60,31 @@ def test_saving_again_replaces(saved):
     assert isinstance(matcaps.from_pretrained(saved), BaselineCNN)
 
 
+def test_an_earlier_models_decoder_goes(saved):
+    (saved / DECODER_NAME).write_bytes(b"that of the earlier model's poses")
+    make().save_pretrained(saved)
+    assert sorted(path.name for path in saved.iterdir()) == [CONFIG_NAME, WEIGHTS_NAME]
+
+
+def test_a_compiled_model_is_saved_as_what_it_was(saved):
+    network = make()
+    matcaps.save_pretrained(torch.compile(network), saved)  # type: ignore[arg-type]
+    loaded = matcaps.from_pretrained(saved)
+    assert isinstance(loaded, EMCapsNet)
+    for name, value in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
+def test_what_could_not_be_loaded_replaces_nothing(saved):
+    class Mine(EMCapsNet):
+        pass
+
+    before = (saved / CONFIG_NAME).read_bytes(), (saved / WEIGHTS_NAME).read_bytes()
+    with pytest.raises(TypeError, match="got Mine: a subclass"):
+        Mine(make().config).save_pretrained(saved)  # type: ignore[arg-type]
+    assert before == ((saved / CONFIG_NAME).read_bytes(), (saved / WEIGHTS_NAME).read_bytes())
+
+
 def test_wrong_class(saved):
     with pytest.raises(ValueError, match="holds a model of class EMCapsNet, not BaselineCNN: load it with"):
         BaselineCNN.from_pretrained(saved)
@@ -156,6 +181,18 @@ def test_config_of_the_other_architecture(saved):
         ('{"architecture": "EMCapsNet", "model": {"dropout": 0.5}}', "cannot be built: .*dropout"),
         ('{"architecture": "EMCapsNet", "model": {"in_channels": -1}}', "cannot be built: in_channels must be"),
         ('{"architecture": "EMCapsNet", "model": {"coordinate_components": 3}}', "cannot be built"),
+        (
+            '{"architecture": "EMCapsNet", "model": {"coordinate_components": ["a", "b"]}}',
+            "cannot be built: coordinate_components must be whole numbers",
+        ),
+        (
+            '{"architecture": "EMCapsNet", "model": {"coordinate_components": [3, 16]}}',
+            "cannot be built: coordinate_components must be two different components from 0 to 15",
+        ),
+        (
+            '{"architecture": "EMCapsNet", "model": {"coordinate_scale": "5"}}',
+            "cannot be built: coordinate_scale must be a finite number; got '5'",
+        ),
     ],
 )
 def test_malformed_config(saved, content, message):

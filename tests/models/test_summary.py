@@ -29,6 +29,14 @@ def test_counts_add_up_and_the_model_is_as_before(preset):
     assert model.training
 
 
+def test_each_part_stays_in_its_mode():
+    model = create_model("quickstart")
+    model.stem.eval()
+    summarise(model, (28, 28))
+    assert model.training
+    assert not model.stem.training
+
+
 def test_not_square():
     rows = summarise(create_model("quickstart"), (17, 40))
     assert rows[2].shapes[0][:2] == (9, 20)

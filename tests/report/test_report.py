@@ -168,3 +168,7 @@ def test_what_inspect_left_is_on_the_page(capsules, tmp_path):
     assert "Looking inside" in page.text
     assert "Vote distance: by iteration" in page.text
     assert sum(str(image["src"]).startswith("data:image/png") for image in page.images) >= 5
+    assert "agreement" in collect_run(folder).inspected
+    # of another inspection the figures from before are not shown
+    assert cli.main(["inspect", str(folder), "--num_images", "0"]) == 0
+    assert list(collect_run(folder).inspected) == ["activations", "assignments", "em_steps", "votes"]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from tests.routing.cases import make_case
         ({"beta_use": torch.zeros(3)}, ValueError, r"beta_use must have shape \[J\] = \[4\].*got \[3\]"),
         ({"beta_activation": torch.zeros(4, device="meta")}, ValueError, "on the device of votes, cpu; got meta"),
         ({"inverse_temperature": 1.0}, TypeError, r"for one iteration write \[1\.0\]"),
+        ({"inverse_temperature": np.array([1.0, 2.0])}, TypeError, "one value an iteration.*make it a list"),
         ({"inverse_temperature": []}, ValueError, "at least one value"),
         ({"inverse_temperature": [1.0, -1.0]}, ValueError, "positive and finite"),
         ({"inverse_temperature": torch.ones(2, 2)}, ValueError, r"of shape \[T\]"),
@@ -45,6 +47,12 @@ def test_em_routing(
     if "implementation" not in changes:
         with pytest.raises(error, match=message):
             trace_em_routing(**arguments)
+
+
+def test_numpys_numbers_are_numbers(votes_case: tuple[Tensor, ...]) -> None:
+    one = em_routing(*votes_case, inverse_temperature=[np.float32(0.5), np.int64(1)], annealing=np.float64(0.25))
+    two = em_routing(*votes_case, inverse_temperature=[0.5, 1.0], annealing=0.25)
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import matcaps
 from matcaps.routing import (
@@ -16,6 +17,7 @@ from matcaps.routing import (
     em_routing,
     native,
     resolve_implementation,
+    trace_conv_em_routing,
 )
 
 needs_core = pytest.mark.skipif("native" not in available_implementations(), reason="the compiled core is missing")
@@ -169,6 +171,73 @@ def test_second_order_gradients_are_refused():
     (grad,) = torch.autograd.grad(parents.poses.square().sum(), inputs[:1], create_graph=True)
     with pytest.raises(NotImplementedError, match="use implementation='reference'"):
         grad.sum().backward()
+
+
+@needs_core
+@pytest.mark.parametrize(
+    ("kind", "argument"),
+    [
+        ("conv", "poses"),
+        ("conv", "weight"),
+        ("conv", "inverse_temperature"),
+        ("class", "activations"),
+        ("class", "coordinates"),
+    ],
+)
+def test_forward_mode_takes_the_reference_or_is_refused(kind, argument):
+    """Torch gives an operator without a forward-mode rule a derivative of 0, and says nothing."""
+    inputs = conv_inputs(batch=1, height=4, width=4, dtype=torch.float64)
+    options = {"inverse_temperature": torch.tensor(SCHEDULE, dtype=torch.float64)}
+    route = conv_em_routing
+    if kind == "class":
+        route, inputs[2] = class_em_routing, inputs[2][0, 0]
+        options["coordinates"] = torch.rand(4, 4, 16, dtype=torch.float64)
+    names = ["poses", "activations", "weight", "beta_use", "beta_activation"]
+    at = (dict(zip(names, inputs, strict=True)) | options)[argument]
+    direction = torch.rand(at.shape, dtype=at.dtype, generator=torch.Generator().manual_seed(2))
+
+    def call(value, implementation="auto"):
+        arguments = dict(zip(names, inputs, strict=True)) | options | {argument: value}
+        return route(**arguments, annealing=1 / 16, implementation=implementation).poses
+
+    step = 1e-6 * direction
+    expected = (call(at + step) - call(at - step)) / 2e-6
+    assert expected.abs().max() > 1e-6
+    value, slope = torch.func.jvp(call, (at,), (direction,))
+    torch.testing.assert_close(slope, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(value, call(at))
+    with pytest.raises(NotImplementedError, match="'native' has no forward-mode derivatives"):
+        torch.func.jvp(lambda value: call(value, "native"), (at,), (direction,))
+
+
+def test_a_trace_in_forward_mode_is_the_references():
+    inputs = conv_inputs(batch=1, height=4, width=4, dtype=torch.float64)
+
+    def last(poses):
+        states = trace_conv_em_routing(poses, *inputs[1:], inverse_temperature=SCHEDULE)
+        return states[-1].mean
+
+    def routed(poses):
+        return conv_em_routing(poses, *inputs[1:], inverse_temperature=SCHEDULE).poses.flatten(-2)
+
+    tangent = torch.ones_like(inputs[0])
+    one, two = (torch.func.jvp(function, (inputs[0],), (tangent,))[1] for function in (last, routed))
+    assert two.abs().max() > 0
+    torch.testing.assert_close(one.reshape(two.shape), two)
+
+
+@needs_core
+def test_activation_checkpointing_changes_no_gradient():
+    """Which unpacks what was saved for the backward pass, once."""
+
+    def route(*inputs):
+        return conv_em_routing(*inputs, inverse_temperature=SCHEDULE)
+
+    def checkpointed(*inputs):
+        return checkpoint(route, *inputs, use_reentrant=False)
+
+    for one, two in zip(grads_of(route, conv_inputs()), grads_of(checkpointed, conv_inputs()), strict=True):
+        assert torch.equal(one, two)
 
 
 @needs_core

@@ -24,6 +24,7 @@ class Journal:
         self.folder = folder
         self.report = report
         self.files: list[str] = []
+        self.figures: list[str] = []
         self.sentences: dict[str, str] = {}
 
     def write(self, name: str, figure: Figure, numbers: Any, *, as_json: bool = False) -> None:
@@ -33,6 +34,7 @@ class Journal:
             write_json(self.folder / f"{name}.json", _finite(numbers))
         else:
             save_arrays(self.folder / f"{name}.npz", numbers)
+        self.figures.append(name)
         self.files.append(f"{name}.png, .svg, .{'json' if as_json else 'npz'}")
 
     def say(self, name: str, sentence: str) -> None:

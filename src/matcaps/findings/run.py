@@ -60,6 +60,7 @@ def inspect_saved(settings: InspectSettings, report: Callable[[str], None] = lam
         "true_class": None if subject.truth is None else subject.classes[subject.truth],
         "activations": dict(zip(subject.classes, subject.scores, strict=True)),
         "findings": journal.sentences,
+        "figures": journal.figures,
         "network": settings.source,
         "command": command_line(),
         "commit": source_commit(),

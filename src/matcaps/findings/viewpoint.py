@@ -16,6 +16,13 @@ def look_at_viewpoint(subject: Subject, journal: Journal) -> None:
     dataset = subject.measured
     if dataset is None:
         return
+    try:
+        _look_at_viewpoint(subject, journal, dataset)
+    except ValueError as error:  # too few images of a class, or other objects than the probe is fitted on
+        journal.say("viewpoint", f"left out: {error}")
+
+
+def _look_at_viewpoint(subject: Subject, journal: Journal, dataset: ImageDataset) -> None:
     if has_viewpoints(dataset):
         _probe_viewpoint(subject, journal, dataset)
         return

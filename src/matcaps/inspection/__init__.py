@@ -1,4 +1,7 @@
-"""Looking inside a capsule network: from a network and images to numbers, which :mod:`matcaps.viz` draws."""
+"""Looking inside a capsule network: from a network and images to numbers, which :mod:`matcaps.viz` draws.
+
+All of it takes a network on the CPU, in float32 or float64, and leaves it as it was.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -101,6 +101,8 @@ def capsule_health(network: EMCapsNet, batches: Iterable[Tensor]) -> "OrderedDic
     tallies: OrderedDict[str, _Tally] = OrderedDict()
     num_images = 0
     for images in batches:
+        if len(images) == 0:
+            continue
         num_images += len(images)
         for name, capsules in network.layer_outputs(images).items():
             activations = capsules.activations.flatten(0, -2).double()

@@ -150,7 +150,8 @@ def viewpoint_probe(
             if min(int(own_fit.sum()), int(own_test.sum())) < 2:
                 raise ValueError(
                     f"class {dataset.classes[label]!r} must have images of instances {list(fit_instances)} and "
-                    f"{list(test_instances)}; got {int(own_fit.sum())} and {int(own_test.sum())}: take more images"
+                    f"{list(test_instances)}; got {int(own_fit.sum())} and {int(own_test.sum())}: take more images, or "
+                    f"others of the instances that are there, {instance.unique().tolist()}"
                 )
             fit_values, test_values = principal_components(values[own_fit], values[own_test], width)
             probe = linear_probe(fit_values, targets[own_fit], test_values, targets[own_test], groups=instance[own_fit])

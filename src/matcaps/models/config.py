@@ -1,5 +1,6 @@
 """What describes a model: frozen, JSON-able, and free of torch so that ``--help`` is quick."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,7 +85,13 @@ class EMCapsNetConfig:
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}; got {getattr(self, name)!r}")
-        object.__setattr__(self, "coordinate_components", tuple(self.coordinate_components))
+        components = tuple(self.coordinate_components)
+        if not all(isinstance(component, int) for component in components):  # which, the layer checks
+            raise ValueError(f"coordinate_components must be whole numbers; got {self.coordinate_components!r}")
+        object.__setattr__(self, "coordinate_components", components)
+        scale = self.coordinate_scale
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
+            raise ValueError(f"coordinate_scale must be a finite number; got {scale!r}")
 
     @property
     def inverse_temperature(self) -> tuple[float, ...]:

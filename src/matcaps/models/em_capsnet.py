@@ -139,8 +139,16 @@ class EMCapsNet(nn.Module):
 
         Call it once, before training and before making an optimiser, with the parameters in
         :func:`matcaps.training.parameter_groups`; eight to thirty-two images are enough.
+
+        Args:
+            images: ``[B, C, H, W]``, prepared as in training.
+
+        Raises:
+            ValueError: there are no images, or they do not fit.
         """
         calibration, coordinates = self.config.calibration, self._coordinates(images)
+        if len(images) == 0:
+            raise ValueError(f"images must hold at least one image to calibrate by; got {list(images.shape)}")
         capsules = self.primary_capsules(self._features(images))
         capsules = self.conv_capsules1.calibrate(capsules, calibration)
         capsules = self.conv_capsules2.calibrate(capsules, calibration)
@@ -167,9 +175,11 @@ class EMCapsNet(nn.Module):
         """Coordinates of the last map's positions for the class capsules; also the check of the images' shape."""
         config = self.config
         if images.ndim != 4 or images.shape[1] != config.in_channels:
+            mend = f"give a batch with {config.in_channels} channels"
+            if images.ndim in (3, 4):
+                mend += f", or create the model with in_channels={images.shape[-3]}"
             raise ValueError(
-                f"images must have shape [B, {config.in_channels}, H, W]; got {list(images.shape)}: give a batch "
-                f"with {config.in_channels} channels, or create the model with in_channels={images.shape[-3:][0]}"
+                f"images must have shape [B, {config.in_channels}, H, W]; got {list(images.shape)}: {mend}"
             )
         height, width = images.shape[-2:]
         if min(height, width) < self._smallest_size():

@@ -34,8 +34,9 @@ class Axis:
         )
 
     def centres(self, device: torch.device | None = None) -> Tensor:
-        """Centres of the receptive fields in pixels, ``[size]``, float64."""
-        return self.first + self.step * torch.arange(self.size, dtype=torch.float64, device=device)
+        """Centres of the receptive fields in pixels, ``[size]``, float64; float32 on Apple's GPUs, which lack it."""
+        dtype = torch.float32 if device is not None and device.type == "mps" else torch.float64
+        return self.first + self.step * torch.arange(self.size, dtype=dtype, device=device)
 
 
 def same_padding(size: int, kernel_size: int, stride: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch._dynamo import OptimizedModule
 
 from matcaps.models.config import BaselineCNNConfig, EMCapsNetConfig
 from matcaps.models.files import whole_file
@@ -29,8 +30,8 @@ def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: o
     """Write a model's weights and configuration into a folder, each file whole or not at all.
 
     Args:
-        model: an :class:`EMCapsNet` or :class:`BaselineCNN`.
-        folder: is made if need be; an earlier model in it is replaced.
+        model: an :class:`EMCapsNet` or :class:`BaselineCNN`, or what ``torch.compile`` made of one.
+        folder: is made if need be; an earlier model in it is replaced, and its decoder removed.
         **metadata: JSON-able facts to keep beside the configuration, such as ``classes`` (their names) and
             ``preprocessing``.
 
@@ -38,9 +39,15 @@ def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: o
         TypeError: the model is not one of ours, or ``metadata`` cannot be written as JSON.
         OSError: the folder cannot be written.
     """
-    architecture, model_config = type(model).__name__, getattr(model, "config", None)
-    if not isinstance(model_config, EMCapsNetConfig | BaselineCNNConfig):
-        raise TypeError(f"model must be one of {list(_CONFIGS)}; got {architecture}")
+    if isinstance(model, OptimizedModule):
+        model = model._orig_mod
+    architecture = type(model).__name__
+    model_config = getattr(model, "config", None)
+    if not isinstance(model_config, _CONFIGS.get(architecture, ())):
+        raise TypeError(
+            f"model must be one of {list(_CONFIGS)}; got {architecture}: a subclass has its weights saved by "
+            "safetensors, for from_pretrained would not know how to make it again"
+        )
     for name in {"architecture", "model"} & metadata.keys():
         raise TypeError(f"metadata must not be called {name!r}: config.json has that for itself")
     folder = Path(folder)
@@ -49,6 +56,7 @@ def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: o
     save_weights(model, folder / WEIGHTS_NAME)
     with whole_file(folder / CONFIG_NAME) as path:
         path.write_text(config + "\n", encoding="utf-8")
+    (folder / DECODER_NAME).unlink(missing_ok=True)  # it read the earlier model's poses
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
@@ -80,7 +88,7 @@ def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Mod
     """
     folder = resolve_folder(source)
     description = read_config(folder)
-    model = build_model(_parse_model_config(description, folder))
+    model = _parse_model(description, folder)
     if not isinstance(model, expected):
         raise ValueError(
             f"{folder} holds a model of class {type(model).__name__}, not {expected.__name__}: "
@@ -173,11 +181,11 @@ def _fetch(repository: str) -> Path:
         ) from error
 
 
-def _parse_model_config(description: dict[str, Any], folder: Path) -> EMCapsNetConfig | BaselineCNNConfig:
+def _parse_model(description: dict[str, Any], folder: Path) -> Any:
     try:
         values = {
             name: tuple(value) if isinstance(value, list) else value for name, value in description["model"].items()
         }
-        return _CONFIGS[description["architecture"]](**values)
+        return build_model(_CONFIGS[description["architecture"]](**values))
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"the model described in {folder / CONFIG_NAME} cannot be built: {error}") from error

@@ -7,6 +7,7 @@ from torch import nn
 
 from matcaps.models.baseline_cnn import BaselineCNN
 from matcaps.models.em_capsnet import EMCapsNet
+from matcaps.models.modes import evaluation_mode
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,8 @@ def summarise(model: nn.Module, image_size: tuple[int, int]) -> list[LayerSummar
         raise TypeError(f"model must be an EMCapsNet or a BaselineCNN; got {type(model).__name__}")
     if min(image_size) < 1:
         raise ValueError(f"image_size must be rows and columns, at least 1 each; got {image_size}")
-    was_training = model.training
-    model.eval()  # dropout would draw random numbers
-    try:
+    with evaluation_mode(model):  # dropout would draw random numbers
         return _rows(model, image_size)
-    finally:
-        model.train(was_training)
 
 
 def _rows(model: EMCapsNet | BaselineCNN, image_size: tuple[int, int]) -> list[LayerSummary]:

@@ -110,9 +110,13 @@ def collect_run(folder: Path, *, num_mistakes: int = 12, root: str | None = None
 
 
 def _read_inspection(folder: Path) -> tuple[dict[str, str], dict[str, bytes]]:
-    """What ``matcaps inspect`` found and drew, where it has been there."""
+    """What ``matcaps inspect`` found and drew, where it has been there; of several times, the last."""
     path = folder / RECORD_NAME
     if not path.is_file():
         return {}, {}
-    pictures = {picture.stem: picture.read_bytes() for picture in sorted(folder.glob("*.png"))}
-    return dict(read_json(path).get("findings", {})), pictures
+    record = read_json(path)
+    there = sorted(folder.glob("*.png"))
+    drawn = record.get("figures", [picture.stem for picture in there])  # a version before had no such list
+    return dict(record.get("findings", {})), {
+        picture.stem: picture.read_bytes() for picture in there if picture.stem in drawn
+    }

@@ -128,7 +128,8 @@ def conv_em_routing(
         variance_floor: see :func:`em_routing`.
         annealing: see :func:`em_routing`.
         implementation: ``"auto"`` (see :func:`resolve_implementation`), or one of ``IMPLEMENTATIONS``. Only the
-            reference has second-order gradients and vector poses.
+            reference has vector poses, second-order gradients and forward-mode derivatives; "auto" takes it for the
+            first and the last.
 
     Returns:
         ``Capsules`` with poses ``[B, H', W', J, 4, 4]`` and activations ``[B, H', W', J]``, where
@@ -139,6 +140,7 @@ def conv_em_routing(
         ValueError: shapes, devices or options do not fit, or the implementation asked for has no vector poses; the
             message says how.
         RuntimeError: the implementation asked for is not installed; the message says why.
+        NotImplementedError: the implementation asked for has no forward-mode derivatives, and one is taken.
 
     Example:
         >>> parents = conv_em_routing(torch.randn(1, 14, 14, 8, 4, 4), torch.rand(1, 14, 14, 8),
@@ -161,7 +163,7 @@ def conv_em_routing(
         variance_floor=variance_floor,
         annealing=annealing,
     )
-    chosen = choose_implementation(implementation, poses.device, tensors[0].dtype, weight)
+    chosen = choose_implementation(implementation, tensors, options)
     with torch.autocast(poses.device.type, enabled=False):
         if chosen == "native":
             parents = native.conv_em_routing(*tensors, **options)
@@ -202,7 +204,8 @@ def class_em_routing(
         variance_floor: see :func:`em_routing`.
         annealing: see :func:`em_routing`.
         implementation: ``"auto"`` (see :func:`resolve_implementation`), or one of ``IMPLEMENTATIONS``. Only the
-            reference has second-order gradients and vector poses.
+            reference has vector poses, second-order gradients and forward-mode derivatives; "auto" takes it for the
+            first and the last.
 
     Returns:
         ``Capsules`` with poses ``[B, J, 4, 4]`` and activations ``[B, J]``.
@@ -212,6 +215,7 @@ def class_em_routing(
         ValueError: shapes, devices or options do not fit, or the implementation asked for has no vector poses; the
             message says how.
         RuntimeError: the implementation asked for is not installed; the message says why.
+        NotImplementedError: the implementation asked for has no forward-mode derivatives, and one is taken.
 
     Example:
         >>> classes = class_em_routing(torch.randn(1, 4, 4, 16, 4, 4), torch.rand(1, 4, 4, 16),
@@ -233,7 +237,7 @@ def class_em_routing(
         variance_floor=variance_floor,
         annealing=annealing,
     )
-    chosen = choose_implementation(implementation, poses.device, tensors[0].dtype, weight)
+    chosen = choose_implementation(implementation, tensors, options)
     with torch.autocast(poses.device.type, enabled=False):
         if chosen == "native":
             parents = native.class_em_routing(*tensors, **options)

@@ -1,6 +1,7 @@
 """What the public doors of the operator accept, and how a refusal reads; inner code trusts what passed here."""
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -185,10 +186,8 @@ def _check_options(options: dict[str, Any], beta: Tensor) -> dict[str, Any]:
                 f"of the votes; got {_shape(schedule)}, {schedule.dtype}, {schedule.device}"
             )
     elif not isinstance(schedule, Sequence) or isinstance(schedule, str):
-        raise TypeError(
-            "inverse_temperature must be a sequence with one value an iteration; "
-            f"got {schedule!r}: for one iteration write [{schedule!r}]"
-        )
+        mend = f"for one iteration write [{schedule!r}]" if isinstance(schedule, numbers.Real) else "make it a list"
+        raise TypeError(f"inverse_temperature must be a sequence with one value an iteration; got {schedule!r}: {mend}")
     elif not all(_is_positive(value) for value in schedule):
         raise ValueError(f"inverse_temperature must be positive and finite; got {list(schedule)}")
     if len(schedule) == 0:
@@ -202,7 +201,7 @@ def _check_options(options: dict[str, Any], beta: Tensor) -> dict[str, Any]:
 
 
 def _is_positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
+    return isinstance(value, numbers.Real) and math.isfinite(value) and value > 0
 
 
 def _in_computing_dtype(tensors: dict[str, Tensor]) -> list[Tensor]:

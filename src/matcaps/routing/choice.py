@@ -1,7 +1,11 @@
 """Which implementation routes: ``"auto"`` asks here, and an explicit choice is refused here if it cannot be had."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from matcaps.capsules import POSE_COMPONENTS
 from matcaps.routing import native, triton
@@ -63,11 +67,29 @@ def resolve_implementation(device: torch.device | str, dtype: torch.dtype, *, ve
     return "reference"
 
 
-def choose_implementation(implementation: str, device: torch.device, dtype: torch.dtype, weight: Tensor) -> str:
-    """Resolve ``"auto"``, and refuse what cannot be had, with the reason; the name has passed the check below."""
+def tensors_among(tensors: Sequence[Tensor], options: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors of a call: its own, and those among its options."""
+    return [*tensors, *(value for value in options.values() if isinstance(value, Tensor))]
+
+
+def choose_implementation(implementation: str, tensors: Sequence[Tensor], options: Mapping[str, Any]) -> str:
+    """Resolve ``"auto"``, and refuse what cannot be had, with the reason; the name has passed the check below.
+
+    Args:
+        implementation: as the caller asks.
+        tensors: of the call, poses first and weight third, in the computing dtype.
+        options: of the call.
+    """
+    device, dtype, weight = tensors[0].device, tensors[0].dtype, tensors[2]
     vector_poses = weight.shape[-1] == POSE_COMPONENTS
+    forward_mode = _has_tangent(tensors_among(tensors, options))
     if implementation == "auto":
-        return resolve_implementation(device, dtype, vector_poses=vector_poses)
+        return "reference" if forward_mode else resolve_implementation(device, dtype, vector_poses=vector_poses)
+    if implementation != "reference" and forward_mode:
+        raise NotImplementedError(
+            f"implementation={implementation!r} has no forward-mode derivatives: use implementation='auto' or "
+            "'reference' for torch.func.jvp and jacfwd"
+        )
     if implementation != "reference" and vector_poses:
         raise ValueError(
             f"implementation={implementation!r} transforms poses by 4×4 matrices; got weight "
@@ -92,6 +114,14 @@ def choose_implementation(implementation: str, device: torch.device, dtype: torc
                 "TRITON_INTERPRET=1 before Triton is imported)"
             )
     return implementation
+
+
+def _has_tangent(tensors: Sequence[Tensor]) -> bool:
+    """Whether a forward-mode derivative is being taken: torch gives an operator without a rule for it zeros, silently.
+
+    Code that is compiled cannot ask.
+    """
+    return not torch.compiler.is_compiling() and any(unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def check_implementation(implementation: str) -> None:

@@ -25,7 +25,8 @@ def register_gradients(forward: Any, backward: Any, name: str) -> None:
     def differentiate(ctx, grad_poses, grad_activations, *_):
         if not ctx.keep_state:
             raise RuntimeError("this routing ran without gradients and kept no state: call it with gradients on")
-        tensors, results = ctx.saved_tensors[: ctx.num_tensors], ctx.saved_tensors[ctx.num_tensors :]
+        saved = ctx.saved_tensors  # once: activation checkpointing unpacks each tensor only once
+        tensors, results = saved[: ctx.num_tensors], saved[ctx.num_tensors :]
         out_poses, out_activations, *state = results
         if grad_poses is None:
             grad_poses = torch.zeros_like(out_poses)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from matcaps.routing import native_trace, reference, triton_trace
 from matcaps.routing.checks import prepare_class, prepare_conv, prepare_votes
-from matcaps.routing.choice import check_implementation, choose_implementation
+from matcaps.routing.choice import check_implementation, choose_implementation, tensors_among
 from matcaps.routing.reference import RoutingIteration
 
 
@@ -143,9 +143,9 @@ def trace_class_em_routing(
 
 
 def _choose(implementation: str, tensors: Sequence[Tensor], options: dict[str, Any]) -> str:
-    inputs = [*tensors, *(value for value in options.values() if isinstance(value, Tensor))]
-    chosen = choose_implementation(implementation, tensors[0].device, tensors[0].dtype, tensors[2])
-    if chosen != "reference" and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+    chosen = choose_implementation(implementation, tensors, options)
+    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in tensors_among(tensors, options))
+    if chosen != "reference" and needs_grad:
         if implementation != "auto":
             raise ValueError(
                 f"implementation={implementation!r} traces without gradients; got tensors that require them: "

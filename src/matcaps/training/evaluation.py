@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from matcaps.data.loader import Batch
+from matcaps.models.modes import evaluation_mode
 from matcaps.training.module import Training
 
 _NUM_WORST = 24
@@ -75,11 +76,9 @@ def evaluate(network: nn.Module, loader: DataLoader[Batch], classes: tuple[str, 
     """
     confusion = MulticlassConfusionMatrix(len(classes), sync_on_compute=False)  # the first of several processes tests
     device = next(network.parameters()).device
-    was_training = network.training
-    network.eval()
     mistakes: list[Mistake] = []
     started = time.perf_counter()
-    try:
+    with evaluation_mode(network):
         for batch in loader:
             scores = class_scores(network, batch.images.to(device)).cpu()
             predicted = scores.argmax(dim=1)
@@ -89,8 +88,6 @@ def evaluate(network: nn.Module, loader: DataLoader[Batch], classes: tuple[str, 
                 lead = float(scores[place, taken] - scores[place, label])
                 mistakes.append(Mistake(int(batch.indices[place]), classes[label], classes[taken], lead))
             mistakes = sorted(mistakes, key=lambda mistake: -mistake.lead)[:_NUM_WORST]
-    finally:
-        network.train(was_training)
     seconds = time.perf_counter() - started
     matrix = confusion.compute().to(torch.int64)
     totals, right = matrix.sum(dim=1).tolist(), matrix.diagonal().tolist()

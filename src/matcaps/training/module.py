@@ -20,6 +20,7 @@ from matcaps.losses import (
     tutorial_margin,
 )
 from matcaps.models import EMCapsNet, PoseDecoder
+from matcaps.models.modes import evaluation_mode
 from matcaps.training.groups import parameter_groups
 from matcaps.training.settings import LossSettings, TrainSettings
 
@@ -95,14 +96,10 @@ class Training(lightning.LightningModule):
     @torch.no_grad()
     def check_finite(self, images: Tensor) -> None:
         """Raise :class:`TrainingDivergedError` if the class scores of some images are not finite."""
-        was_training = self.network.training
-        self.network.eval()
-        try:
+        with evaluation_mode(self.network):
             scores = self(images)
             if not torch.isfinite(scores).all():
                 raise TrainingDivergedError(self._blame(images, "a class score", scores[~torch.isfinite(scores)][0]))
-        finally:
-            self.network.train(was_training)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         output = self.network(batch.images)

@@ -114,7 +114,7 @@ def train(
     watched = {part: bundle.loader(cast(Part, part), batch_size=_TEST_BATCH) for part in settings.watched_parts}
     with _quiet(), _shared_folder(folder):
         trainer = lightning.Trainer(
-            accelerator=settings.accelerator,
+            accelerator=_accelerator(settings),
             devices=settings.devices,
             num_nodes=settings.num_nodes,
             strategy="ddp" if _world_size(settings) > 1 else "auto",
@@ -200,6 +200,12 @@ def describe_input(bundle: DataBundle) -> dict[str, Any]:
         "data": bundle.settings.name,
         "preprocessing": bundle.transform.to_dict(),
     }
+
+
+def _accelerator(settings: TrainSettings) -> str:
+    """Lightning's name for it. Its own "auto" would take an Apple GPU, where the routing has only the reference."""
+    wanted = settings.accelerator == "gpu" or (settings.accelerator == "auto" and torch.cuda.is_available())
+    return "cuda" if wanted else "cpu"
 
 
 def _check_devices(settings: TrainSettings) -> None:

@@ -198,7 +198,7 @@ class TrainSettings:
         epochs: times through the training images.
         seed: of the initial weights, the order of the images and their augmentation.
         precision: "32-true", or "bf16-mixed": convolutions in bfloat16; the routing stays in float32.
-        accelerator: "auto", "cpu" or "gpu".
+        accelerator: "gpu" for CUDA, "cpu", or "auto" for the first where there is one.
         devices: processes to train with, one a device; more than one train by DDP.
         num_nodes: machines that train together, with torchrun or a cluster's launcher.
         checkpoint_minutes: time between checkpoints within an epoch; one is written after every epoch anyhow.

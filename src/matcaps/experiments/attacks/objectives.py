@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from matcaps.capsules import Capsules
 from matcaps.losses import LARGEST_MARGIN, spread_loss
+from matcaps.models.modes import evaluation_mode
 
 
 def class_logits(output: Capsules | Tensor) -> Tensor:
@@ -91,17 +92,12 @@ def prepared(network: nn.Module, images: Tensor, objective: str) -> Iterator[nn.
     For ``"logits"``, where it gives capsules, it is a copy in float64: float32 rounds activations to 0 and 1, where
     the logit has no gradient. Elsewhere it is the network itself.
     """
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
+    with evaluation_mode(network):
         with torch.no_grad():
             gives_capsules = objective == "logits" and isinstance(
                 network(images[:1].to(_dtype_of(network, images))), Capsules
             )
         yield copy.deepcopy(network).double() if gives_capsules else network
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _dtype_of(network: nn.Module, images: Tensor) -> torch.dtype:
