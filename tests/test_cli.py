@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -291,9 +292,15 @@ def test_eval_as_json_and_on_other_parts(call, run):
 
 def test_eval_on_other_data(call, run, tmp_path):
     root = make_mnist(tmp_path / "root")
+    digits = Path(shutil.copytree(run, tmp_path / "digits"))
+    config = json.loads((digits / "config.json").read_text())
     with warnings.catch_warnings():
         warnings.simplefilter("default")  # as a user has it, for whom a warning is no error
-        status, printed, complaints = call("eval", run, "--data=mnist", "--root", root, "--json")
+        status, _, complaints = call("eval", run, "--data=mnist", "--root", root)
+        assert status == 1
+        assert "the data must have the network's classes" in complaints
+        (digits / "config.json").write_text(json.dumps(config | {"classes": list("0123456789")}))
+        status, printed, complaints = call("eval", digits, "--data=mnist", "--root", root, "--json")
     assert status == 0
     assert json.loads(printed)["num_images"] == 20
     assert complaints.startswith("matcaps eval: warning: ")
@@ -449,8 +456,52 @@ def test_data_that_do_not_fit_the_network(refuse, run, tmp_path):
         for name in ("cats", "dogs"):
             (tmp_path / "pets" / split / name).mkdir(parents=True)
             Image.new("L", (30, 30)).save(tmp_path / "pets" / split / name / "1.png")
-    text = "the data must have 10 classes, as the network has; got 2"
+    text = "the data must have the network's classes, T-shirt/top, "
     refuse(text, "eval", run, "--data=folder", "--folder", tmp_path / "pets")
+    refuse("; got cats, dogs in folder", "eval", run, "--data=folder", "--folder", tmp_path / "pets")
+
+
+def test_images_of_another_size_are_not_tested_on(refuse, run, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    config = json.loads((copy / "config.json").read_text())
+    config["preprocessing"]["image_size"] = 32
+    (copy / "config.json").write_text(json.dumps(config))
+    refuse("the data must have images of 32 pixels a side, as the network takes; got 28 in embedded", "eval", copy)
+
+
+def test_a_copied_colour_network_is_tested_on_a_folder(call, tmp_path):
+    for number in range(10):
+        for place, name in enumerate(("bee", "cow")):
+            path = tmp_path / "farm" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (20, 20), (40 + 90 * place, 10 * number, 90)).save(path)
+    settings = tiny_settings(
+        data=DataSettings("folder", folder=str(tmp_path / "farm"), channels=3, image_size=28, batch_size=4), epochs=1
+    )
+    network = train(settings, tmp_path / "run").folder
+    (tmp_path / "copy").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(network / name, tmp_path / "copy" / name)
+    status, printed, complaint = call("eval", tmp_path / "copy", "--data=folder", "--folder", tmp_path / "farm")
+    assert (status, complaint) == (0, "")
+    assert "on 4 images" in printed
+
+
+def test_one_class_alone_is_no_data(refuse, tmp_path):
+    (tmp_path / "one" / "cats").mkdir(parents=True)
+    for number in range(5):
+        Image.new("L", (30, 30)).save(tmp_path / "one" / "cats" / f"{number}.png")
+    text = "the data must have two classes or more; got cats alone"
+    refuse(
+        text,
+        "train",
+        "quickstart",
+        "--data.name=folder",
+        f"--data.folder={tmp_path / 'one'}",
+        "--output",
+        tmp_path / "run",
+    )
+    assert not (tmp_path / "run").exists()
 
 
 def test_truncated_weights(refuse, run, tmp_path):

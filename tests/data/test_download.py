@@ -259,6 +259,18 @@ def test_contents_from_a_zip_file_as_a_last_resort(server, get, tmp_path):
     assert sorted(entry.name for entry in (tmp_path / "mine").iterdir()) == ["letters"]
 
 
+def test_what_the_zip_file_replaced_is_not_removed_again(server, tmp_path):
+    """The good file comes to where the differing one lay."""
+    archive = Archive(f"{server.url}/all.zip", "all.zip", 10_000_000)
+    server.bodies = {"/all.zip": zip_of({"letters": CONTENT})}
+    mine = tmp_path / "mine" / "letters"
+    mine.parent.mkdir()
+    mine.write_bytes(b"my own letters")
+    (status,) = fetch("mine", tmp_path, source=source_of(server, "a", archive=archive), replace_different=True)
+    assert (status.state, status.path) == ("ok", mine)
+    assert mine.read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

@@ -20,6 +20,8 @@ def pictures(tmp_path):
             save(tmp_path / name / f"{number}.png", random.integers(0, 256, (64, 48, 3), dtype=np.uint8))
     (tmp_path / "cat" / "notes.txt").write_text("not an image")
     (tmp_path / "cat" / ".hidden.png").write_text("not an image")
+    save(tmp_path / "cat" / ".checkpoints" / "0.png", np.zeros((8, 8), np.uint8))
+    save(tmp_path / "cat" / "more" / ".checkpoints" / "0.png", np.zeros((8, 8), np.uint8))
     (tmp_path / ".git").mkdir()
     return tmp_path
 

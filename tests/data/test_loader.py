@@ -74,6 +74,18 @@ def test_resume_in_the_middle_of_an_epoch():
     assert positions(sampler, 2) == whole
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_loader_resumes_in_the_middle_of_an_epoch(make_dataset, num_workers):
+    """With workers torch makes two iterators of the sampler, and asks only the second for batches."""
+    dataset, transform = make_dataset(50), Transform(NORB, 48)
+    loader = make_loader(dataset, transform, train=True, batch_size=8, num_workers=num_workers)
+    loader.batch_sampler.set_epoch(2)
+    whole = [batch.indices.tolist() for batch in loader]
+    loader.batch_sampler.resume_at(2, 4)
+    assert [batch.indices.tolist() for batch in loader] == whole[4:]
+    assert [batch.indices.tolist() for batch in loader] == whole
+
+
 def test_epoch_is_fixed_when_iteration_begins():
     sampler = EpochSampler(50, 8, train=True)
     expected = positions(sampler, 0)

@@ -9,6 +9,7 @@ import pytest
 
 from matcaps.experiments import Experiment, Row, get_experiment, list_experiments, make_trials
 from matcaps.experiments.differences import differences
+from matcaps.experiments.measures import MEASURES
 from matcaps.experiments.plan import parse_list, parse_seeds, parse_shard
 from matcaps.models import model_config
 from matcaps.training import ModelSettings, TrainSettings, recipe_settings
@@ -92,6 +93,11 @@ def test_attacks_use_the_trainings_of_table1():
     capsules = make_trials(get_experiment("attacks"), rows=["capsules"], seeds=[2])[0]
     assert capsules.folder(Path("b")) == Path("b/attacks/capsules-50epochs-seed2")
     assert capsules.training_folder(Path("b")) == Path("b/table1/iterations-3-50epochs-seed2")
+    # the CNN that images are transferred from is the table's own, also where its epochs are the capsules' by chance
+    for epochs, name in ((None, "cnn-15epochs-seed0"), (50, "cnn-50epochs-seed0"), (3, "cnn-3epochs-seed0")):
+        (trial,) = make_trials(get_experiment("attacks"), rows=["capsules"], epochs=epochs)
+        (source,) = MEASURES["attacks"].also_needed(get_experiment("attacks"), trial)
+        assert source.name == name
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7, 30])

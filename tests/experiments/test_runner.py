@@ -1,6 +1,7 @@
 """Trials that run, stop, go on and are not run twice; and the tables and figures that come of them."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from filelock import FileLock
 
 from matcaps.experiments import Experiment, Row, gather, make_table, make_trials, run_trials
 from matcaps.experiments import runner as runner_module
+from matcaps.experiments.measures import Measure
 from matcaps.training import TrainingDivergedError
 from matcaps.training.record import read_settings
 from matcaps.viz.experiments import draw_experiment
@@ -74,6 +76,44 @@ def test_another_run_in_the_folder_is_not_touched(done):
     other = replace(PLAIN, rows=capsules_and_cnn(seed=0, calibration_images=4))
     with pytest.raises(ValueError, match="holds a run with other settings \\(calibration_images: 8, 4\\)"):
         run_trials(other, make_trials(other), done)
+
+
+def test_a_trial_goes_on_where_its_data_have_moved(tmp_path, monkeypatch):
+    trials = make_trials(PLAIN, rows=["cnn"])
+    with pytest.raises(StoppedError):
+        run_trials(PLAIN, trials, tmp_path, callbacks=[Stop("on_train_epoch_start", 5)])
+    trained = []
+    monkeypatch.setattr(runner_module, "train", lambda settings, *rest, **more: trained.append(settings))
+    monkeypatch.setattr(runner_module, "MEASURES", {"distortions": Measure(lambda *of: {"none": True})})
+    monkeypatch.setattr(runner_module, "weights_digests", lambda *of: {})
+    run_trials(PLAIN, make_trials(PLAIN, rows=["cnn"], root="elsewhere"), tmp_path)
+    assert [settings.data.root for settings in trained] == ["elsewhere"]
+
+
+def test_what_was_measured_on_other_weights_is_measured_again(done, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(done, base)
+    trials = make_trials(PLAIN, rows=["capsules"])
+    folder = trials[0].folder(base)
+    shutil.copy(done / "mnist" / "cnn-2epochs-seed0" / "model.safetensors", folder)  # trained anew, so to speak
+    assert [bool(record.measured) for record in gather(PLAIN, base)] == [False, True]
+    shutil.copy(done / "mnist" / "capsules-2epochs-seed0" / "model.safetensors", folder)
+    assert [bool(record.measured) for record in gather(PLAIN, base)] == [True, True]
+    record = json.loads((folder / "distortions.json").read_text())
+    record["weights"]["mnist/capsules-2epochs-seed0"] = "0" * 64
+    (folder / "distortions.json").write_text(json.dumps(record))
+    assert [bool(record.measured) for record in gather(PLAIN, base)] == [False, True]
+    run_trials(PLAIN, trials, base)
+    again = json.loads((folder / "distortions.json").read_text())
+    assert again["distortions"] == record["distortions"]
+    assert [bool(record.measured) for record in gather(PLAIN, base)] == [True, True]
+    # of a training that is begun again the measurement does not count
+    (folder / "results.json").unlink()
+    assert [record.state for record in gather(PLAIN, base) if record.measured] == ["done"]
+    make_table(PLAIN, gather(PLAIN, base))
+    shutil.rmtree(base / "mnist" / "cnn-2epochs-seed0" / "checkpoints")
+    (base / "mnist" / "cnn-2epochs-seed0" / "model.safetensors").unlink()  # a record that is kept without weights
+    assert [record.state for record in gather(PLAIN, base) if record.measured] == ["done"]
 
 
 def test_a_folder_that_another_process_is_at_is_left_to_it(tmp_path):

@@ -5,7 +5,7 @@ import torch
 
 import matcaps
 from matcaps.layers import ClassCapsules, ConvCapsules
-from matcaps.training import OptimizerSettings, parameter_groups, train
+from matcaps.training import OptimizerSettings, Training, parameter_groups, train
 from matcaps.training.checkpoints import newest_checkpoint, read_checkpoint
 from tests.training.runs import TINY_CNN, tiny_settings
 
@@ -43,7 +43,9 @@ def test_each_layers_matrices_are_a_group(network):
         assert group["lr"] == pytest.approx(0.01 * weight.square().mean().sqrt().item())
 
 
-def test_adam_moves_them_as_if_they_were_a_scale_times_numbers_near_one():
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+@pytest.mark.parametrize("optimizer_class", [torch.optim.Adam, torch.optim.AdamW])
+def test_they_move_as_if_they_were_a_scale_times_numbers_near_one(optimizer_class, weight_decay):
     torch.manual_seed(0)
     scale, target = 40.0, torch.randn(3, 2, 4, 4, dtype=torch.float64)
     layer = ClassCapsules(3, 2).double()
@@ -52,8 +54,10 @@ def test_adam_moves_them_as_if_they_were_a_scale_times_numbers_near_one():
     with torch.no_grad():
         layer.weight.copy_(scale * unit)
     unit.requires_grad_()
-    ours = torch.optim.Adam(parameter_groups(layer, 3e-3, 1e-2))
-    theirs = torch.optim.Adam([unit], lr=1e-2)
+    decoupled = optimizer_class is torch.optim.AdamW
+    groups = parameter_groups(layer, 3e-3, 1e-2, weight_decay=weight_decay, decoupled=decoupled)
+    ours = optimizer_class(groups, weight_decay=100.0)  # which has no effect: the groups have their own
+    theirs = optimizer_class([unit], lr=1e-2, weight_decay=weight_decay)
     for _ in range(20):
         # gradients of about 1e-10, so that Adam's epsilon counts
         for optimizer, weight in ((ours, layer.weight), (theirs, scale * unit)):
@@ -61,6 +65,17 @@ def test_adam_moves_them_as_if_they_were_a_scale_times_numbers_near_one():
             (1e-12 * (weight - target).square()).sum().backward()
             optimizer.step()
     torch.testing.assert_close(layer.weight, scale * unit, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(("name", "decoupled"), [("adam", False), ("adamw", True)])
+def test_training_gives_the_groups_its_weight_decay(network, name, decoupled):
+    optimizer = OptimizerSettings(name, matrix_learning_rate=0.01, weight_decay=0.1)
+    training = Training(tiny_settings(optimizer=optimizer), network, 10)
+    expected = parameter_groups(training, 3e-3, 0.01, weight_decay=0.1, decoupled=decoupled)
+    made = training.configure_optimizers()["optimizer"].param_groups
+    assert [group["weight_decay"] for group in made] == [group["weight_decay"] for group in expected]
+    assert made[0]["weight_decay"] == 0.1
+    assert made[1]["weight_decay"] < 0.1
 
 
 def test_networks_without_matrices_and_matrices_alone():

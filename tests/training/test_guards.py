@@ -8,7 +8,7 @@ import pytest
 from matcaps.training import OptimizerSettings, TrainingDivergedError, train
 from matcaps.training.record import RESULTS_NAME
 from matcaps.training.run import CHECKPOINTS_NAME
-from tests.training.runs import tiny_settings
+from tests.training.runs import Stop, StoppedError, tiny_settings, weights
 
 
 def test_divergence_in_an_epochs_last_step_is_seen_before_its_checkpoint(tmp_path):
@@ -25,6 +25,16 @@ def test_resume_wants_the_runs_own_settings(tmp_path):
     train(settings, tmp_path / "run")
     with pytest.raises(ValueError, match=r"settings must be those of the run that is resumed, in .*settings\.yaml"):
         train(replace(settings, seed=settings.seed + 1), tmp_path / "run", resume=True)
+
+
+def test_a_run_goes_on_where_its_data_have_moved(tmp_path):
+    settings = tiny_settings(epochs=1)
+    moved = replace(settings, data=replace(settings.data, root=str(tmp_path), num_workers=1), views_every=0)
+    with pytest.raises(StoppedError):
+        train(settings, tmp_path / "run", callbacks=[Stop("on_train_batch_start", 3)])
+    train(moved, tmp_path / "run", resume=True)
+    train(settings, tmp_path / "whole")
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
 
 
 def test_the_record_of_a_finished_run_stays(tmp_path):

@@ -4,15 +4,17 @@ import json
 import os
 import signal
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import load_file
 
 import matcaps
-from matcaps.data import SplitSettings, load_data
+from matcaps.data import SplitSettings, TransformSettings, load_data
 from matcaps.data.loader import PreparedImages
 from matcaps.models import BaselineCNN, EMCapsNet
 from matcaps.training import (
@@ -24,6 +26,7 @@ from matcaps.training import (
     load_run,
     train,
 )
+from matcaps.training import run as run_module
 from matcaps.training.checkpoints import newest_checkpoint, read_checkpoint
 from matcaps.training.record import read_metrics, read_settings
 from tests.training.runs import AT_EVERY_STEP, STEPS, TINY_CNN, Stop, StoppedError, tiny_settings, weights
@@ -199,6 +202,38 @@ def test_default_folders_differ(tmp_path, monkeypatch):
     assert "MATCAPS_RUN_FOLDER" not in os.environ
 
 
+def test_two_runs_of_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    class Now(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 1, 12, 0, 0, tzinfo=tz)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_module, "datetime", Now)
+    names = [train(tiny_settings(epochs=1)).folder.name for _ in range(2)]
+    assert names == ["quickstart-20260101-120000", "quickstart-20260101-120000-2"]
+
+
+def test_a_folder_with_nothing_but_a_file_that_was_cut_off_is_used(tmp_path):
+    (tmp_path / "settings.yaml.partial").write_text("recipe: qui")
+    assert train(tiny_settings(epochs=1), tmp_path).folder == tmp_path
+
+
+def test_one_of_several_processes_does_not_train_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    with pytest.raises(ValueError, match=r"this is process 1 of several.*give --devices and --num_nodes"):
+        train(tiny_settings(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_images_of_several_crops(tmp_path):
+    """Their centre is looked at; the test averages them all."""
+    data = replace(tiny_settings().data, transform=TransformSettings(crop=26, num_test_crops=5))
+    result = train(tiny_settings(epochs=1, data=data), tmp_path)
+    assert result.test is not None
+    assert 0 <= float(read_metrics(tmp_path / "metrics.csv")[0]["validation/accuracy"]) <= 1
+
+
 def test_an_empty_folder_is_used(tmp_path):
     assert train(tiny_settings(epochs=1), tmp_path).folder == tmp_path
 
@@ -211,6 +246,7 @@ def test_an_empty_folder_is_used(tmp_path):
         ({"model": replace(tiny_settings().model, stem_stride=8)}, "images must have at least"),
         ({"devices": 64, "data": replace(tiny_settings().data, max_train_images=20)}, "images are needed"),
         ({"accelerator": "gpu", "devices": 1000}, "1000 GPU must be there"),
+        ({"watched_parts": ("familiar_test",)}, "familiar_test"),
     ],
 )
 def test_what_cannot_work_leaves_nothing(changes, message, tmp_path):

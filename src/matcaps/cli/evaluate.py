@@ -17,7 +17,11 @@ def eval_command(arguments: list[str]) -> int:
     parser = make_parser("eval", "Test a trained network on labelled images.")
     parser.add_argument("run", type=str, help=SOURCE)
     parser.add_argument("--data", type=str | None, help="data set to test on; default: the one it was trained on")
-    parser.add_argument("--folder", type=str | None, help='with "--data folder": the folder of images')
+    parser.add_argument(
+        "--folder",
+        type=str | None,
+        help=('with "--data folder": the folder of images, a folder a class; without one called "test" a fifth tests'),
+    )
     parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
     parser.add_argument("--part", type=str, default="test", help="test, validation, familiar_test or train")
     parser.add_argument("--crops", type=int | None, help=f"crops of each image to average: one of {CROP_COUNTS}")

@@ -85,7 +85,8 @@ def fetch(
             )
             continue
         archives |= _bring(folder, file, progress or (lambda *_: None))
-        if status.path is not None and status.path != folder / file.name:
+        brought = folder / file.name
+        if status.path is not None and status.path != brought and brought.is_file():  # else it was just replaced
             status.path.unlink()  # the differing uncompressed copy would be found first
     for archive in archives:
         archive.unlink(missing_ok=True)

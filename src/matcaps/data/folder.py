@@ -101,6 +101,11 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
+def _is_hidden(file: Path, below: Path) -> bool:
+    """Whether the file, or a folder between, is hidden: an editor's copies would stand on both sides of a split."""
+    return any(part.startswith(".") for part in file.relative_to(below).parts)
+
+
 def load_image_folder(
     folder: str | os.PathLike[str], image_size: int = 32, channels: int = 1, *, split: str = "train"
 ) -> ImageDataset | None:
@@ -142,7 +147,7 @@ def load_image_folder(
     paths, labels = [], []
     for label, name in enumerate(classes):
         files = sorted((where / name).rglob("*")) if name in found else []
-        files = [file for file in files if file.suffix.lower() in _ENDINGS and not file.name.startswith(".")]
+        files = [file for file in files if file.suffix.lower() in _ENDINGS and not _is_hidden(file, where)]
         if not files and split == "train":
             raise ValueError(f"{where / name} must hold images ({', '.join(_ENDINGS)}); it holds none")
         paths += files

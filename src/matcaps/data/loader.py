@@ -121,12 +121,13 @@ class EpochSampler(Sampler[BatchKey]):
 
     def __iter__(self) -> Iterator[BatchKey]:
         # Not a generator itself: the epoch is fixed now, not when a worker asks for the first batch.
-        start = 0
-        if self._resume is not None and self._resume[0] == self.epoch:
-            start, self._resume = self._resume[1], None
+        start = self._resume[1] if self._resume is not None and self._resume[0] == self.epoch else 0
         return self._batches(self.epoch, start)
 
     def _batches(self, epoch: int, start: int) -> Iterator[BatchKey]:
+        # Only now: torch's loader with workers makes two iterators, and asks the second alone for batches.
+        if self._resume is not None and self._resume[0] == epoch:
+            self._resume = None
         if self.is_train:
             order = permutation(self.seed, epoch, self.num_images)
             step = self.batch_size * self.world_size

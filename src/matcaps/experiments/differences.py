@@ -4,14 +4,14 @@ from dataclasses import asdict
 from typing import Any
 
 from matcaps.models.presets import model_config
-from matcaps.training.settings import TrainSettings, flatten
+from matcaps.training.settings import INCIDENTAL, INCIDENTAL_DATA, TrainSettings, flatten
 
 
 def differences(first: TrainSettings, second: TrainSettings) -> list[str]:
     """Say in which settings two runs differ that bear on what they compute, such as ``"epochs: 20, 100"``.
 
     A preset with changes counts as the network that it makes, and it does not matter under which name a run was
-    started, where its data lay, how often it wrote checkpoints, or on what device it ran.
+    started, where its data lay, what it wrote or looked at on the way and how often, or on what device it ran.
     """
     one, two = (flatten(_normalised(settings)) for settings in (first, second))
     names = [name for name in {**one, **two} if one.get(name) != two.get(name)]
@@ -20,7 +20,7 @@ def differences(first: TrainSettings, second: TrainSettings) -> list[str]:
 
 def _normalised(settings: TrainSettings) -> dict[str, Any]:
     values = settings.to_dict()
-    for name in ("recipe", "checkpoint_minutes", "log_every_steps", "accelerator"):
+    for name in ("recipe", *INCIDENTAL):
         del values[name]
     config = model_config(settings.model.preset, **settings.model.changes())
     values["model"] = {"architecture": type(config).__name__, **asdict(config)}
@@ -28,6 +28,6 @@ def _normalised(settings: TrainSettings) -> dict[str, Any]:
         values["model"].pop(name, None)
     data = settings.data
     values["data"]["transform"] = asdict(data.transform.resolve(data.name))
-    for name in ("root", "num_workers"):
+    for name in INCIDENTAL_DATA:
         del values["data"][name]
     return values

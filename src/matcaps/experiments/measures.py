@@ -31,12 +31,11 @@ class Measure:
 def _source_trial(experiment: Experiment, trial: Trial) -> Trial:
     """The CNN with the trial's seed, on whose images adversarial ones are made for the other network."""
     data = trial.settings.data
-    epochs = None if trial.settings.epochs == trial.row.settings.epochs else trial.settings.epochs
     return make_trials(
         experiment,
         rows=["cnn"],
         seeds=[trial.settings.seed],
-        epochs=epochs,
+        epochs=trial.asked_epochs,
         root=data.root,
         max_train_images=data.max_train_images,
         max_test_images=data.max_test_images,

@@ -74,11 +74,13 @@ class Trial:
         experiment: the experiment's name.
         row: which row.
         settings: how the network is trained, with its seed.
+        asked_epochs: of every training, if they were asked for; None: each row has its own.
     """
 
     experiment: str
     row: Row
     settings: TrainSettings
+    asked_epochs: int | None = None
 
     @property
     def name(self) -> str:
@@ -149,7 +151,7 @@ def make_trials(
                     max_test_images=data.max_test_images if max_test_images is None else max_test_images,
                 ),
             )
-            trials.append(Trial(experiment.name, row, settings))
+            trials.append(Trial(experiment.name, row, settings, epochs))
     return trials[part - 1 :: parts]
 
 

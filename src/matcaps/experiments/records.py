@@ -1,12 +1,15 @@
 """Read what the trials of an experiment left behind."""
 
+import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from matcaps.experiments.differences import differences
 from matcaps.experiments.plan import DIVERGED_NAME, MEASURE_FILES, Experiment, Row, trial_name
+from matcaps.models.pretrained import WEIGHTS_NAME
 from matcaps.training.record import (
     METRICS_NAME,
     RESULTS_NAME,
@@ -50,6 +53,33 @@ class TrialRecord:
         return self.results["test"]["error_percent"]
 
 
+def weights_digests(folders: Iterable[Path], base: Path) -> dict[str, str]:
+    """SHA-256 of the weights in some trainings' folders, by the folder's path below ``base``."""
+    return {
+        folder.relative_to(base).as_posix(): hashlib.sha256((folder / WEIGHTS_NAME).read_bytes()).hexdigest()
+        for folder in folders
+    }
+
+
+def read_measured(path: Path, base: Path) -> dict[str, Any]:
+    """A measurement, unless a network that it was made on is another one now.
+
+    Where the weights are not kept, or the record is of a version that did not note them, it counts.
+
+    Args:
+        path: the measurement's file.
+        base: the folder of all experiments.
+
+    Returns:
+        What the file holds; empty if it is not there, or was made on other weights.
+    """
+    measured = read_json(path) if path.is_file() else {}
+    noted = measured.get("weights", {})
+    there = [base / name for name in noted if (base / name / WEIGHTS_NAME).is_file()]
+    changed = any(noted[name] != digest for name, digest in weights_digests(there, base).items())
+    return {} if changed else measured
+
+
 def gather(experiment: Experiment, base: Path) -> list[TrialRecord]:
     """Read the records of an experiment's trials, in the order of its rows, epochs and seeds.
 
@@ -77,7 +107,8 @@ def gather(experiment: Experiment, base: Path) -> list[TrialRecord]:
                 state, results = "done", read_json(folder / RESULTS_NAME)
             if experiment.measure is not None:
                 path = base / experiment.name / trial_name(row.name, epochs, seed) / MEASURE_FILES[experiment.measure]
-                measured = read_json(path) if path.is_file() else {}
+                if state == "done":
+                    measured = read_measured(path, base)
             metrics = read_metrics(folder / METRICS_NAME)
             differing: list[str] = []
             if (folder / SETTINGS_NAME).is_file():

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from matcaps.experiments.differences import differences
 from matcaps.experiments.measures import MEASURES
 from matcaps.experiments.plan import DIVERGED_NAME, MEASURE_FILES, Experiment, Trial
+from matcaps.experiments.records import read_measured, weights_digests
 from matcaps.training.module import TrainingDivergedError
 from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, read_run_settings, write_json
 from matcaps.training.run import train
@@ -90,8 +91,9 @@ def _run_trial(
         if measure is not None:
             with _held(folder):
                 path = folder / MEASURE_FILES[str(experiment.measure)]
-                if not path.is_file():
+                if not read_measured(path, base):
                     values = measure.measure(experiment, trial, base)
+                    values["weights"] = weights_digests([one.training_folder(base) for one in needed], base)
                     folder.mkdir(parents=True, exist_ok=True)
                     write_json(path, values)
     except _BusyError as busy:
@@ -112,7 +114,7 @@ def _train(settings: TrainSettings, folder: Path, callbacks: Sequence[Callback],
                 f"{folder} holds a run with other settings ({'; '.join(differing)}): choose another --folder, or "
                 "remove that run"
             )
-        settings = found
+        settings = found.with_incidentals_of(settings)
     if (folder / DIVERGED_NAME).is_file():
         raise TrainingDivergedError(f"as it was found before; remove {folder} to try again")
     if (folder / RESULTS_NAME).is_file():

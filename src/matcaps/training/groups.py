@@ -11,7 +11,12 @@ _ADAM_EPS = 1e-8
 
 
 def parameter_groups(
-    network: nn.Module, learning_rate: float, matrix_learning_rate: float | None = None
+    network: nn.Module,
+    learning_rate: float,
+    matrix_learning_rate: float | None = None,
+    *,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
 ) -> list[dict[str, Any]]:
     """Divide a network's parameters into groups for ``torch.optim.Adam`` or ``AdamW``.
 
@@ -25,6 +30,9 @@ def parameter_groups(
         network: any network with :class:`ConvCapsules` or :class:`ClassCapsules` in it, calibrated before.
         learning_rate: of all parameters but the matrices.
         matrix_learning_rate: of the matrices, relative to their size now; None: ``learning_rate``, as it is.
+        weight_decay: of all parameters; with ``matrix_learning_rate``, of the numbers near 1. The groups carry it, so
+            that one given to the optimiser has no effect: it would take the matrices away within some hundred steps.
+        decoupled: whether the optimiser is ``AdamW``, whose decay is apart from the gradient.
 
     Returns:
         One group; with ``matrix_learning_rate`` one for the other parameters, if there are any, and one a routed layer.
@@ -35,12 +43,20 @@ def parameter_groups(
         >>> optimizer = torch.optim.Adam(parameter_groups(network, 3e-3, matrix_learning_rate=1e-2))
     """
     if matrix_learning_rate is None:
-        return [{"params": list(network.parameters()), "lr": learning_rate}]
+        return [{"params": list(network.parameters()), "lr": learning_rate, "weight_decay": weight_decay}]
     matrices = [module.weight for module in network.modules() if isinstance(module, ConvCapsules | ClassCapsules)]
     groups = []
     for weight in matrices:
         size = max(weight.detach().square().mean().sqrt().item(), _SMALLEST_SIZE)
-        groups.append({"params": [weight], "lr": matrix_learning_rate * size, "eps": _ADAM_EPS / size})
+        groups.append(
+            {
+                "params": [weight],
+                "lr": matrix_learning_rate * size,
+                "eps": _ADAM_EPS / size,
+                "weight_decay": weight_decay / (size if decoupled else size**2),
+            }
+        )
     known = {id(weight) for weight in matrices}
     others = [parameter for parameter in network.parameters() if id(parameter) not in known]
-    return [*([{"params": others, "lr": learning_rate}] if others else []), *groups]
+    rest = {"params": others, "lr": learning_rate, "weight_decay": weight_decay}
+    return [*([rest] if others else []), *groups]

@@ -189,7 +189,10 @@ def _data_settings(saved: Path, description: dict[str, Any], data: str | None, f
     name = data or description.get("data")
     if name is None:
         raise ValueError(f"{saved} does not say what it was trained on: name the data set to test on with --data")
-    return DataSettings.from_dict({"name": name, "folder": folder})
+    channels = description["model"]["in_channels"]
+    return DataSettings.from_dict(
+        {"name": name, "folder": folder, **({"channels": channels} if name == "folder" and channels in (1, 3) else {})}
+    )
 
 
 def _transform(description: dict[str, Any]) -> Transform:
@@ -208,8 +211,14 @@ def _check_fit(description: dict[str, Any], bundle: DataBundle) -> None:
             f"the data must have {model['in_channels']} channels, as the network takes; got {bundle.num_channels} "
             f"in {bundle.settings.name}"
         )
-    if len(bundle.classes) != model["num_classes"]:
+    if bundle.classes != tuple(description["classes"]):
         raise ValueError(
-            f"the data must have {model['num_classes']} classes, as the network has; got {len(bundle.classes)} "
-            f"in {bundle.settings.name}"
+            f"the data must have the network's classes, {', '.join(description['classes'])}; got "
+            f"{', '.join(bundle.classes)} in {bundle.settings.name}"
+        )
+    size = description["preprocessing"]["image_size"]
+    if bundle.transform.image_size != size:
+        raise ValueError(
+            f"the data must have images of {size} pixels a side, as the network takes; got "
+            f"{bundle.transform.image_size} in {bundle.settings.name}"
         )

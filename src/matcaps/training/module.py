@@ -102,7 +102,8 @@ class Training(lightning.LightningModule):
                 raise TrainingDivergedError(self._blame(images, "a class score", scores[~torch.isfinite(scores)][0]))
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        output = self.network(batch.images)
+        images = batch.images[:, 0] if batch.images.ndim == 5 else batch.images  # of several crops the centre
+        output = self.network(images)
         scores = self.class_scores(output)
         self.validation_accuracy.update(scores, batch.labels)
         loss = self._loss(output, scores, batch.labels, margin=self.margin(self.global_step))
@@ -116,8 +117,13 @@ class Training(lightning.LightningModule):
         chosen = self.settings.optimizer
         optimizer_class = torch.optim.Adam if chosen.name == "adam" else torch.optim.AdamW
         optimizer = optimizer_class(
-            parameter_groups(self, chosen.learning_rate, chosen.matrix_learning_rate),
-            weight_decay=chosen.weight_decay,
+            parameter_groups(
+                self,
+                chosen.learning_rate,
+                chosen.matrix_learning_rate,
+                weight_decay=chosen.weight_decay,
+                decoupled=chosen.name == "adamw",
+            ),
             fused=True,  # one pass over the parameters: a step of the CNN takes two thirds of the time
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: chosen.factor(step, self.total_steps))

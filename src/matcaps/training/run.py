@@ -107,11 +107,11 @@ def train(
     network = make_network(settings, bundle)
     loader = bundle.loader("train", rank=_rank(), world_size=_world_size(settings))
     training = _make_training(settings, network, bundle, len(loader))
-    folder = _claim_folder(settings, folder, resume)
+    watched = {part: bundle.loader(cast(Part, part), batch_size=_TEST_BATCH) for part in settings.watched_parts}
+    folder = _claim_folder(settings, folder, resume)  # last: what is refused leaves nothing behind
     clock, throughput = ExactResume(loader.batch_sampler), Throughput()  # type: ignore[arg-type]
     decay = settings.optimizer.ema_decay
     averaging = None if decay is None else AveragedWeights(decay)
-    watched = {part: bundle.loader(cast(Part, part), batch_size=_TEST_BATCH) for part in settings.watched_parts}
     with _quiet(), _shared_folder(folder):
         trainer = lightning.Trainer(
             accelerator=_accelerator(settings),
@@ -180,6 +180,8 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[EMCapsNet | BaselineCNN, T
 
 def make_network(settings: TrainSettings, bundle: DataBundle) -> EMCapsNet | BaselineCNN:
     """Make the network that settings name, for the data at hand, and calibrate it on the first training images."""
+    if len(bundle.classes) < 2:
+        raise ValueError(f"the data must have two classes or more; got {', '.join(bundle.classes)} alone")
     changes: dict[str, Any] = {
         "in_channels": bundle.num_channels,
         "num_classes": len(bundle.classes),
@@ -209,7 +211,13 @@ def _accelerator(settings: TrainSettings) -> str:
 
 
 def _check_devices(settings: TrainSettings) -> None:
-    """Refuse what this machine lacks before anything is written."""
+    """Refuse what this machine lacks, or a launcher contradicts, before anything is written."""
+    if _world_size(settings) == 1 and _rank() != 0:
+        raise ValueError(
+            f"this is process {_rank()} of several, by RANK, LOCAL_RANK or SLURM_PROCID in the environment, but "
+            "devices and num_nodes are 1: give --devices and --num_nodes for one training by all, or take these "
+            "variables away (env -u) for a training of its own"
+        )
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if settings.accelerator == "gpu" and there < settings.devices:
         raise ValueError(
@@ -256,19 +264,21 @@ def _claim_folder(settings: TrainSettings, folder: str | os.PathLike[str] | None
         folder = os.environ.get(_FOLDER_VARIABLE)
         if folder is None and _rank() == 0 and "TORCHELASTIC_RUN_ID" in os.environ:
             raise ValueError("with torchrun say where the run goes, so that all processes agree: --output FOLDER")
-        folder = folder or Path("runs") / f"{settings.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+        if folder is None:
+            wanted = Path("runs") / f"{settings.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+            folder = _new_folder(wanted) if _rank() == 0 else wanted
     folder = Path(folder)
     if _rank() != 0:
         return folder
     if resume:
         if not (folder / SETTINGS_NAME).is_file():
             raise FileNotFoundError(f"no run to resume in {folder}: it has no {SETTINGS_NAME}")
-        if read_run_settings(folder) != settings:
+        if read_run_settings(folder).with_incidentals_of(settings) != settings:
             raise ValueError(
                 f"settings must be those of the run that is resumed, in {folder / SETTINGS_NAME}; got others"
             )
     else:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or any(_lasting(folder))):
             raise FileExistsError(
                 f"{folder} is there already and not empty: choose another folder, or go on with that run by "
                 f"matcaps train --resume {folder}"
@@ -276,6 +286,22 @@ def _claim_folder(settings: TrainSettings, folder: str | os.PathLike[str] | None
         folder.mkdir(parents=True, exist_ok=True)
         write_settings(folder / SETTINGS_NAME, settings.to_dict())
     return folder
+
+
+def _new_folder(wanted: Path) -> Path:
+    """Make a folder of that name, or of the name with a number behind it, which no other process has."""
+    for name in [wanted, *(wanted.with_name(f"{wanted.name}-{number}") for number in range(2, 1000))]:
+        try:
+            name.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return name
+    raise FileExistsError(f"{wanted} and a thousand more are there already: say where the run goes, --output FOLDER")
+
+
+def _lasting(folder: Path) -> Iterator[Path]:
+    """What is in a folder, but for files whose writing was cut off."""
+    return (path for path in folder.iterdir() if not path.name.endswith(".partial"))
 
 
 @contextmanager

@@ -4,13 +4,19 @@ The same objects stand behind the Python API, the YAML files and ``--help``.
 """
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from matcaps.data.settings import DataSettings
 
 WATCHABLE_PARTS = ("test", "familiar_test")
 """What :attr:`TrainSettings.watched_parts` may name; validation images are looked at after every epoch anyhow."""
+
+INCIDENTAL = ("accelerator", "checkpoint_minutes", "log_every_steps", "watched_parts", "watch_every", "views_every")
+"""Settings that change no number of a run's weights; a run may go on with others."""
+
+INCIDENTAL_DATA = ("root", "num_workers")
+"""The same of :attr:`TrainSettings.data`."""
 
 
 def _positive(settings: object, *names: str) -> None:
@@ -255,6 +261,11 @@ class TrainSettings:
         if values["model"]["coordinate_components"] is not None:
             values["model"]["coordinate_components"] = list(values["model"]["coordinate_components"])
         return values
+
+    def with_incidentals_of(self, other: "TrainSettings") -> "TrainSettings":
+        """These settings with the other's :data:`INCIDENTAL` ones: another place of the data, another device."""
+        data = replace(self.data, **{name: getattr(other.data, name) for name in INCIDENTAL_DATA})
+        return replace(self, data=data, **{name: getattr(other, name) for name in INCIDENTAL})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainSettings":
