@@ -489,7 +489,7 @@ def test_a_copied_colour_network_is_tested_on_a_folder(call, tmp_path):
 
 def test_one_class_alone_is_no_data(refuse, tmp_path):
     (tmp_path / "one" / "cats").mkdir(parents=True)
-    for number in range(5):
+    for number in range(20):
         Image.new("L", (30, 30)).save(tmp_path / "one" / "cats" / f"{number}.png")
     text = "the data must have two classes or more; got cats alone"
     refuse(
