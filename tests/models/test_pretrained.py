@@ -54,6 +54,17 @@ def test_round_trip_is_bit_for_bit(preset, tmp_path):
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == [CONFIG_NAME, WEIGHTS_NAME]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="no permissions of this kind")
+def test_others_may_read_what_the_umask_lets_them(tmp_path):
+    before = os.umask(0o027)
+    try:
+        for _ in range(2):
+            make().save_pretrained(tmp_path)
+            assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+    finally:
+        os.umask(before)
+
+
 def test_saving_again_replaces(saved):
     other = make("baseline-cnn")
     other.save_pretrained(saved)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to instead; at every moment the old file or the new one is there, and on the disk.
+    """Give an empty file to write to instead; at every moment the old one or the new one is there, and on the disk.
 
     If the writing fails, or the process is killed, the old file stays and what was written is left beside it.
 
@@ -16,7 +16,11 @@ def whole_file(path: Path) -> Iterator[Path]:
         path: the file to make or to replace, in a folder that exists.
     """
     partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
+    partial.touch()
+    permissions = partial.stat().st_mode  # as the process's umask has them
     yield partial
+    os.chmod(partial, permissions)  # safetensors makes files that only their owner may read
     with partial.open("rb") as written:
         os.fsync(written.fileno())
     os.replace(partial, path)
