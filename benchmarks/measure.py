@@ -132,7 +132,7 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "commit": commit.stdout.strip() + ("+changes" if changed.stdout.strip() else ""),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "native": f"{native.LIBRARY.target}, threads of {native.LIBRARY.threading}"
         if native.LIBRARY
         else native.MISSING,

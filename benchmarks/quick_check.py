@@ -15,7 +15,7 @@ BAND = 4e-6
 
 def main() -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    worst = 0.0
+    shares = []
     for competition in ("child", "window"):
         inputs = Layer("check", 3, 5, batch=2, size=5).inputs()
         exact, own, ours = (
@@ -25,9 +25,9 @@ def main() -> int:
         for truth, plain, found in zip(exact, own, ours, strict=True):
             scale = truth.abs().max() + 1e-30
             error, allowed = ((x.double() - truth).square().mean().sqrt() / scale for x in (found, plain))
-            worst = max(worst, (error / (2 * allowed + BAND)).item())
-    print(f"largest error, as a share of what is allowed: {worst:.2f}")
-    return 0 if worst <= 1 else 1
+            shares.append((error / (2 * allowed + BAND)).item())
+    print(f"largest error, as a share of what is allowed: {max(shares, key=lambda share: (share != share, share)):.2f}")
+    return 0 if all(share <= 1 for share in shares) else 1  # NaN is not
 
 
 def gradients(inputs, implementation, dtype, device, competition):

@@ -17,10 +17,11 @@ from PIL import Image
 
 import matcaps
 from matcaps import cli
+from matcaps.cli import train as cli_train
 from matcaps.cli.train import flatten
 from matcaps.data import DataSettings
 from matcaps.data.idx import write_idx
-from matcaps.training import LossSettings, OptimizerSettings, TrainSettings, train
+from matcaps.training import LossSettings, OptimizerSettings, TrainSettings, recipe_settings, train
 from matcaps.training.record import read_settings, write_settings
 from tests.training.runs import Stop, StoppedError, tiny_settings, weights
 
@@ -312,6 +313,27 @@ def test_a_runs_settings_file_reproduces_it(call, run):
     assert status == 0
     assert weights(Path("again")) == weights(run)
     assert read_settings(Path("again/settings.yaml")) == read_settings(run / "settings.yaml")
+
+
+def test_the_file_of_an_earlier_versions_run_gives_that_run(run, tmp_path, monkeypatch):
+    """What it does not name did not exist: not what today's recipe makes of it."""
+    values = TrainSettings(recipe="smallnorb").to_dict() | {"epochs": 77}
+    del values["optimizer"]["matrix_learning_rate"], values["views_every"]
+    for name in ("crop_jitter", "max_elastic"):
+        del values["data"]["transform"][name]
+    write_settings(tmp_path / "settings.yaml", values)
+    (tmp_path / "mine.yaml").write_text("recipe: smallnorb\nepochs: 77\n")
+    trained: list[TrainSettings] = []
+    monkeypatch.setattr(cli_train, "_fit", lambda settings, *rest, **more: trained.append(settings) or 0)
+    for arguments in (
+        ["--config", "settings.yaml"],
+        ["smallnorb", "--config", "settings.yaml"],
+        ["--config", "mine.yaml"],
+    ):
+        arguments[-1] = str(tmp_path / arguments[-1])
+        assert cli_train.train_command(arguments) == 0
+    assert trained[0] == trained[1] == TrainSettings(recipe="smallnorb", epochs=77)
+    assert trained[2] == replace(recipe_settings("smallnorb"), epochs=77)  # a file of one's own changes the recipe
 
 
 def test_a_setting_after_the_file_wins(call, run):

@@ -14,7 +14,9 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tempfile
+import tomllib
 import venv
 import zipfile
 from collections.abc import Sequence
@@ -144,6 +146,32 @@ def check_contents(wheel: Path, *, core: bool) -> str:
     return f"{wheel.name}, {wheel.stat().st_size / 1024:.0f} KB, {len(names)} files"
 
 
+def check_sdist(folder: Path) -> str:
+    """Pack the sources; what git ignores, such as .venv, stays out, and the wheel can be built from them."""
+    tools = folder / "packer"
+    # from within the checkout, so that pip finds the requirement as the build does
+    (required,) = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
+    call([sys.executable, "-m", "pip", "install", "-q", "--target", tools, required])
+    pack = f"from scikit_build_core.build import build_sdist; build_sdist({str(folder)!r})"
+    call([sys.executable, "-c", pack], ROOT, {"PYTHONPATH": str(tools)})
+    (packed,) = folder.glob("*.tar.gz")
+    with tarfile.open(packed) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    tracked = call(["git", "ls-files"]).split() if (ROOT / ".git").exists() else sorted(names - {"PKG-INFO"})
+    foreign = sorted(names - set(tracked) - {"PKG-INFO", ".gitignore"})
+    assert not foreign, f"{packed.name} holds {foreign[:5]} and {len(foreign)} in all that git does not track"
+    needed = [
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "native/CMakeLists.txt",
+        "src/matcaps/py.typed",
+        "tests/test_cli.py",
+    ]
+    assert names.issuperset(needed), f"{packed.name} lacks {sorted(set(needed) - names)}"
+    return f"{packed.name}, {packed.stat().st_size / 1024:.0f} KB, {len(names)} files"
+
+
 def is_package_data(path: Path) -> bool:
     return path.is_file() and "__pycache__" not in path.parts and path.suffix not in (".pyc", ".so")
 
@@ -167,6 +195,8 @@ def main() -> None:
         installed.copy_tests("tests/routing")
         tests = installed.run("-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "tests/routing")
         show("tests", tests.splitlines()[-1].strip("= "))
+
+        show("sources", check_sdist(folder / "sources"))
 
         # A compiler that always fails is no compiler, wherever CMake would look for another.
         plain = build_wheel(folder / "plain", {"CC": "/bin/false", "CXX": "/bin/false"})

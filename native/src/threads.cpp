@@ -141,11 +141,20 @@ Pool& pool() {
 }
 
 std::atomic<matcaps_fork> the_fork{nullptr};
+std::atomic<pid_t> fork_owner{0};
 thread_local bool inside = false;
+
+struct Inside {
+  Inside() { inside = true; }
+  ~Inside() { inside = false; }
+};
 
 }  // namespace
 
-void set_fork(matcaps_fork fork) { the_fork = fork; }
+void set_fork(matcaps_fork fork) {
+  fork_owner = getpid();
+  the_fork = fork;
+}
 
 void parallel(int threads, int64_t tasks, const std::function<void(int64_t)>& task) {
   Region region;
@@ -155,12 +164,12 @@ void parallel(int threads, int64_t tasks, const std::function<void(int64_t)>& ta
   if (threads <= 1 || inside) {
     region.work();
   } else {
-    inside = true;
-    if (matcaps_fork fork = the_fork.load())
+    Inside guard;
+    matcaps_fork fork = the_fork.load();
+    if (fork && fork_owner.load() == getpid())  // OpenMP's threads, too, are lost in a forked process
       fork(enter, &region, unsigned(threads), 0);
     else
       pool().run(region, threads);
-    inside = false;
   }
   if (region.error) std::rethrow_exception(region.error);
 }

@@ -165,6 +165,28 @@ def test_own_threads_give_the_same_results(threads):
 
 
 @needs_core
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_process_routes_with_threads_of_its_own():
+    """Those of its parent, OpenMP's too, are not there any more: it would wait for ever."""
+    script = """
+import os, signal, torch
+from matcaps.routing import class_em_routing
+torch.manual_seed(0)
+torch.set_num_threads(2)
+inputs = [torch.randn(8, 6, 6, 4, 4, 4), torch.rand(8, 6, 6, 4), torch.randn(4, 5, 4, 4), torch.zeros(5)]
+inputs.append(torch.zeros(5))
+before = class_em_routing(*inputs, inverse_temperature=[1.0, 2.0], implementation="native").poses
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    poses = class_em_routing(*inputs, inverse_temperature=[1.0, 2.0], implementation="native").poses
+    os._exit(0 if poses.numpy().tobytes() == before.numpy().tobytes() else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+@needs_core
 def test_second_order_gradients_are_refused():
     inputs = [x.requires_grad_() for x in conv_inputs()]
     parents = conv_em_routing(*inputs, inverse_temperature=SCHEDULE, implementation="native")

@@ -3,6 +3,16 @@
 
 #include "vector.h"
 
+// Lanes of two vectors by their numbers, a's first. GCC before 12 has it under another name alone.
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define shuffled(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#endif
+#endif
+#ifndef shuffled
+#define shuffled(a, b, ...) __builtin_shuffle(a, b, decltype((a) < (b)){__VA_ARGS__})
+#endif
+
 namespace {
 
 template <class Real>
@@ -14,11 +24,11 @@ struct Fold<float> {
   typedef L::V V;
   // to[i] += sum of the lanes of from[i], i < 4
   static INLINE void four(const V* from, float* to) {
-    const V a = __builtin_shufflevector(from[0], from[1], 0, 4, 1, 5) +
-                __builtin_shufflevector(from[0], from[1], 2, 6, 3, 7);
-    const V b = __builtin_shufflevector(from[2], from[3], 0, 4, 1, 5) +
-                __builtin_shufflevector(from[2], from[3], 2, 6, 3, 7);
-    const V sums = __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
+    const V a = shuffled(from[0], from[1], 0, 4, 1, 5) +
+                shuffled(from[0], from[1], 2, 6, 3, 7);
+    const V b = shuffled(from[2], from[3], 0, 4, 1, 5) +
+                shuffled(from[2], from[3], 2, 6, 3, 7);
+    const V sums = shuffled(a, b, 0, 1, 4, 5) + shuffled(a, b, 2, 3, 6, 7);
     L::store(to, L::load(to) + sums);
   }
   static constexpr int width = 4;
@@ -30,8 +40,8 @@ struct Fold<double> {
   typedef L::V V;
   static INLINE void four(const V* from, double* to) {
     for (int i = 0; i < 4; i += 2) {
-      const V sums = __builtin_shufflevector(from[i], from[i + 1], 0, 2) +
-                     __builtin_shufflevector(from[i], from[i + 1], 1, 3);
+      const V sums = shuffled(from[i], from[i + 1], 0, 2) +
+                     shuffled(from[i], from[i + 1], 1, 3);
       L::store(to + i, L::load(to + i) + sums);
     }
   }

@@ -11,13 +11,15 @@ from matcaps.cli.report import REPORT_NAME, write_report
 from matcaps.training.recipes import list_recipes, recipe_settings
 from matcaps.training.settings import ModelSettings, TrainSettings, flatten
 
+_OF_A_RUN = {"recipe", "model", "data", "loss", "optimizer", "epochs", "seed", "precision", "checkpoint_minutes"}
+"""What the settings.yaml of a run has held from the first version on, and hardly a file written by hand."""
+
 
 def train_command(arguments: list[str]) -> int:
     """Train a network by a recipe, or resume an interrupted training."""
     from jsonargparse import ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
 
-    name = _base_recipe(arguments)
-    base = TrainSettings() if name == "custom" else recipe_settings(name)  # "custom" is what Python's runs are called
+    base = _base_settings(arguments)
     preset = find_option(arguments, "--model.preset")
     if preset not in (None, base.model.preset):  # what the recipe changes in its own network does not fit another
         base = replace(base, model=ModelSettings(preset))
@@ -49,20 +51,28 @@ def train_command(arguments: list[str]) -> int:
     return _fit(TrainSettings(recipe=base.recipe, **chosen), parsed.output, resume=False, report=parsed.report)
 
 
-def _base_recipe(arguments: list[str]) -> str:
-    """The recipe whose settings are the defaults: named first, or by the configuration file, or the quickstart's."""
-    if arguments and not arguments[0].startswith("-"):
-        return arguments[0]
-    config = find_option(arguments, "--config")
+def _base_settings(arguments: list[str]) -> TrainSettings:
+    """What settings are where nothing is said: those of the recipe that is named first, or by the configuration file.
+
+    A run's own file says everything that its version knew. What came later has its neutral default then, and not what
+    the recipe of today makes of it, so that the file gives that run again.
+    """
+    named = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    config, whole = find_option(arguments, "--config"), False
     if config is not None:
         if not Path(config).is_file():
             raise FileNotFoundError(f"no settings file {config}: give a YAML file, such as a run's settings.yaml")
         from matcaps.training.record import read_settings
 
-        return str(read_settings(Path(config)).get("recipe", "quickstart"))
-    if find_option(arguments, "--resume") is not None or {"-h", "--help"} & set(arguments):
-        return "quickstart"
-    raise ValueError(f"name a recipe first: {', '.join(list_recipes())}")
+        found = read_settings(Path(config))
+        named = named or str(found.get("recipe", "quickstart"))
+        whole = found.keys() >= _OF_A_RUN
+    if named is None:
+        if find_option(arguments, "--resume") is None and not {"-h", "--help"} & set(arguments):
+            raise ValueError(f"name a recipe first: {', '.join(list_recipes())}")
+        named = "quickstart"
+    recipe = TrainSettings() if named == "custom" else recipe_settings(named)  # what Python's runs are called
+    return TrainSettings(recipe=named) if whole else recipe
 
 
 def _fit(settings: TrainSettings, folder: str | None, *, resume: bool, report: bool) -> int:

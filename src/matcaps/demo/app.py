@@ -105,7 +105,7 @@ def _theme() -> Base:
 
 def make_page(demo: DemoNetwork, smallnorb: str, root: str | None) -> gr.Blocks:
     """Put the page together."""
-    with gr.Blocks(title="matcaps demo", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
+    with gr.Blocks(title="matcaps demo", analytics_enabled=False, delete_cache=(300, 3600)) as blocks:
         about = demo.saved.description.get("data") or "images"
         gr.Markdown(
             f"# matcaps demo\nA matrix capsule network with EM routing, `{demo.source}`, trained on {about}: what it "

@@ -157,8 +157,8 @@ def load() -> Library | str:
     path = Path(wanted) if wanted else _find()
     if path is None:
         return (
-            "this installation of matcaps holds no compiled CPU core, as happens where no C++ compiler was at hand: "
-            "install a compiler (GCC or Clang), then matcaps again"
+            "this installation of matcaps holds no compiled CPU core, as happens where no C++ compiler was at hand, or "
+            "one that could not compile it: install GCC or Clang, then matcaps again (pip install -v shows what failed)"
         )
     try:
         return Library(path)
