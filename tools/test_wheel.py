@@ -157,7 +157,11 @@ def check_sdist(folder: Path) -> str:
     (packed,) = folder.glob("*.tar.gz")
     with tarfile.open(packed) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    tracked = call(["git", "ls-files"]).split() if (ROOT / ".git").exists() else sorted(names - {"PKG-INFO"})
+    tracked = (
+        call(["git", "ls-files"]).split()
+        if (ROOT / ".git").exists()
+        else [name for name in names if name[:5] != ".venv"]
+    )
     foreign = sorted(names - set(tracked) - {"PKG-INFO", ".gitignore"})
     assert not foreign, f"{packed.name} holds {foreign[:5]} and {len(foreign)} in all that git does not track"
     needed = [
