@@ -22,8 +22,8 @@ def _check_number(
         return
     kind = int if whole else (int, float)
     expected = f"{'a whole number' if whole else 'a number'} from {low:g} to {high:g}"
-    is_number = isinstance(value, kind) and not isinstance(value, bool)
-    _check(is_number and math.isfinite(value) and low <= value <= high, name, expected, value)
+    good = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+    _check(good, name, expected, value)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: o
     if isinstance(model, OptimizedModule):
         model = model._orig_mod
     architecture = type(model).__name__
-    model_config = getattr(model, "config", None)
+    model_config: Any = getattr(model, "config", None)
     if not isinstance(model_config, _CONFIGS.get(architecture, ())):
         raise TypeError(
             f"model must be one of {list(_CONFIGS)}; got {architecture}: a subclass has its weights saved by "
