@@ -604,9 +604,9 @@ def test_experiment_lists_its_trials_and_does_nothing(call):
     status, printed, _ = call("experiment", "table1", "--rows", "iterations-1,cnn", "--seeds", "0,1", "--list")
     assert status == 0
     assert [line.split(":")[0] for line in printed.splitlines()] == [
-        "runs/experiments/table1/iterations-1-50epochs-seed0",
+        "runs/experiments/table1/iterations-1-55epochs-seed0",
         "runs/experiments/table1/cnn-15epochs-seed0",
-        "runs/experiments/table1/iterations-1-50epochs-seed1",
+        "runs/experiments/table1/iterations-1-55epochs-seed1",
         "runs/experiments/table1/cnn-15epochs-seed1",
     ]
     assert not Path("runs").exists()

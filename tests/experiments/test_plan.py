@@ -91,10 +91,10 @@ def test_trials_go_seed_by_seed_and_have_folders_of_their_own():
 
 def test_attacks_use_the_trainings_of_table1():
     capsules = make_trials(get_experiment("attacks"), rows=["capsules"], seeds=[2])[0]
-    assert capsules.folder(Path("b")) == Path("b/attacks/capsules-50epochs-seed2")
-    assert capsules.training_folder(Path("b")) == Path("b/table1/iterations-3-50epochs-seed2")
+    assert capsules.folder(Path("b")) == Path("b/attacks/capsules-55epochs-seed2")
+    assert capsules.training_folder(Path("b")) == Path("b/table1/iterations-3-55epochs-seed2")
     # the CNN that images are transferred from is the table's own, also where its epochs are the capsules' by chance
-    for epochs, name in ((None, "cnn-15epochs-seed0"), (50, "cnn-50epochs-seed0"), (3, "cnn-3epochs-seed0")):
+    for epochs, name in ((None, "cnn-15epochs-seed0"), (55, "cnn-55epochs-seed0"), (3, "cnn-3epochs-seed0")):
         (trial,) = make_trials(get_experiment("attacks"), rows=["capsules"], epochs=epochs)
         (source,) = MEASURES["attacks"].also_needed(get_experiment("attacks"), trial)
         assert source.name == name
@@ -159,7 +159,7 @@ def test_the_same_network_by_another_name_is_the_same_training():
         checkpoint_minutes=1.0,
     )
     assert differences(named, spelled) == []
-    assert differences(named, replace(spelled, epochs=3)) == ["epochs: 50, 3"]
+    assert differences(named, replace(spelled, epochs=3)) == ["epochs: 55, 3"]
 
 
 def test_plans_need_no_torch():

@@ -62,15 +62,10 @@ RECIPES: dict[str, TrainSettings] = {
     "smallnorb": TrainSettings(
         recipe="smallnorb",
         model=ModelSettings("annealed-small"),
-        data=DataSettings(
-            "smallnorb",
-            transform=TransformSettings(
-                crop_jitter=0.5, max_rotation=20.0, max_scale=0.2, max_shear=10.0, max_elastic=6.0
-            ),
-        ),
+        data=DataSettings("smallnorb", transform=TransformSettings(max_rotation=20.0, max_scale=0.2, max_shear=10.0)),
         loss=LossSettings(margin_epochs=8.0),
         optimizer=replace(_LEARNS, ema_decay=0.998),
-        epochs=50,
+        epochs=55,
     ),
     # The network that the paper compares with. The paper says nothing of how it was trained but that it has dropout.
     "smallnorb-cnn": TrainSettings(
