@@ -147,7 +147,7 @@ def check_contents(wheel: Path, *, core: bool) -> str:
 
 
 def check_sdist(folder: Path) -> str:
-    """Pack the sources; what git ignores, such as .venv, stays out, and the wheel can be built from them."""
+    """Pack the sources: what git ignores, such as .venv, stays out."""
     tools = folder / "packer"
     # from within the checkout, so that pip finds the requirement as the build does
     (required,) = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]

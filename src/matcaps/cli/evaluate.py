@@ -20,7 +20,7 @@ def eval_command(arguments: list[str]) -> int:
     parser.add_argument(
         "--folder",
         type=str | None,
-        help=('with "--data folder": the folder of images, a folder a class; without one called "test" a fifth tests'),
+        help='with "--data folder": the folder of images, a folder a class; without one called "test" a fifth tests',
     )
     parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
     parser.add_argument("--part", type=str, default="test", help="test, validation, familiar_test or train")

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch._dynamo import OptimizedModule
 
 from matcaps.models.config import BaselineCNNConfig, EMCapsNetConfig
 from matcaps.models.files import whole_file
@@ -39,8 +38,7 @@ def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: o
         TypeError: the model is not one of ours, or ``metadata`` cannot be written as JSON.
         OSError: the folder cannot be written.
     """
-    if isinstance(model, OptimizedModule):
-        model = model._orig_mod
+    model = getattr(model, "_orig_mod", model)  # of torch.compile, whose class takes long to import
     architecture = type(model).__name__
     model_config: Any = getattr(model, "config", None)
     if not isinstance(model_config, _CONFIGS.get(architecture, ())):
