@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -12,8 +13,13 @@ from matcaps.training.record import read_metrics
 from tests.training.runs import repeatable_metrics, tiny_settings, write_config
 
 
-def test_two_processes_are_one_with_twice_the_batch(tmp_path):
-    one = tiny_settings(epochs=2, optimizer=OptimizerSettings(ema_decay=0.9, gradient_clip=2.0))
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_two_processes_are_one_with_twice_the_batch(reduction, tmp_path):
+    one = tiny_settings(
+        epochs=2,
+        optimizer=OptimizerSettings(ema_decay=0.9, gradient_clip=2.0),
+        loss=replace(tiny_settings().loss, reduction=reduction),
+    )
     two = replace(one, devices=2, data=replace(one.data, batch_size=4))
     done = subprocess.run(
         [sys.executable, "-m", "matcaps.cli", "train", write_config(two, tmp_path), "--output=two", "--report=false"],
@@ -38,5 +44,5 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path):
     assert len(read_metrics(tmp_path / "two" / "metrics.csv")) == 2
     for single, double in zip(*(repeatable_metrics(tmp_path / name) for name in ("one", "two")), strict=True):
         assert single["step"] == double["step"]
-        for name in ("train/loss", "train/accuracy", "train/margin", "validation/accuracy"):
+        for name in ("train/loss", "train/gradient_norm", "train/accuracy", "train/margin", "validation/accuracy"):
             assert abs(float(single[name]) - float(double[name])) < 1e-2, name

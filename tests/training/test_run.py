@@ -20,13 +20,14 @@ from matcaps.models import BaselineCNN, EMCapsNet
 from matcaps.training import (
     LossSettings,
     OptimizerSettings,
+    RunBusyError,
     TrainingDivergedError,
     TrainSettings,
     evaluate,
     load_run,
     train,
 )
-from matcaps.training import run as run_module
+from matcaps.training import folder as folder_module
 from matcaps.training.checkpoints import newest_checkpoint, read_checkpoint
 from matcaps.training.record import read_metrics, read_settings
 from tests.training.runs import AT_EVERY_STEP, STEPS, TINY_CNN, Stop, StoppedError, tiny_settings, weights
@@ -59,6 +60,7 @@ def run(tmp_path_factory):
 def test_files(run):
     folder = run[0].folder
     assert sorted(path.name for path in folder.iterdir()) == [
+        ".run.lock",
         "checkpoints",
         "config.json",
         "metrics.csv",
@@ -209,7 +211,7 @@ def test_two_runs_of_the_same_second_have_folders_of_their_own(tmp_path, monkeyp
             return cls(2026, 1, 1, 12, 0, 0, tzinfo=tz)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_module, "datetime", Now)
+    monkeypatch.setattr(folder_module, "datetime", Now)
     names = [train(tiny_settings(epochs=1)).folder.name for _ in range(2)]
     assert names == ["quickstart-20260101-120000", "quickstart-20260101-120000-2"]
 
@@ -232,6 +234,24 @@ def test_validation_images_of_several_crops(tmp_path):
     result = train(tiny_settings(epochs=1, data=data), tmp_path)
     assert result.test is not None
     assert 0 <= float(read_metrics(tmp_path / "metrics.csv")[0]["validation/accuracy"]) <= 1
+
+
+def test_a_second_training_keeps_out_of_a_run_that_is_at_work(tmp_path):
+    settings, refused = tiny_settings(epochs=1), []
+
+    class Second(Callback):
+        def on_train_epoch_end(self, trainer, module):
+            before = (tmp_path / "settings.yaml").read_bytes()
+            with pytest.raises(
+                RunBusyError, match=f"another process is at {tmp_path}: let it end, or stop it"
+            ) as error:
+                train(settings, tmp_path, resume=True)
+            refused.append(error.value)
+            assert (tmp_path / "settings.yaml").read_bytes() == before
+
+    train(settings, tmp_path, callbacks=[Second()])
+    assert refused
+    train(settings, tmp_path, resume=True)  # it is free again
 
 
 def test_an_empty_folder_is_used(tmp_path):

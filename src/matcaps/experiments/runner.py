@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import Callback
 
 from matcaps.experiments.differences import differences
 from matcaps.experiments.measures import MEASURES
 from matcaps.experiments.plan import DIVERGED_NAME, MEASURE_FILES, Experiment, Trial
 from matcaps.experiments.records import read_measured, weights_digests
+from matcaps.training.folder import RunBusyError, held
 from matcaps.training.module import TrainingDivergedError
 from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, read_run_settings, write_json
 from matcaps.training.run import train
@@ -37,10 +37,6 @@ class Outcome:
     folder: Path
     state: State
     detail: str = ""
-
-
-class _BusyError(Exception):
-    """Another process holds a folder."""
 
 
 def run_trials(
@@ -96,7 +92,7 @@ def _run_trial(
                     values["weights"] = weights_digests([one.training_folder(base) for one in needed], base)
                     folder.mkdir(parents=True, exist_ok=True)
                     write_json(path, values)
-    except _BusyError as busy:
+    except RunBusyError as busy:
         return Outcome(trial, folder, "busy", str(busy))
     except TrainingDivergedError as error:
         return Outcome(trial, folder, "diverged", str(error))
@@ -128,14 +124,7 @@ def _train(settings: TrainSettings, folder: Path, callbacks: Sequence[Callback],
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder; a lock ends with its process, however that ends."""
+    """Keep other processes out of a trial's folder, which may not be there yet: the lock lies beside it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise _BusyError(f"another process is at {folder}") from None
-    try:
+    with held(folder.with_name(f".{folder.name}.lock"), folder):
         yield
-    finally:
-        lock.release()

@@ -9,6 +9,7 @@ from matcaps.training.settings import LossSettings, ModelSettings, OptimizerSett
 if TYPE_CHECKING:
     from matcaps.training.decoding import DecoderTraining, load_decoder, train_decoder
     from matcaps.training.evaluation import Evaluation, evaluate
+    from matcaps.training.folder import RunBusyError
     from matcaps.training.groups import parameter_groups
     from matcaps.training.module import Training, TrainingDivergedError
     from matcaps.training.run import TrainResult, load_run, train
@@ -18,6 +19,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "DecoderTraining": "matcaps.training.decoding",
         "Evaluation": "matcaps.training.evaluation",
+        "RunBusyError": "matcaps.training.folder",
         "TrainResult": "matcaps.training.run",
         "Training": "matcaps.training.module",
         "TrainingDivergedError": "matcaps.training.module",
@@ -36,6 +38,7 @@ __all__ = [
     "LossSettings",
     "ModelSettings",
     "OptimizerSettings",
+    "RunBusyError",
     "TrainResult",
     "TrainSettings",
     "Training",

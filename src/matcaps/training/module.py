@@ -83,6 +83,8 @@ class Training(lightning.LightningModule):
             reconstruction = reconstruction_loss(reconstructions, batch.images, self.settings.loss.reduction)
             self.log("train/reconstruction_loss", reconstruction.detach())
             loss = loss + self.settings.loss.reconstruction_weight * reconstruction
+        if self.settings.loss.reduction == "sum":
+            loss = loss * self.trainer.world_size  # several processes take the mean of their gradients
         if not torch.isfinite(loss):
             raise TrainingDivergedError(self._blame(batch.images, "the loss", loss))
         self.train_loss.update(loss.detach(), weight=len(batch.labels))

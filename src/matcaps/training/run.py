@@ -37,23 +37,21 @@ from matcaps.training.checkpoints import (
     newest_checkpoint,
 )
 from matcaps.training.evaluation import Evaluation, evaluate
+from matcaps.training.folder import claimed_folder
 from matcaps.training.inference import check_finished
 from matcaps.training.module import Training
 from matcaps.training.record import (
     RESULTS_NAME,
-    SETTINGS_NAME,
     command_line,
     describe_machine,
     read_run_settings,
     source_commit,
     write_json,
-    write_settings,
 )
 from matcaps.training.settings import TrainSettings
 from matcaps.training.views import CapsuleViews
 
 TENSORBOARD_NAME = "tensorboard"
-_FOLDER_VARIABLE = "MATCAPS_RUN_FOLDER"
 _WATCHED_IMAGES = 64
 _VIEWED_IMAGES = 256
 _TEST_BATCH = 200
@@ -97,6 +95,7 @@ def train(
     Raises:
         FileExistsError: the folder has something in it, and ``resume`` is false.
         FileNotFoundError: data are missing; or ``resume`` is true and there is no run.
+        RunBusyError: another process is at the run in ``folder``.
         ValueError: settings, data or checkpoint do not fit.
         TrainingDivergedError: a loss or gradient was not finite; the last checkpoint from before is kept.
     """
@@ -108,59 +107,43 @@ def train(
     loader = bundle.loader("train", rank=_rank(), world_size=_world_size(settings))
     training = _make_training(settings, network, bundle, len(loader))
     watched = {part: bundle.loader(cast(Part, part), batch_size=_TEST_BATCH) for part in settings.watched_parts}
-    folder = _claim_folder(settings, folder, resume)  # last: what is refused leaves nothing behind
     clock, throughput = ExactResume(loader.batch_sampler), Throughput()  # type: ignore[arg-type]
     decay = settings.optimizer.ema_decay
     averaging = None if decay is None else AveragedWeights(decay)
-    with _quiet(), _shared_folder(folder):
-        trainer = lightning.Trainer(
-            accelerator=_accelerator(settings),
-            devices=settings.devices,
-            num_nodes=settings.num_nodes,
-            strategy="ddp" if _world_size(settings) > 1 else "auto",
-            precision=settings.precision,
-            max_epochs=settings.epochs,
-            logger=TensorBoardLogger(folder, name="", version=TENSORBOARD_NAME),
-            callbacks=[
+    # last, so that what is refused leaves nothing behind
+    with claimed_folder(settings, folder, resume=resume, rank=_rank()) as place:
+        with _quiet():
+            watching: list[Callback] = [
                 clock,
                 throughput,
                 *([] if averaging is None else [averaging]),
                 CapsuleHealth(bundle.transform.evaluate(_watched(bundle, _WATCHED_IMAGES).images)),
                 *([WatchedParts(watched, bundle.classes, settings.watch_every, averaging)] if watched else []),
-                MetricsFile(folder),
+                MetricsFile(place),
                 *_views(settings, bundle, averaging),
-                *callbacks,
-                *checkpoint_callbacks(folder / CHECKPOINTS_NAME, settings.checkpoint_minutes),
-            ],
-            plugins=[AtomicCheckpointIO()],
-            use_distributed_sampler=False,
-            enable_progress_bar=progress,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            log_every_n_steps=min(settings.log_every_steps, len(loader)),
-            gradient_clip_val=None,
-        )
-        with _interruptible():
-            trainer.fit(
-                training,
-                train_dataloaders=loader,
-                val_dataloaders=None if bundle.validation is None else bundle.loader("validation"),
-                ckpt_path=newest_checkpoint(folder / CHECKPOINTS_NAME) if resume else None,
-                weights_only=True,
-            )
-    if not trainer.is_global_zero:
-        return TrainResult(folder, None, clock.seconds)
-    network.eval()
-    network.save_pretrained(folder, **describe_input(bundle))
-    if training.decoder is not None:
-        save_weights(training.decoder, folder / DECODER_NAME)
-    test = evaluate(network, bundle.loader("test"), bundle.classes)
-    if resume and (folder / RESULTS_NAME).is_file():
-        return TrainResult(folder, test, clock.seconds)  # the run had finished: its record stays
-    rate = throughput.images_per_second
-    count = sum(parameter.numel() for parameter in network.parameters())
-    write_json(folder / RESULTS_NAME, _results(settings, bundle, test, clock.seconds, rate, count, commit))
-    return TrainResult(folder, test, clock.seconds)
+            ]
+            trainer = _make_trainer(settings, place, [*watching, *callbacks], len(loader), progress)
+            with _interruptible():
+                trainer.fit(
+                    training,
+                    train_dataloaders=loader,
+                    val_dataloaders=None if bundle.validation is None else bundle.loader("validation"),
+                    ckpt_path=newest_checkpoint(place / CHECKPOINTS_NAME) if resume else None,
+                    weights_only=True,
+                )
+        if not trainer.is_global_zero:
+            return TrainResult(place, None, clock.seconds)
+        network.eval()
+        network.save_pretrained(place, **describe_input(bundle))
+        if training.decoder is not None:
+            save_weights(training.decoder, place / DECODER_NAME)
+        test = evaluate(network, bundle.loader("test"), bundle.classes)
+        if resume and (place / RESULTS_NAME).is_file():
+            return TrainResult(place, test, clock.seconds)  # the run had finished: its record stays
+        rate = throughput.images_per_second
+        count = sum(parameter.numel() for parameter in network.parameters())
+        write_json(place / RESULTS_NAME, _results(settings, bundle, test, clock.seconds, rate, count, commit))
+        return TrainResult(place, test, clock.seconds)
 
 
 def load_run(folder: str | os.PathLike[str]) -> tuple[EMCapsNet | BaselineCNN, TrainSettings]:
@@ -226,6 +209,28 @@ def _check_devices(settings: TrainSettings) -> None:
         )
 
 
+def _make_trainer(
+    settings: TrainSettings, folder: Path, callbacks: list[Callback], num_batches: int, progress: bool
+) -> lightning.Trainer:
+    return lightning.Trainer(
+        accelerator=_accelerator(settings),
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy="ddp" if _world_size(settings) > 1 else "auto",
+        precision=settings.precision,
+        max_epochs=settings.epochs,
+        logger=TensorBoardLogger(folder, name="", version=TENSORBOARD_NAME),
+        callbacks=[*callbacks, *checkpoint_callbacks(folder / CHECKPOINTS_NAME, settings.checkpoint_minutes)],
+        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=min(settings.log_every_steps, num_batches),
+        gradient_clip_val=None,
+    )
+
+
 def _make_training(
     settings: TrainSettings, network: EMCapsNet | BaselineCNN, bundle: DataBundle, steps_per_epoch: int
 ) -> Training:
@@ -254,68 +259,6 @@ def _views(settings: TrainSettings, bundle: DataBundle, averaging: AveragedWeigh
     if not settings.views_every:
         return []
     return [CapsuleViews(_watched(bundle, _VIEWED_IMAGES), bundle.transform, settings.views_every, averaging)]
-
-
-def _claim_folder(settings: TrainSettings, folder: str | os.PathLike[str] | None, resume: bool) -> Path:
-    """Return the run's folder, made ready by the first process."""
-    if folder is None:
-        if resume:
-            raise ValueError("folder must be given to resume a run")
-        folder = os.environ.get(_FOLDER_VARIABLE)
-        if folder is None and _rank() == 0 and "TORCHELASTIC_RUN_ID" in os.environ:
-            raise ValueError("with torchrun say where the run goes, so that all processes agree: --output FOLDER")
-        if folder is None:
-            wanted = Path("runs") / f"{settings.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
-            folder = _new_folder(wanted) if _rank() == 0 else wanted
-    folder = Path(folder)
-    if _rank() != 0:
-        return folder
-    if resume:
-        if not (folder / SETTINGS_NAME).is_file():
-            raise FileNotFoundError(f"no run to resume in {folder}: it has no {SETTINGS_NAME}")
-        if read_run_settings(folder).with_incidentals_of(settings) != settings:
-            raise ValueError(
-                f"settings must be those of the run that is resumed, in {folder / SETTINGS_NAME}; got others"
-            )
-    else:
-        if folder.exists() and (not folder.is_dir() or any(_lasting(folder))):
-            raise FileExistsError(
-                f"{folder} is there already and not empty: choose another folder, or go on with that run by "
-                f"matcaps train --resume {folder}"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_settings(folder / SETTINGS_NAME, settings.to_dict())
-    return folder
-
-
-def _new_folder(wanted: Path) -> Path:
-    """Make a folder of that name, or of the name with a number behind it, which no other process has."""
-    for name in [wanted, *(wanted.with_name(f"{wanted.name}-{number}") for number in range(2, 1000))]:
-        try:
-            name.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return name
-    raise FileExistsError(f"{wanted} and a thousand more are there already: say where the run goes, --output FOLDER")
-
-
-def _lasting(folder: Path) -> Iterator[Path]:
-    """What is in a folder, but for files whose writing was cut off."""
-    return (path for path in folder.iterdir() if not path.name.endswith(".partial"))
-
-
-@contextmanager
-def _shared_folder(folder: Path) -> Iterator[None]:
-    """Tell the processes that Lightning starts where the run goes."""
-    before = os.environ.get(_FOLDER_VARIABLE)
-    os.environ[_FOLDER_VARIABLE] = str(folder)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_FOLDER_VARIABLE]
-        else:
-            os.environ[_FOLDER_VARIABLE] = before
 
 
 def _results(
