@@ -7,12 +7,14 @@
 
 import argparse
 import json
+import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 from matcaps.experiments import gather, get_experiment, list_experiments, make_table
-from matcaps.experiments.tables import markdown
-from matcaps.training.record import RESULTS_NAME, write_text
+from matcaps.experiments.tables import distinct, markdown, spread
+from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, write_text
 from matcaps.viz.experiments import draw_experiment
 from matcaps.viz.style import save_figure
 
@@ -40,28 +42,33 @@ def results_page(records: Path) -> str:
 
 
 def readme_table(records: Path) -> str:
-    """One line for each single run, the best of each data set first."""
-    found = []
+    """One line for each training, its seeds together, the best of each data set first."""
+    trainings: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in sorted(records.glob(f"*/{RESULTS_NAME}")) + sorted(records.glob(f"*/*/{RESULTS_NAME}")):
-        results = json.loads(path.read_text(encoding="utf-8"))
-        test = results["test"]
-        split = Path(path.parent, "settings.yaml").read_text(encoding="utf-8")
-        if "rule: official" in split:  # others are not tested on all viewpoints
-            found.append((results["data"], test["error_percent"], results, path.parent.relative_to(records)))
+        settings = Path(path.parent, SETTINGS_NAME).read_text(encoding="utf-8")
+        if "rule: official" in settings:  # others are not tested on all viewpoints
+            folder = path.parent.relative_to(records)
+            name = folder.as_posix().rpartition("-seed")[0] or folder.as_posix()
+            trainings.setdefault(name, []).append((folder, json.loads(path.read_text(encoding="utf-8"))))
     order = {"smallnorb": 0, "mnist": 1}
-    rows = [
-        [
-            f"[{folder}](docs/records/{folder})",
-            f"{error:.2f} %",
-            f"{data}, {results['test']['num_images']:,}",
-            str(results["epochs"]),
-            str(results["seed"]),
-            f"{results['train_seconds'] / 60:.0f}",
-            (results["commit"] or "–")[:7],
+    rows = []
+    for name, runs in trainings.items():
+        runs.sort(key=lambda run: run[1]["seed"])
+        found = [results for _, results in runs]
+        errors = [results["test"]["error_percent"] for results in found]
+        cells = [
+            name,
+            f"{spread(errors)} %",
+            f"{found[0]['data']}, {found[0]['test']['num_images']:,}",
+            str(found[0]["epochs"]),
+            ", ".join(f"[{results['seed']}](docs/records/{folder.as_posix()})" for folder, results in runs),
+            f"{statistics.mean(results['train_seconds'] for results in found) / 60:.0f}",
+            distinct((results["commit"] or "–")[:7] for results in found),
         ]
-        for data, error, results, folder in sorted(found, key=lambda one: (order.get(one[0], 9), one[1]))
-    ]
-    return markdown(["record", "test error", "test images", "epochs", "seed", "minutes", "commit"], rows)
+        rows.append((order.get(found[0]["data"], 9), statistics.mean(errors), cells))
+    rows.sort(key=lambda row: row[:2])
+    header = ["training", "test error", "test images", "epochs", "seeds and their records", "minutes", "commit"]
+    return markdown(header, [cells for *_, cells in rows])
 
 
 def with_table(readme: str, table: str) -> str:

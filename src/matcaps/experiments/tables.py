@@ -94,10 +94,10 @@ def _circumstances(group: Group) -> list[str]:
     return [
         ", ".join(str(record.seed) for record in group),
         str(group[0].epochs),
-        _distinct(f"{results['num_parameters']:,}" if "num_parameters" in results else "–" for results in done),
+        distinct(f"{results['num_parameters']:,}" if "num_parameters" in results else "–" for results in done),
         f"{statistics.mean(hours):.2f}" if hours else "–",
-        _distinct(_processor(results["machine"]) for results in done),
-        _distinct((results["commit"] or "–")[:7] for results in done),
+        distinct(_processor(results["machine"]) for results in done),
+        distinct((results["commit"] or "–")[:7] for results in done),
     ]
 
 
@@ -105,7 +105,8 @@ def _processor(machine: dict) -> str:
     return ", ".join(machine["gpus"]) if "gpus" in machine else machine["processor"]
 
 
-def _distinct(values: Iterable[str]) -> str:
+def distinct(values: Iterable[str]) -> str:
+    """Each value once, in order."""
     return ", ".join(dict.fromkeys(values)) or "–"
 
 
