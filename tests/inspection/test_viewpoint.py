@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from matcaps.data import ImageDataset, Transform, TransformSettings
+from matcaps.data import ImageDataset
 from matcaps.inspection import linear_probe, pose_response, principal_components, viewpoint_probe
 from matcaps.inspection.viewpoint import DISTORTIONS
+from tests.inspection.conftest import make_dots
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -118,16 +119,7 @@ def test_viewpoints_must_be_known():
 
 
 def test_pose_response(network):
-    pixels = torch.Generator().manual_seed(0)
-    dataset = ImageDataset(
-        name="dots",
-        split="test",
-        images=torch.randint(0, 256, (24, 1, 20, 20), generator=pixels, dtype=torch.uint8),
-        labels=torch.arange(24) % 3,
-        classes=("a", "b", "c"),
-        indices=torch.arange(24),
-    )
-    transform = Transform(TransformSettings().resolve("mnist"), 20)
+    dataset, transform = make_dots()
     found = pose_response(network, dataset, transform, 1, num_images=18)
     assert found.num_images == 18
     assert list(found.change) == list(DISTORTIONS)

@@ -1,6 +1,6 @@
 """Looking inside a capsule network: from a network and images to numbers, which :mod:`matcaps.viz` draws.
 
-All of it takes a network on the CPU, in float32 or float64, and leaves it as it was.
+All of it takes a network on the CPU, in float32 or float64, looks at it in evaluation mode, and leaves it as it was.
 """
 
 from typing import TYPE_CHECKING

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from matcaps.inspection.door import inspects
 from matcaps.models import EMCapsNet
 
 DEAD_BELOW = 0.01
@@ -65,12 +66,12 @@ class LayerHealth:
         return {"dead": self.dead, "saturated": self.saturated, "num_images": self.num_images, **values}
 
 
-@torch.no_grad()
+@inspects
 def activation_maps(network: EMCapsNet, images: Tensor) -> "OrderedDict[str, Tensor]":
     """Return the activations of every layer after every iteration, by the layer's name.
 
     Args:
-        network: in evaluation mode.
+        network: on the CPU.
         images: ``[B, C, H, W]``, prepared as the network takes them.
 
     Returns:
@@ -84,12 +85,12 @@ def activation_maps(network: EMCapsNet, images: Tensor) -> "OrderedDict[str, Ten
     return maps
 
 
-@torch.no_grad()
+@inspects
 def capsule_health(network: EMCapsNet, batches: Iterable[Tensor]) -> "OrderedDict[str, LayerHealth]":
     """Look for capsule types that are dead or saturated.
 
     Args:
-        network: in evaluation mode.
+        network: on the CPU.
         batches: images ``[B, C, H, W]`` at a time, prepared as the network takes them.
 
     Returns:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from matcaps.inspection.door import inspects
 from matcaps.layers import ConvCapsules
 from matcaps.models import EMCapsNet
 from matcaps.models.geometry import Axis
@@ -28,7 +29,7 @@ class Contributions:
     fields: "OrderedDict[str, tuple[Axis, Axis]]"
 
 
-@torch.no_grad()
+@inspects
 def contributions(network: EMCapsNet, images: Tensor, classes: Tensor | None = None) -> Contributions:
     """Divide a class capsule over the capsules below it, and each of these over those below.
 
@@ -38,7 +39,7 @@ def contributions(network: EMCapsNet, images: Tensor, classes: Tensor | None = N
     would happen to the activation if a capsule were taken away.
 
     Args:
-        network: in evaluation mode.
+        network: on the CPU.
         images: ``[B, C, H, W]``, prepared as the network takes them.
         classes: ``[B]``, int64; None for the most active class of each image.
 

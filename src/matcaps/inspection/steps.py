@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from matcaps.inspection.door import inspects
 from matcaps.models import EMCapsNet
 
 
@@ -41,7 +42,7 @@ class EMSteps:
     axes: Tensor
 
 
-@torch.no_grad()
+@inspects
 def em_steps(
     network: EMCapsNet,
     image: Tensor,
@@ -57,7 +58,7 @@ def em_steps(
     aligned with the axes once it is projected.
 
     Args:
-        network: in evaluation mode.
+        network: on the CPU.
         image: ``[1, C, H, W]``, prepared as the network takes it.
         parent: the parent's type; in the class layer, the class.
         layer: a routed layer.

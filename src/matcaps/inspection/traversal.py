@@ -8,6 +8,7 @@ from torch import Tensor
 
 from matcaps.capsules import POSE_COMPONENTS
 from matcaps.data.loader import Batch
+from matcaps.inspection.door import inspects
 from matcaps.models import EMCapsNet, PoseDecoder
 
 RANGE = (0.02, 0.98)
@@ -38,12 +39,12 @@ class PoseTraversal:
     effect: Tensor
 
 
-@torch.no_grad()
+@inspects
 def true_poses(network: EMCapsNet, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
     """Return the true classes' poses, ``[N, 16]``, and the labels, ``[N]``.
 
     Args:
-        network: in evaluation mode.
+        network: on the CPU.
         batches: labelled images; see :func:`matcaps.data.make_loader`.
 
     Raises:
@@ -59,7 +60,7 @@ def true_poses(network: EMCapsNet, batches: Iterable[Batch]) -> tuple[Tensor, Te
     return torch.cat(poses), torch.cat(labels)
 
 
-@torch.no_grad()
+@inspects
 def pose_traversal(
     network: EMCapsNet,
     decoder: PoseDecoder,
@@ -72,7 +73,7 @@ def pose_traversal(
     """Move each of the 16 components of a class's pose through the range that it has in data, and decode.
 
     Args:
-        network: in evaluation mode.
+        network: on the CPU.
         decoder: trained on the network's poses.
         image: ``[1, C, H, W]``, prepared as the network takes it.
         label: the class whose pose is moved, the predicted one for an image without a label.

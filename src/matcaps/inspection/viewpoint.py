@@ -11,6 +11,7 @@ from torch import Tensor
 from matcaps.capsules import POSE_COMPONENTS
 from matcaps.data import ImageDataset, Transform, make_loader, rotate_images, shift_images
 from matcaps.data.splits import limit_images
+from matcaps.inspection.door import inspects
 from matcaps.inspection.probe import linear_probe, principal_components
 from matcaps.inspection.traversal import true_poses
 from matcaps.models import BaselineCNN, EMCapsNet
@@ -93,7 +94,7 @@ class PoseResponse:
     num_images: int
 
 
-@torch.no_grad()
+@inspects
 def penultimate_features(network: BaselineCNN, batches: Any) -> Tensor:
     """What the CNN's last layer reads, ``[N, hidden_units]``, of batches of images."""
     found = [network.classifier[:-1](network.features(batch.images)) for batch in batches]
@@ -184,6 +185,7 @@ def _viewpoint_targets(dataset: ImageDataset) -> Tensor:
     return torch.cat([torch.stack([elevation, azimuth.sin(), azimuth.cos()], 1), lighting], 1).double()
 
 
+@inspects
 def pose_response(
     network: EMCapsNet,
     dataset: ImageDataset,
@@ -196,7 +198,7 @@ def pose_response(
     """Shift and rotate images by known amounts, and see what the true class's pose makes of it.
 
     Args:
-        network: in evaluation mode.
+        network: on the CPU.
         dataset: images and labels, such as MNIST's; black comes in from outside.
         transform: how they become the network's input.
         label: the class to follow component by component.

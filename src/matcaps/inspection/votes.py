@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from matcaps.data.loader import Batch
+from matcaps.inspection.door import inspects
 from matcaps.models import EMCapsNet
 from matcaps.routing import RoutingIteration
 
@@ -118,12 +119,12 @@ def distances_to_means(votes: Tensor, states: list[RoutingIteration]) -> Tensor:
     return torch.stack([(votes - state.mean.unsqueeze(-3)).norm(dim=-1) for state in states])
 
 
-@torch.no_grad()
+@inspects
 def vote_distances(network: EMCapsNet, images: Tensor) -> VoteDistances:
     """Measure the distances of all votes for the class capsules.
 
     Args:
-        network: in evaluation mode.
+        network: on the CPU.
         images: ``[B, C, H, W]``, prepared as the network takes them; some hundreds at a time.
     """
     children, coordinates = network.layer_outputs(images)["conv_capsules2"], network.class_coordinates(images)
@@ -174,11 +175,12 @@ def _weighted_quantile(values: Tensor, weights: Tensor, share: float) -> Tensor:
     return values.gather(-1, place).squeeze(-1)
 
 
+@inspects
 def measure_agreement(network: EMCapsNet, batches: Iterable[Batch]) -> Agreement:
     """Measure over a labelled set how far votes lie from the means, iteration by iteration.
 
     Args:
-        network: in evaluation mode.
+        network: on the CPU.
         batches: see :func:`matcaps.data.make_loader`.
 
     Raises:

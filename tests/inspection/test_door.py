@@ -1,0 +1,68 @@
+"""Every function that looks into a network, found by its signature: where the network may be, and how it is left."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+
+from matcaps import create_model, inspection
+from matcaps.data.loader import Batch
+from matcaps.inspection import to_arrays
+from matcaps.models import PoseDecoder
+from tests.inspection.conftest import make_dots, make_network
+
+LABELS = torch.tensor([0, 1, 2])
+
+
+def arguments(name: str, images: torch.Tensor) -> dict:
+    """What a function takes besides the network."""
+    batch = Batch(images, LABELS, torch.arange(3))
+    dataset, transform = make_dots()
+    return {
+        "activation_maps": {"images": images},
+        "capsule_health": {"batches": [images]},
+        "contributions": {"images": images},
+        "em_steps": {"image": images[:1], "parent": 0},
+        "measure_agreement": {"batches": [batch]},
+        "penultimate_features": {"batches": [batch]},
+        "pose_response": {"dataset": dataset, "transform": transform, "label": 0, "num_images": 18},
+        "pose_traversal": {
+            "decoder": PoseDecoder(3, (1, 20, 20)),
+            "image": images[:1],
+            "label": 0,
+            "seen": torch.rand(9, 16),
+        },
+        "true_poses": {"batches": [batch]},
+        "vote_distances": {"images": images},
+    }[name]
+
+
+FUNCTIONS = [
+    name
+    for name in inspection.__all__
+    if inspect.isfunction(found := getattr(inspection, name)) and "network" in inspect.signature(found).parameters
+]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_network_elsewhere_is_refused(name, images):
+    network = torch.nn.Linear(1, 1, device="meta")
+    with pytest.raises(ValueError, match=r"network must be on the CPU.*got one on meta: give network\.cpu\(\)"):
+        getattr(inspection, name)(network, **arguments(name, images))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_network_in_training_is_seen_as_in_evaluation_and_left_in_training(name, images):
+    network, given = make_network(), arguments(name, images)
+    if name == "penultimate_features":  # the CNN's, which has dropout
+        network = create_model("baseline-cnn", in_channels=1, num_classes=3, image_size=(20, 20), channels1=2).eval()
+    look = getattr(inspection, name)
+    expected, found = look(network, **given), look(network.train(), **given)
+    assert all(module.training for module in network.modules())
+    arrays = [
+        to_arrays(dict(enumerate(result)) if isinstance(result, tuple) else result) for result in (expected, found)
+    ]
+    assert arrays[0].keys() == arrays[1].keys()
+    for key, array in arrays[0].items():
+        np.testing.assert_array_equal(arrays[1][key], array)
