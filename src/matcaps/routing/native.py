@@ -4,13 +4,13 @@ The work is done in ``native/``, which this file reaches through :mod:`matcaps.r
 of the backward pass is in this folder's README.
 """
 
-from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from matcaps.routing.native_library import Library, Problem, load
-from matcaps.routing.registration import register_gradients
+from matcaps.routing.operators import call_operator, make_implementation, register_gradients
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -40,109 +40,6 @@ def describe() -> str:
     if LIBRARY is None:
         return f"not available: {MISSING}"
     return f"{LIBRARY.target} code on {LIBRARY.threading}, from {LIBRARY.path}"
-
-
-def conv_em_routing(
-    poses: Tensor,
-    activations: Tensor,
-    weight: Tensor,
-    beta_use: Tensor,
-    beta_activation: Tensor,
-    *,
-    stride: int,
-    inverse_temperature: Sequence[float] | Tensor,
-    competition: str,
-    activation_rule: str,
-    variance_floor: float,
-    annealing: float,
-) -> tuple[Tensor, Tensor]:
-    """Route through a kernel; return poses ``[B, H', W', J, 4, 4]`` and activations ``[B, H', W', J]``."""
-    return _route(
-        (poses, activations, weight, beta_use, beta_activation),
-        None,
-        inverse_temperature,
-        stride,
-        competition == "child",
-        activation_rule,
-        variance_floor,
-        annealing,
-    )
-
-
-def class_em_routing(
-    poses: Tensor,
-    activations: Tensor,
-    weight: Tensor,
-    beta_use: Tensor,
-    beta_activation: Tensor,
-    *,
-    coordinates: Tensor | None,
-    inverse_temperature: Sequence[float] | Tensor,
-    activation_rule: str,
-    variance_floor: float,
-    annealing: float,
-) -> tuple[Tensor, Tensor]:
-    """Route a whole map to classes; return poses ``[B, J, 4, 4]`` and activations ``[B, J]``."""
-    return _route(
-        (poses, activations, weight, beta_use, beta_activation),
-        coordinates,
-        inverse_temperature,
-        1,
-        False,
-        activation_rule,
-        variance_floor,
-        annealing,
-    )
-
-
-def _route(
-    tensors: tuple[Tensor, ...],
-    coordinates: Tensor | None,
-    inverse_temperature: Sequence[float] | Tensor,
-    stride: int,
-    child_competition: bool,
-    activation_rule: str,
-    variance_floor: float,
-    annealing: float,
-) -> tuple[Tensor, Tensor]:
-    inverse_temperature = schedule_tensor(inverse_temperature, tensors[0].dtype)
-    inputs = (*tensors, inverse_temperature) if coordinates is None else (*tensors, inverse_temperature, coordinates)
-    needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
-    options = stride, child_competition, activation_rule, variance_floor, annealing
-    out_poses, out_activations, _ = forward(tensors, coordinates, inverse_temperature, *options, needs_grad)
-    return out_poses, out_activations
-
-
-def schedule_tensor(inverse_temperature: Sequence[float] | Tensor, dtype: torch.dtype) -> Tensor:
-    """The schedule as a tensor ``[T]``."""
-    if not isinstance(inverse_temperature, Tensor):
-        inverse_temperature = torch.tensor(inverse_temperature, dtype=dtype)
-    return inverse_temperature.to(dtype)
-
-
-def forward(
-    tensors: tuple[Tensor, ...],
-    coordinates: Tensor | None,
-    inverse_temperature: Tensor,
-    stride: int,
-    child_competition: bool,
-    activation_rule: str,
-    variance_floor: float,
-    annealing: float,
-    keep_state: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Route; return poses, activations and, if it is kept, the state ``[B, ...]`` that a backward pass needs."""
-    return _forward(
-        *tensors,
-        inverse_temperature,
-        coordinates,
-        stride,
-        child_competition,
-        activation_rule == "standardised",
-        variance_floor,
-        annealing,
-        keep_state,
-    )
 
 
 def lanes(dtype: torch.dtype) -> int:
@@ -348,3 +245,5 @@ def _empty_grads(*inputs: Tensor | None) -> list[Tensor]:
 
 
 register_gradients(_forward, _backward, "native")
+forward = partial(call_operator, _forward)
+conv_em_routing, class_em_routing = make_implementation(_forward)

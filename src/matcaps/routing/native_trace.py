@@ -1,11 +1,13 @@
 """Every iteration's state as the compiled CPU core keeps it for its backward pass: no votes, and no gradients."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from matcaps.routing import native
+from matcaps.routing.operators import schedule_tensor
 
 # Where a record has what; as in native/src/job.h.
 _MEAN, _SPREAD, _MASS, _DESCRIPTION, _EVIDENCE = slice(0, 16), slice(16, 32), 32, 33, 34
@@ -24,32 +26,22 @@ def conv_em_routing(
     stride: int,
     inverse_temperature: Sequence[float] | Tensor,
     competition: str,
-    activation_rule: str,
-    variance_floor: float,
-    annealing: float,
+    **options: Any,
 ) -> list[State]:
     """The states of a routing through a kernel, with leading dimensions ``[B, H', W']``."""
-    schedule = native.schedule_tensor(inverse_temperature, poses.dtype)
-    child_competition = competition == "child"
+    schedule = schedule_tensor(inverse_temperature, poses)
+    tensors = (poses, activations, weight, beta_use, beta_activation)
+    _, _, state = native.forward(
+        tensors, None, schedule, stride=stride, competition=competition, keep_state=True, **options
+    )
     kernel_size, num_types, num_parents = weight.shape[0], weight.shape[2], weight.shape[3]
     rows, columns = ((size - kernel_size) // stride + 1 for size in poses.shape[1:3])
-    _, _, state = native.forward(
-        (poses, activations, weight, beta_use, beta_activation),
-        None,
-        schedule,
-        stride,
-        child_competition,
-        activation_rule,
-        variance_floor,
-        annealing,
-        True,
-    )
     rivals = torch.full((rows, columns, kernel_size, kernel_size), num_parents, dtype=poses.dtype)
-    if child_competition:
+    if competition == "child":
         rivals *= _covers(rows, kernel_size, stride, poses)[:, None, :, None]
         rivals *= _covers(columns, kernel_size, stride, poses)[None, :, None, :]
     first = (1 / rivals).reshape(1, rows * columns, -1, 1).repeat_interleave(num_types, dim=2)
-    states = _read(state, first, num_parents, schedule, variance_floor)
+    states = _read(state, first, num_parents, schedule, options["variance_floor"])
     return [tuple(field.unflatten(1, (rows, columns)) for field in fields) for fields in states]  # type: ignore[misc]
 
 
@@ -62,26 +54,15 @@ def class_em_routing(
     *,
     coordinates: Tensor | None,
     inverse_temperature: Sequence[float] | Tensor,
-    activation_rule: str,
-    variance_floor: float,
-    annealing: float,
+    **options: Any,
 ) -> list[State]:
     """The states of a routing of a whole map, with leading dimension ``[B]``."""
-    schedule = native.schedule_tensor(inverse_temperature, poses.dtype)
-    _, _, state = native.forward(
-        (poses, activations, weight, beta_use, beta_activation),
-        coordinates,
-        schedule,
-        1,
-        False,
-        activation_rule,
-        variance_floor,
-        annealing,
-        True,
-    )
+    schedule = schedule_tensor(inverse_temperature, poses)
+    tensors = (poses, activations, weight, beta_use, beta_activation)
+    _, _, state = native.forward(tensors, coordinates, schedule, keep_state=True, **options)
     num_parents = weight.shape[1]
     first = poses.new_full((1, 1, poses.shape[1:4].numel(), 1), 1 / num_parents)
-    states = _read(state, first, num_parents, schedule, variance_floor)
+    states = _read(state, first, num_parents, schedule, options["variance_floor"])
     return [tuple(field.squeeze(1) for field in fields) for fields in states]  # type: ignore[misc]
 
 

@@ -8,13 +8,12 @@ interpreter, very slowly, where ``TRITON_INTERPRET=1`` is set: for tests.
 import contextlib
 import importlib.util
 import os
-from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from matcaps.routing.registration import register_gradients
+from matcaps.routing.operators import call_operator, make_implementation, register_gradients
 
 DTYPES = (torch.float32,)
 
@@ -37,96 +36,6 @@ def is_interpreted() -> bool:
 def supports(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether tensors of this device and dtype can be routed by the kernels, if Triton is there."""
     return dtype in DTYPES and (device.type == "cuda" or (device.type == "cpu" and is_interpreted()))
-
-
-def conv_em_routing(
-    poses: Tensor,
-    activations: Tensor,
-    weight: Tensor,
-    beta_use: Tensor,
-    beta_activation: Tensor,
-    *,
-    stride: int,
-    inverse_temperature: Sequence[float] | Tensor,
-    competition: str,
-    activation_rule: str,
-    variance_floor: float,
-    annealing: float,
-) -> tuple[Tensor, Tensor]:
-    """Route through a kernel; return poses ``[B, H', W', J, 4, 4]`` and activations ``[B, H', W', J]``."""
-    tensors = (poses, activations, weight, beta_use, beta_activation)
-    return _route(
-        tensors, None, inverse_temperature, stride, competition == "child", activation_rule, variance_floor, annealing
-    )
-
-
-def class_em_routing(
-    poses: Tensor,
-    activations: Tensor,
-    weight: Tensor,
-    beta_use: Tensor,
-    beta_activation: Tensor,
-    *,
-    coordinates: Tensor | None,
-    inverse_temperature: Sequence[float] | Tensor,
-    activation_rule: str,
-    variance_floor: float,
-    annealing: float,
-) -> tuple[Tensor, Tensor]:
-    """Route a whole map to classes; return poses ``[B, J, 4, 4]`` and activations ``[B, J]``."""
-    tensors = (poses, activations, weight, beta_use, beta_activation)
-    return _route(tensors, coordinates, inverse_temperature, 1, False, activation_rule, variance_floor, annealing)
-
-
-def _route(
-    tensors: tuple[Tensor, ...],
-    coordinates: Tensor | None,
-    inverse_temperature: Sequence[float] | Tensor,
-    *options: Any,
-) -> tuple[Tensor, Tensor]:
-    inverse_temperature = schedule_tensor(inverse_temperature, tensors[0])
-    inputs = (*tensors, inverse_temperature) if coordinates is None else (*tensors, inverse_temperature, coordinates)
-    needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
-    out_poses, out_activations, *_ = forward(tensors, coordinates, inverse_temperature, *options, keep_state=needs_grad)
-    return out_poses, out_activations
-
-
-def forward(
-    tensors: tuple[Tensor, ...],
-    coordinates: Tensor | None,
-    inverse_temperature: Tensor,
-    stride: int,
-    child_competition: bool,
-    activation_rule: str,
-    variance_floor: float,
-    annealing: float,
-    *,
-    keep_state: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Route; return poses, activations and the state that a backward pass needs, which is empty if it is not kept.
-
-    The state is the records ``[T, RECORD, windows, J]``, log-densities ``[T-1, windows, children, J]``, and of each
-    child the largest logit and the inverse of the sum of ``exp(logit - largest)``: ``[T-1, children, 2]``, children of
-    all maps, or with window competition of all windows.
-    """
-    return _forward(
-        *tensors,
-        inverse_temperature,
-        coordinates,
-        stride,
-        child_competition,
-        activation_rule == "standardised",
-        variance_floor,
-        annealing,
-        keep_state,
-    )
-
-
-def schedule_tensor(inverse_temperature: Sequence[float] | Tensor, like: Tensor) -> Tensor:
-    """The schedule as a tensor ``[T]``, filled in on the device: a copy to it would not go into a CUDA graph."""
-    if isinstance(inverse_temperature, Tensor):
-        return inverse_temperature.to(like.dtype)
-    return torch.stack([like.new_full((), value) for value in inverse_temperature])
 
 
 @torch.library.custom_op("matcaps::triton_routing", mutates_args=(), device_types=("cpu", "cuda"))
@@ -190,8 +99,13 @@ def _empty_results(
     for_work: bool,
     keep_state: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Poses, activations and the state (see ``forward``), whose parts have no iterations if it is not kept; or, while
-    kernels are at work, as many as they need."""
+    """Poses, activations and the state, whose parts have no iterations if it is not kept; or, while kernels are at
+    work, as many as they need.
+
+    The state is the records ``[T, RECORD, windows, J]``, log-densities ``[T-1, windows, children, J]``, and of each
+    child the largest logit and the inverse of the sum of ``exp(logit - largest)``: ``[T-1, children, 2]``, children of
+    all maps, or with window competition of all windows.
+    """
     batch, height, width, types = poses.shape[:4]
     iterations, parents = inverse_temperature.shape[0], weight.shape[-3]
     if weight.ndim == 4:
@@ -284,3 +198,5 @@ def _(
 
 
 register_gradients(_forward, _backward, "triton")
+forward = partial(call_operator, _forward)
+conv_em_routing, class_em_routing = make_implementation(_forward)

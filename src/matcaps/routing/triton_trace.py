@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from matcaps.routing import triton
+from matcaps.routing.operators import schedule_tensor
 
 State = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """The fields of a ``RoutingIteration``, in its order."""
@@ -25,9 +26,11 @@ def conv_em_routing(
     **options: Any,
 ) -> list[State]:
     """The states of a routing through a kernel, with leading dimensions ``[B, H', W']``."""
-    schedule = triton.schedule_tensor(inverse_temperature, poses)
+    schedule = schedule_tensor(inverse_temperature, poses)
     tensors = (poses, activations, weight, beta_use, beta_activation)
-    _, _, *state = triton.forward(tensors, None, schedule, stride, competition == "child", keep_state=True, **options)
+    _, _, *state = triton.forward(
+        tensors, None, schedule, stride=stride, competition=competition, keep_state=True, **options
+    )
     kernel_size, types, parents = weight.shape[0], weight.shape[2], weight.shape[3]
     batch, height, width = poses.shape[:3]
     rows, columns = ((size - kernel_size) // stride + 1 for size in (height, width))
@@ -58,9 +61,9 @@ def class_em_routing(
     **options: Any,
 ) -> list[State]:
     """The states of a routing of a whole map, with leading dimension ``[B]``."""
-    schedule = triton.schedule_tensor(inverse_temperature, poses)
+    schedule = schedule_tensor(inverse_temperature, poses)
     tensors = (poses, activations, weight, beta_use, beta_activation)
-    _, _, *state = triton.forward(tensors, coordinates, schedule, 1, False, keep_state=True, **options)
+    _, _, *state = triton.forward(tensors, coordinates, schedule, keep_state=True, **options)
     first = poses.new_full((len(poses), poses.shape[1:4].numel(), 1), 1 / weight.shape[1])
     return _read(state, first, None, schedule, options["variance_floor"])
 
