@@ -52,6 +52,12 @@ def test_table1_changes_what_its_rows_say_and_nothing_else():
         assert sorted(line.split(":")[0] for line in differences(base, rows[name])) == sorted(changed), name
 
 
+def test_the_varied_cnn_sees_what_the_capsules_see():
+    rows = {row.name: row.settings for row in get_experiment("table1").rows}
+    assert rows["cnn-varied"].data == rows["iterations-3"].data
+    assert all(line.startswith("data.transform.") for line in differences(rows["cnn"], rows["cnn-varied"]))
+
+
 def test_table1_has_the_papers_figures():
     paper = {row.name: dict(row.paper).get("test") for row in get_experiment("table1").rows}
     assert paper == {
@@ -65,6 +71,7 @@ def test_table1_has_the_papers_figures():
         "margin": 3.2,
         "cross-entropy": 5.8,
         "cnn": 5.2,
+        "cnn-varied": None,
         "as-written": None,
     }
 
