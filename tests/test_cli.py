@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -21,7 +22,15 @@ from matcaps.cli import train as cli_train
 from matcaps.cli.train import flatten
 from matcaps.data import DataSettings
 from matcaps.data.idx import write_idx
-from matcaps.training import LossSettings, OptimizerSettings, TrainSettings, recipe_settings, train
+from matcaps.training import (
+    Evaluation,
+    LossSettings,
+    OptimizerSettings,
+    TrainSettings,
+    inference,
+    recipe_settings,
+    train,
+)
 from matcaps.training.record import read_settings, write_settings
 from tests.training.runs import Stop, StoppedError, tiny_settings, weights
 
@@ -291,6 +300,30 @@ def test_eval_as_json_and_on_other_parts(call, run):
     assert len(found["confusion"]) == 10
 
 
+def test_eval_by_an_attribute(call, monkeypatch):
+    asked = []
+    found = Evaluation(
+        accuracy=0.75,
+        num_images=4,
+        classes=("cat", "dog"),
+        class_accuracy=(0.5, 1.0),
+        confusion=((1, 1), (0, 2)),
+        seconds=1.0,
+        worst=(),
+        class_accuracy_by={"instance": {3: (0.0, None), 5: (1.0, 1.0)}},
+    )
+    monkeypatch.setattr(inference, "evaluate_saved", lambda *run, **options: (asked.append(options["by"]), found)[1])
+    status, printed, _ = call("eval", "run", "--by=instance")
+    assert status == 0
+    assert asked == [("instance",)]
+    rows = [re.findall(r"[\w.–]+", line) for line in printed.partition("errors, %")[2].splitlines()]
+    assert ["3", "5"] in rows
+    assert ["cat", "100.0", "0.0"] in rows
+    assert ["dog", "–", "0.0"] in rows
+    status, printed, _ = call("eval", "run", "--by=instance", "--json")
+    assert json.loads(printed)["class_accuracy_by"] == {"instance": {"3": [0.0, None], "5": [1.0, 1.0]}}
+
+
 def test_eval_on_other_data(call, run, tmp_path):
     root = make_mnist(tmp_path / "root")
     digits = Path(shutil.copytree(run, tmp_path / "digits"))
@@ -464,6 +497,7 @@ def test_unfinished_run(refuse, tmp_path):
 
 def test_bad_evaluation(refuse, run, tmp_path):
     refuse("part must be one of train, validation, test", "eval", run, "--part=tset")
+    refuse("must have the attribute 'instance'; they have none", "eval", run, "--by=instance")
     refuse("num_test_crops must be one of 1, 5, 9, 13; got 7", "eval", run, "--crops=7")
     refuse("mnist is not complete in", "eval", run, "--data=mnist")
     refuse("name must be one of", "eval", run, "--data=norb")

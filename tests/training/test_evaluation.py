@@ -1,11 +1,12 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from matcaps.data import DataSettings, load_data
+from matcaps.data import DataSettings, load_data, make_loader
 from matcaps.training import evaluate
 from matcaps.training.evaluation import class_scores
 
@@ -41,6 +42,25 @@ def test_counts():
     threes = (bundle.test.labels == 3).nonzero().flatten()
     assert {one.index for one in found.worst} == set(bundle.test.indices[threes].tolist())
     assert json.loads(json.dumps(found.to_dict()))["accuracy"] == 0.9
+
+
+def test_accuracy_by_an_attribute():
+    bundle = load_data(DataSettings(max_test_images=40))
+    kind = torch.arange(40) % 3 - 1  # -1 is unknown
+    images = replace(bundle.test, attributes={"kind": kind})
+    loader = make_loader(images, bundle.transform, train=False, batch_size=7)
+    found = evaluate(Oracle(images.labels), loader, bundle.classes, by=["kind"]).class_accuracy_by
+    assert list(found) == ["kind"]
+    assert list(found["kind"]) == [-1, 0, 1]
+    for value, accuracies in found["kind"].items():
+        for label, accuracy in enumerate(accuracies):
+            there = bool(((kind == value) & (images.labels == label)).any())
+            assert accuracy == (None if not there else 0.0 if label == 3 else 1.0)
+    with pytest.raises(ValueError, match="must have the attribute 'size'; they have kind"):
+        evaluate(Oracle(images.labels), loader, bundle.classes, by=["size"])
+    shuffled = make_loader(images, bundle.transform, train=True, batch_size=7)
+    with pytest.raises(ValueError, match="must give every image once and in order"):
+        evaluate(Oracle(images.labels), shuffled, bundle.classes, by=["kind"])
 
 
 def test_several_crops_are_averaged():

@@ -1,6 +1,7 @@
 """``matcaps eval`` and ``matcaps predict``."""
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -26,6 +27,11 @@ def eval_command(arguments: list[str]) -> int:
     parser.add_argument("--part", type=str, default="test", help="test, validation, familiar_test or train")
     parser.add_argument("--crops", type=int | None, help=f"crops of each image to average: one of {CROP_COUNTS}")
     parser.add_argument("--batch_size", type=int, default=200, help="images at a time")
+    parser.add_argument(
+        "--by",
+        type=str | None,
+        help="break the error down by an attribute: smallNORB has instance, elevation, azimuth and lighting",
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON instead")
     parsed = parser.parse_args(arguments)
     from matcaps.training.inference import evaluate_saved
@@ -38,6 +44,7 @@ def eval_command(arguments: list[str]) -> int:
         part=parsed.part,
         num_crops=parsed.crops,
         batch_size=parsed.batch_size,
+        by=() if parsed.by is None else (parsed.by,),
     )
     if parsed.json:
         print(json.dumps(result.to_dict(), indent=2))
@@ -58,11 +65,24 @@ def _print_evaluation(result: "Evaluation") -> None:
         share = "–" if accuracy is None else f"{100 * accuracy:.2f} %"
         table.add_row(f"{label} {name}", *(str(count) if count else "·" for count in counts), share)
     out.print(table)
+    for name, found in result.class_accuracy_by.items():
+        _print_errors_by(name, found, result.classes)
     out.print(
         f"accuracy {100 * result.accuracy:.2f} % (error {result.error_percent:.2f} %) on {result.num_images} images, "
         f"{result.num_images / result.seconds:.0f} images a second",
         markup=False,
     )
+
+
+def _print_errors_by(name: str, found: Mapping[int, tuple[float | None, ...]], classes: tuple[str, ...]) -> None:
+    table = Table(title=f"errors, %, by {name} (-1: unknown)")
+    table.add_column("")
+    for value in found:
+        table.add_column(str(value), justify="right")
+    for label, class_name in enumerate(classes):
+        shares = [accuracies[label] for accuracies in found.values()]
+        table.add_row(class_name, *("–" if share is None else f"{100 * (1 - share):.1f}" for share in shares))
+    out.print(table)
 
 
 def predict_command(arguments: list[str]) -> int:

@@ -1,14 +1,16 @@
 """How good a network is on labelled images."""
 
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from matcaps.data.dataset import ImageDataset
 from matcaps.data.loader import Batch
 from matcaps.models.modes import evaluation_mode
 from matcaps.training.module import Training
@@ -45,6 +47,8 @@ class Evaluation:
         confusion: ``confusion[true][predicted]``, counts.
         seconds: time it took, loading included.
         worst: the mistakes with the largest leads, worst first, 24 at most.
+        class_accuracy_by: by an attribute's name and value, such as ``["instance"][3]``, the share for each class among
+            the images that have the value; None where a class has none. Empty unless asked for.
     """
 
     accuracy: float
@@ -54,6 +58,7 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
     seconds: float
     worst: tuple[Mistake, ...]
+    class_accuracy_by: Mapping[str, Mapping[int, tuple[float | None, ...]]] = field(default_factory=dict)
 
     @property
     def error_percent(self) -> float:
@@ -66,23 +71,32 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(network: nn.Module, loader: DataLoader[Batch], classes: tuple[str, ...]) -> Evaluation:
+def evaluate(
+    network: nn.Module, loader: DataLoader[Batch], classes: tuple[str, ...], by: Sequence[str] = ()
+) -> Evaluation:
     """Classify every image that a loader gives; several crops of an image are averaged over their class scores.
 
     Args:
         network: an :class:`EMCapsNet` or :class:`BaselineCNN`; is left in the mode it was in.
         loader: see :func:`matcaps.data.make_loader`.
         classes: the classes' names, in the order of their labels.
+        by: attributes of the images by whose values to break the accuracy down; see :class:`matcaps.data.ImageDataset`.
+
+    Raises:
+        ValueError: the images have no such attribute, or the loader does not give them all in order.
     """
+    attributes = _attributes(loader, by)
     confusion = MulticlassConfusionMatrix(len(classes), sync_on_compute=False)  # the first of several processes tests
     device = next(network.parameters()).device
     mistakes: list[Mistake] = []
+    seen: list[Tensor] = []  # of each image its index, whether it is right, and its label
     started = time.perf_counter()
     with evaluation_mode(network):
         for batch in loader:
             scores = class_scores(network, batch.images.to(device)).cpu()
             predicted = scores.argmax(dim=1)
             confusion.update(predicted, batch.labels)
+            seen.append(torch.stack([batch.indices, predicted == batch.labels, batch.labels]))
             for place in (predicted != batch.labels).nonzero().flatten().tolist():
                 taken, label = int(predicted[place]), int(batch.labels[place])
                 lead = float(scores[place, taken] - scores[place, label])
@@ -99,10 +113,38 @@ def evaluate(network: nn.Module, loader: DataLoader[Batch], classes: tuple[str, 
         confusion=tuple(tuple(row) for row in matrix.tolist()),
         seconds=seconds,
         worst=tuple(mistakes),
+        class_accuracy_by=_break_down(torch.cat(seen, dim=1), attributes, len(classes)) if attributes else {},
     )
 
 
-def class_scores(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def _attributes(loader: DataLoader[Batch], names: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Of each attribute the images' indices and its values."""
+    if not names:
+        return {}
+    dataset: ImageDataset = loader.dataset.dataset  # type: ignore[attr-defined]
+    for name in names:
+        if name not in dataset.attributes:
+            there = ", ".join(dataset.attributes) or "none"
+            raise ValueError(f"images of {dataset.name} must have the attribute {name!r}; they have {there}")
+    return {name: (dataset.indices, dataset.attributes[name]) for name in names}
+
+
+def _break_down(
+    seen: Tensor, attributes: dict[str, tuple[Tensor, Tensor]], num_classes: int
+) -> dict[str, dict[int, tuple[float | None, ...]]]:
+    indices, right, labels = seen
+    found: dict[str, dict[int, tuple[float | None, ...]]] = {}
+    for name, (expected, values) in attributes.items():
+        if not torch.equal(indices, expected):
+            raise ValueError("loader must give every image once and in order: make it with train=False")
+        found[name] = {}
+        for value in values.unique().tolist():
+            chosen = [right[(values == value) & (labels == label)].double() for label in range(num_classes)]
+            found[name][value] = tuple(float(one.mean()) if len(one) else None for one in chosen)
+    return found
+
+
+def class_scores(network: nn.Module, images: Tensor) -> Tensor:
     """Class scores ``[B, classes]`` of images ``[B, C, H, W]``, or of several crops each, ``[B, crops, C, H, W]``."""
     if images.ndim == 4:
         return Training.class_scores(network(images))

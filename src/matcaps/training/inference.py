@@ -105,6 +105,7 @@ def evaluate_saved(
     part: str = "test",
     num_crops: int | None = None,
     batch_size: int = 200,
+    by: Sequence[str] = (),
 ) -> Evaluation:
     """Test a saved network on labelled images, prepared as its training images were, without augmentation.
 
@@ -116,10 +117,12 @@ def evaluate_saved(
         part: "test", "validation", "familiar_test" or "train".
         num_crops: crops of each image whose scores are averaged; None: as in training.
         batch_size: images at a time.
+        by: attributes of the images, such as smallNORB's "instance", by whose values to break the accuracy down.
 
     Raises:
         FileNotFoundError: the network or the data are missing.
-        ValueError: the data do not fit the network: other classes, another number of channels or another size.
+        ValueError: the data do not fit the network: other classes, another number of channels or another size; or the
+            images have no such attribute.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
@@ -129,7 +132,7 @@ def evaluate_saved(
     if chosen == "train":  # as the other parts are seen: in order, without augmentation
         bundle = replace(bundle, test=bundle.train)
         chosen = "test"
-    return evaluate(saved.network, bundle.loader(chosen, batch_size=batch_size), bundle.classes)
+    return evaluate(saved.network, bundle.loader(chosen, batch_size=batch_size), bundle.classes, by)
 
 
 @torch.inference_mode()
