@@ -120,6 +120,18 @@ def test_the_page_holds_the_runs_figures_and_settings(capsules):
     assert "side by side" not in text
 
 
+def test_the_page_names_the_objects_that_are_most_often_wrong(capsules):
+    facts = collect_run(capsules)
+    assert "By object" not in Page(make_report([facts])).text
+    test = facts.results["test"]
+    right = {str(one): [0.5 if (one, label) == (3, 2) else 0.875 for label in range(9)] + [None] for one in (0, 3)}
+    results = facts.results | {"test": test | {"class_accuracy_by": {"instance": right}}}
+    text = Page(make_report([replace(facts, results=results)])).text
+    hardest = f"By object, most are wrong of {test['classes'][2]} 3 (50.0 %), "
+    assert hardest in text
+    assert "of the other 15 objects 12.5 % on average." in text
+
+
 def test_several_runs_are_compared(capsules, cnn):
     page = Page(make_report([collect_run(capsules), collect_run(cnn)], title="A & B"))
     assert page.text.count("A & B") == 2  # in the head and as heading, escaped

@@ -28,6 +28,7 @@ from matcaps.training import (
     train,
 )
 from matcaps.training import folder as folder_module
+from matcaps.training import run as run_module
 from matcaps.training.checkpoints import newest_checkpoint, read_checkpoint
 from matcaps.training.record import read_metrics, read_settings
 from tests.training.runs import AT_EVERY_STEP, STEPS, TINY_CNN, Stop, StoppedError, tiny_settings, weights
@@ -71,6 +72,22 @@ def test_files(run):
     ]
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["after-epoch.ckpt"]
     assert any(path.name.startswith("events.out.tfevents") for path in (folder / "tensorboard").iterdir())
+
+
+def test_results_are_broken_down_by_object_where_it_is_known(tmp_path, monkeypatch):
+    def with_instances(*arguments):
+        bundle = load_data(*arguments)
+        return replace(bundle, test=replace(bundle.test, attributes={"instance": torch.arange(20) % 2}))
+
+    monkeypatch.setattr(run_module, "load_data", with_instances)
+    train(tiny_settings(epochs=1), tmp_path)
+    test = json.loads((tmp_path / "results.json").read_text())["test"]
+    assert list(test["class_accuracy_by"]["instance"]) == ["0", "1"]
+    rows = zip(test["class_accuracy"], *test["class_accuracy_by"]["instance"].values(), strict=True)
+    for whole, first, second in rows:
+        parts = [part for part in (first, second) if part is not None]
+        assert (whole is None) == (not parts)
+        assert whole is None or min(parts) - 1e-9 <= whole <= max(parts) + 1e-9
 
 
 def test_settings_file_is_the_whole_configuration(run):

@@ -140,10 +140,31 @@ def _sections(run: RunFacts) -> list[Section]:
     fewest = f"{hits[worst]:,} of {sum(test['confusion'][worst]):,} images of {classes[worst]} are right, the fewest."
     return [
         Section("Training", "", tuple(curves)),
-        Section("What it takes for what", fewest, (confusion,)),
+        Section("What it takes for what", f"{fewest} {_hardest_objects(test)}".strip(), (confusion,)),
         _mistakes(run),
         *_inspection(run),
     ]
+
+
+def _hardest_objects(test: dict[str, Any], count: int = 3) -> str:
+    """The objects that are most often wrong, in words; empty if it is not known which image shows which."""
+    errors = sorted(
+        (
+            (100 * (1 - accuracy), f"{name} {instance}")
+            for instance, accuracies in test.get("class_accuracy_by", {}).get("instance", {}).items()
+            for name, accuracy in zip(test["classes"], accuracies, strict=True)
+            if accuracy is not None
+        ),
+        reverse=True,
+    )
+    if len(errors) <= count:
+        return ""
+    hardest = ", ".join(f"{name} ({error:.1f} %)" for error, name in errors[:count])
+    others = [error for error, _ in errors[count:]]
+    return (
+        f"By object, most are wrong of {hardest}; of the other {len(others)} objects "
+        f"{sum(others) / len(others):.1f} % on average."
+    )
 
 
 _INSPECTED = {

@@ -55,6 +55,7 @@ TENSORBOARD_NAME = "tensorboard"
 _WATCHED_IMAGES = 64
 _VIEWED_IMAGES = 256
 _TEST_BATCH = 200
+_BROKEN_DOWN_BY = ("instance",)
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,8 @@ def train(
         network.save_pretrained(place, **describe_input(bundle))
         if training.decoder is not None:
             save_weights(training.decoder, place / DECODER_NAME)
-        test = evaluate(network, bundle.loader("test"), bundle.classes)
+        by = [name for name in _BROKEN_DOWN_BY if name in bundle.test.attributes]
+        test = evaluate(network, bundle.loader("test"), bundle.classes, by)
         if resume and (place / RESULTS_NAME).is_file():
             return TrainResult(place, test, clock.seconds)  # the run had finished: its record stays
         rate = throughput.images_per_second
