@@ -315,11 +315,11 @@ def test_eval_by_an_attribute(call, monkeypatch):
     monkeypatch.setattr(inference, "evaluate_saved", lambda *run, **options: (asked.append(options["by"]), found)[1])
     status, printed, _ = call("eval", "run", "--by=instance")
     assert status == 0
-    assert asked == [("instance",)]
+    assert asked == ["instance"]
     rows = [re.findall(r"[\w.–]+", line) for line in printed.partition("errors, %")[2].splitlines()]
-    assert ["3", "5"] in rows
-    assert ["cat", "100.0", "0.0"] in rows
-    assert ["dog", "–", "0.0"] in rows
+    assert ["instance", "cat", "dog"] in rows
+    assert ["3", "100.0", "–"] in rows
+    assert ["5", "0.0", "0.0"] in rows
     status, printed, _ = call("eval", "run", "--by=instance", "--json")
     assert json.loads(printed)["class_accuracy_by"] == {"instance": {"3": [0.0, None], "5": [1.0, 1.0]}}
 

@@ -116,14 +116,17 @@ def test_what_was_measured_on_other_weights_is_measured_again(done, tmp_path):
     assert [record.state for record in gather(PLAIN, base) if record.measured] == ["done"]
 
 
-def test_a_folder_that_another_process_is_at_is_left_to_it(tmp_path):
+@pytest.mark.parametrize("lock", [".cnn-2epochs-seed0.lock", "cnn-2epochs-seed0/.run.lock"])
+def test_a_folder_that_another_process_is_at_is_left_to_it(lock, tmp_path):
+    """Whether that is at the experiment or trains the run alone."""
     trials = make_trials(PLAIN, rows=["cnn"])
     folder = trials[0].training_folder(tmp_path)
-    folder.parent.mkdir(parents=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    held = folder.parent / lock
+    held.parent.mkdir(parents=True)
+    with FileLock(held):
         outcomes = run_trials(PLAIN, trials, tmp_path)
     assert [outcome.state for outcome in outcomes] == ["busy"]
-    assert not folder.exists()
+    assert not (folder / "settings.yaml").exists()
 
 
 def test_a_training_that_diverges_is_said_to_and_the_next_one_runs(tmp_path, monkeypatch):

@@ -15,8 +15,8 @@ from tests.inspection.conftest import make_dots, make_network
 LABELS = torch.tensor([0, 1, 2])
 
 
-def arguments(name: str, images: torch.Tensor) -> dict:
-    """What a function takes besides the network."""
+def arguments(images: torch.Tensor) -> dict[str, dict]:
+    """What each function takes besides the network."""
     batch = Batch(images, LABELS, torch.arange(3))
     dataset, transform = make_dots()
     return {
@@ -35,7 +35,7 @@ def arguments(name: str, images: torch.Tensor) -> dict:
         },
         "true_poses": {"batches": [batch]},
         "vote_distances": {"images": images},
-    }[name]
+    }
 
 
 FUNCTIONS = [
@@ -45,20 +45,30 @@ FUNCTIONS = [
 ]
 
 
+def test_every_function_is_tried():
+    assert [name for name in inspection.__all__ if name in arguments(torch.zeros(3, 1, 20, 20))] == FUNCTIONS
+    assert len(FUNCTIONS) == 10
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_network_elsewhere_is_refused(name, images):
     network = torch.nn.Linear(1, 1, device="meta")
     with pytest.raises(ValueError, match=r"network must be on the CPU.*got one on meta: give network\.cpu\(\)"):
-        getattr(inspection, name)(network, **arguments(name, images))
+        getattr(inspection, name)(network, **arguments(images)[name])
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_network_in_training_is_seen_as_in_evaluation_and_left_in_training(name, images):
-    network, given = make_network(), arguments(name, images)
+    network, given = make_network(), arguments(images)[name]
     if name == "penultimate_features":  # the CNN's, which has dropout
         network = create_model("baseline-cnn", in_channels=1, num_classes=3, image_size=(20, 20), channels1=2).eval()
+    modes: list[bool] = []
+    for module in network.modules():
+        module.register_forward_pre_hook(lambda module, _: modes.append(module.training))
     look = getattr(inspection, name)
     expected, found = look(network, **given), look(network.train(), **given)
+    assert modes
+    assert not any(modes)
     assert all(module.training for module in network.modules())
     arrays = [
         to_arrays(dict(enumerate(result)) if isinstance(result, tuple) else result) for result in (expected, found)

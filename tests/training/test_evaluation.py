@@ -49,7 +49,7 @@ def test_accuracy_by_an_attribute():
     kind = torch.arange(40) % 3 - 1  # -1 is unknown
     images = replace(bundle.test, attributes={"kind": kind})
     loader = make_loader(images, bundle.transform, train=False, batch_size=7)
-    found = evaluate(Oracle(images.labels), loader, bundle.classes, by=["kind"]).class_accuracy_by
+    found = evaluate(Oracle(images.labels), loader, bundle.classes, by="kind").class_accuracy_by
     assert list(found) == ["kind"]
     assert list(found["kind"]) == [-1, 0, 1]
     for value, accuracies in found["kind"].items():

@@ -1,5 +1,6 @@
 """What a training leaves in its folder, and how it stops."""
 
+import errno
 import json
 import os
 import signal
@@ -269,6 +270,15 @@ def test_a_second_training_keeps_out_of_a_run_that_is_at_work(tmp_path):
     train(settings, tmp_path, callbacks=[Second()])
     assert refused
     train(settings, tmp_path, resume=True)  # it is free again
+
+
+def test_a_file_system_without_locks_is_trained_on(tmp_path, monkeypatch):
+    def refuse(lock, **options):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(folder_module.FileLock, "acquire", refuse)
+    with pytest.warns(UserWarning, match="has no locks .*No locks available.*: nothing keeps a second process out"):
+        assert train(tiny_settings(epochs=1), tmp_path).test is not None
 
 
 def test_an_empty_folder_is_used(tmp_path):

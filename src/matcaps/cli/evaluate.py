@@ -44,7 +44,7 @@ def eval_command(arguments: list[str]) -> int:
         part=parsed.part,
         num_crops=parsed.crops,
         batch_size=parsed.batch_size,
-        by=() if parsed.by is None else (parsed.by,),
+        by=parsed.by or (),
     )
     if parsed.json:
         print(json.dumps(result.to_dict(), indent=2))
@@ -76,12 +76,11 @@ def _print_evaluation(result: "Evaluation") -> None:
 
 def _print_errors_by(name: str, found: Mapping[int, tuple[float | None, ...]], classes: tuple[str, ...]) -> None:
     table = Table(title=f"errors, %, by {name} (-1: unknown)")
-    table.add_column("")
-    for value in found:
-        table.add_column(str(value), justify="right")
-    for label, class_name in enumerate(classes):
-        shares = [accuracies[label] for accuracies in found.values()]
-        table.add_row(class_name, *("–" if share is None else f"{100 * (1 - share):.1f}" for share in shares))
+    for heading in (name, *classes):
+        table.add_column(heading, justify="right")
+    for value, accuracies in found.items():
+        errors = ("–" if accuracy is None else f"{100 * (1 - accuracy):.1f}" for accuracy in accuracies)
+        table.add_row(str(value), *errors)
     out.print(table)
 
 

@@ -150,21 +150,18 @@ def _hardest_objects(test: dict[str, Any], count: int = 3) -> str:
     """The objects that are most often wrong, in words; empty if it is not known which image shows which."""
     errors = sorted(
         (
-            (100 * (1 - accuracy), f"{name} {instance}")
+            (-100 * (1 - accuracy), f"{name} {instance}")
             for instance, accuracies in test.get("class_accuracy_by", {}).get("instance", {}).items()
             for name, accuracy in zip(test["classes"], accuracies, strict=True)
             if accuracy is not None
-        ),
-        reverse=True,
+        )
     )
-    if len(errors) <= count:
+    hardest = [(-error, name) for error, name in errors[:count] if error < 0]
+    others = [-error for error, _ in errors[len(hardest) :]]
+    if not hardest or not others:
         return ""
-    hardest = ", ".join(f"{name} ({error:.1f} %)" for error, name in errors[:count])
-    others = [error for error, _ in errors[count:]]
-    return (
-        f"By object, most are wrong of {hardest}; of the other {len(others)} objects "
-        f"{sum(others) / len(others):.1f} % on average."
-    )
+    named = ", ".join(f"{name} ({error:.1f} %)" for error, name in hardest)
+    return f"By object, most are wrong of {named}; of all others {sum(others) / len(others):.1f} % on average."
 
 
 _INSPECTED = {

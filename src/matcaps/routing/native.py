@@ -169,6 +169,7 @@ def _(
 def _empty_results(
     poses: Tensor, weight: Tensor, inverse_temperature: Tensor, stride: int, keep_state: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Poses, activations and the state ``[B, ...]``, whose rows are empty if it is not kept."""
     shape = _out_shape(poses, weight, stride)
     size = _state_size(poses, weight, stride, inverse_temperature.shape[0]) if keep_state else 0
     return poses.new_empty([*shape, 4, 4]), poses.new_empty(shape), poses.new_empty([poses.shape[0], size])

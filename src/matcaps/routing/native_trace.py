@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from matcaps.routing import native
-from matcaps.routing.operators import schedule_tensor
+from matcaps.routing.operators import ONE_WINDOW, schedule_tensor
 
 # Where a record has what; as in native/src/job.h.
 _MEAN, _SPREAD, _MASS, _DESCRIPTION, _EVIDENCE = slice(0, 16), slice(16, 32), 32, 33, 34
@@ -59,7 +59,7 @@ def class_em_routing(
     """The states of a routing of a whole map, with leading dimension ``[B]``."""
     schedule = schedule_tensor(inverse_temperature, poses)
     tensors = (poses, activations, weight, beta_use, beta_activation)
-    _, _, state = native.forward(tensors, coordinates, schedule, keep_state=True, **options)
+    _, _, state = native.forward(tensors, coordinates, schedule, keep_state=True, **ONE_WINDOW, **options)
     num_parents = weight.shape[1]
     first = poses.new_full((1, 1, poses.shape[1:4].numel(), 1), 1 / num_parents)
     states = _read(state, first, num_parents, schedule, options["variance_floor"])

@@ -9,6 +9,9 @@ from torch import Tensor
 NUM_OPTIONS = 6
 """Arguments of a forward operator after its tensors; the last says whether the state for a backward pass is kept."""
 
+ONE_WINDOW: dict[str, Any] = {"stride": 1, "competition": "window"}
+"""What class capsules are to an operator: a convolution with one window, the whole map."""
+
 
 def call_operator(
     operator: Any,
@@ -16,14 +19,14 @@ def call_operator(
     coordinates: Tensor | None,
     schedule: Tensor,
     *,
-    stride: int = 1,
-    competition: str = "window",
+    stride: int,
+    competition: str,
     activation_rule: str,
     variance_floor: float,
     annealing: float,
     keep_state: bool,
 ) -> tuple[Tensor, ...]:
-    """Call a forward operator in the words of the doors; for class capsules there is one window.
+    """Call a forward operator in the words of the doors.
 
     Returns:
         Poses, activations and the parts of the state that a backward pass needs, empty if it is not kept.
@@ -63,13 +66,13 @@ def make_implementation(operator: Any) -> tuple[Callable[..., tuple[Tensor, Tens
         **options: Any,
     ) -> tuple[Tensor, Tensor]:
         """Route a whole map to classes; return poses ``[B, J, 4, 4]`` and activations ``[B, J]``."""
-        return route(tensors, coordinates, inverse_temperature, **options)
+        return route(tensors, coordinates, inverse_temperature, **ONE_WINDOW, **options)
 
     return conv_em_routing, class_em_routing
 
 
 def schedule_tensor(inverse_temperature: Sequence[float] | Tensor, like: Tensor) -> Tensor:
-    """The schedule as a tensor ``[T]`` of the dtype and on the device of another."""
+    """The schedule as a tensor ``[T]`` of another's dtype, and on its device unless it is a tensor already."""
     if isinstance(inverse_temperature, Tensor):
         return inverse_temperature.to(like.dtype)
     if like.device.type == "cpu":

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from matcaps.routing import triton
-from matcaps.routing.operators import schedule_tensor
+from matcaps.routing.operators import ONE_WINDOW, schedule_tensor
 
 State = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """The fields of a ``RoutingIteration``, in its order."""
@@ -63,7 +63,7 @@ def class_em_routing(
     """The states of a routing of a whole map, with leading dimension ``[B]``."""
     schedule = schedule_tensor(inverse_temperature, poses)
     tensors = (poses, activations, weight, beta_use, beta_activation)
-    _, _, *state = triton.forward(tensors, coordinates, schedule, keep_state=True, **options)
+    _, _, *state = triton.forward(tensors, coordinates, schedule, keep_state=True, **ONE_WINDOW, **options)
     first = poses.new_full((len(poses), poses.shape[1:4].numel(), 1), 1 / weight.shape[1])
     return _read(state, first, None, schedule, options["variance_floor"])
 

@@ -72,7 +72,7 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(
-    network: nn.Module, loader: DataLoader[Batch], classes: tuple[str, ...], by: Sequence[str] = ()
+    network: nn.Module, loader: DataLoader[Batch], classes: tuple[str, ...], by: str | Sequence[str] = ()
 ) -> Evaluation:
     """Classify every image that a loader gives; several crops of an image are averaged over their class scores.
 
@@ -80,12 +80,13 @@ def evaluate(
         network: an :class:`EMCapsNet` or :class:`BaselineCNN`; is left in the mode it was in.
         loader: see :func:`matcaps.data.make_loader`.
         classes: the classes' names, in the order of their labels.
-        by: attributes of the images by whose values to break the accuracy down; see :class:`matcaps.data.ImageDataset`.
+        by: an attribute of the images, or several, by whose values to break the accuracy down; see
+            :class:`matcaps.data.ImageDataset`.
 
     Raises:
         ValueError: the images have no such attribute, or the loader does not give them all in order.
     """
-    attributes = _attributes(loader, by)
+    attributes = _attributes(loader, (by,) if isinstance(by, str) else by)
     confusion = MulticlassConfusionMatrix(len(classes), sync_on_compute=False)  # the first of several processes tests
     device = next(network.parameters()).device
     mistakes: list[Mistake] = []
@@ -96,7 +97,8 @@ def evaluate(
             scores = class_scores(network, batch.images.to(device)).cpu()
             predicted = scores.argmax(dim=1)
             confusion.update(predicted, batch.labels)
-            seen.append(torch.stack([batch.indices, predicted == batch.labels, batch.labels]))
+            if attributes:
+                seen.append(torch.stack([batch.indices, predicted == batch.labels, batch.labels]))
             for place in (predicted != batch.labels).nonzero().flatten().tolist():
                 taken, label = int(predicted[place]), int(batch.labels[place])
                 lead = float(scores[place, taken] - scores[place, label])

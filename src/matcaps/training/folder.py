@@ -1,6 +1,8 @@
 """A run's folder: claimed by one training, and held while it is at it."""
 
+import errno
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,6 +15,7 @@ from matcaps.training.settings import TrainSettings
 
 FOLDER_VARIABLE = "MATCAPS_RUN_FOLDER"
 _LOCK_NAME = ".run.lock"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class RunBusyError(OSError):
@@ -22,6 +25,8 @@ class RunBusyError(OSError):
 @contextmanager
 def held(lock: Path, folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder, if they ask; a lock ends with its process, however that ends.
+
+    Where the file system has no locks, as some of clusters have none, it warns and holds nothing.
 
     Args:
         lock: the file to lock, which stays; its folder must exist.
@@ -37,6 +42,13 @@ def held(lock: Path, folder: Path) -> Iterator[None]:
         raise RunBusyError(
             f"another process is at {folder}: let it end, or stop it, before this one goes on with that run"
         ) from None
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        warnings.warn(
+            f"the file system of {folder} has no locks ({error}): nothing keeps a second process out of it",
+            stacklevel=2,
+        )
     try:
         yield
     finally:

@@ -105,7 +105,7 @@ def evaluate_saved(
     part: str = "test",
     num_crops: int | None = None,
     batch_size: int = 200,
-    by: Sequence[str] = (),
+    by: str | Sequence[str] = (),
 ) -> Evaluation:
     """Test a saved network on labelled images, prepared as its training images were, without augmentation.
 
@@ -117,7 +117,8 @@ def evaluate_saved(
         part: "test", "validation", "familiar_test" or "train".
         num_crops: crops of each image whose scores are averaged; None: as in training.
         batch_size: images at a time.
-        by: attributes of the images, such as smallNORB's "instance", by whose values to break the accuracy down.
+        by: an attribute of the images, such as smallNORB's "instance", or several, by whose values to break the
+            accuracy down.
 
     Raises:
         FileNotFoundError: the network or the data are missing.

@@ -77,14 +77,14 @@ class Training(lightning.LightningModule):
         output = self.network(batch.images)
         scores = self.class_scores(output)
         margin = self.margin(self.global_step)
-        loss = self._loss(output, scores, batch.labels, margin)
+        # several processes take the mean of their gradients, so each counts its part of a sum as often as there are
+        share = self.trainer.world_size if self.settings.loss.reduction == "sum" else 1
+        loss = share * self._loss(output, scores, batch.labels, margin)
         if self.decoder is not None and isinstance(output, Capsules):
             reconstructions = self.decoder(output.poses, batch.labels)
-            reconstruction = reconstruction_loss(reconstructions, batch.images, self.settings.loss.reduction)
+            reconstruction = share * reconstruction_loss(reconstructions, batch.images, self.settings.loss.reduction)
             self.log("train/reconstruction_loss", reconstruction.detach())
             loss = loss + self.settings.loss.reconstruction_weight * reconstruction
-        if self.settings.loss.reduction == "sum":
-            loss = loss * self.trainer.world_size  # several processes take the mean of their gradients
         if not torch.isfinite(loss):
             raise TrainingDivergedError(self._blame(batch.images, "the loss", loss))
         self.train_loss.update(loss.detach(), weight=len(batch.labels))

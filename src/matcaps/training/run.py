@@ -111,7 +111,7 @@ def train(
     clock, throughput = ExactResume(loader.batch_sampler), Throughput()  # type: ignore[arg-type]
     decay = settings.optimizer.ema_decay
     averaging = None if decay is None else AveragedWeights(decay)
-    # last, so that what is refused leaves nothing behind
+    # last, so that what is refused leaves no folder behind
     with claimed_folder(settings, folder, resume=resume, rank=_rank()) as place:
         with _quiet():
             watching: list[Callback] = [
