@@ -83,7 +83,7 @@ class Training(lightning.LightningModule):
         if self.decoder is not None and isinstance(output, Capsules):
             reconstructions = self.decoder(output.poses, batch.labels)
             reconstruction = share * reconstruction_loss(reconstructions, batch.images, self.settings.loss.reduction)
-            self.log("train/reconstruction_loss", reconstruction.detach())
+            self.log("train/reconstruction_loss", reconstruction.detach(), sync_dist=True)
             loss = loss + self.settings.loss.reconstruction_weight * reconstruction
         if not torch.isfinite(loss):
             raise TrainingDivergedError(self._blame(batch.images, "the loss", loss))
