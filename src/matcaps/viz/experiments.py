@@ -50,8 +50,12 @@ def _table1(experiment: Experiment, records: Sequence[TrialRecord]) -> Figure | 
                 )
     axes.set_yticks(range(len(names)), [row.title for row in experiment.rows], fontsize=8)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlim(left=0)
-    axes.set_xlabel("smallNORB test error, %")
+    axes.set_xscale("log")  # a row that fails is tenfold the others
+    axes.set_xticks(ticks := [1, 2, 3, 5, 10, 20, 30, 50, 100], [str(tick) for tick in ticks])
+    axes.set_xticks([], minor=True)
+    least = min(record.error_percent for group in done for record in group)
+    axes.set_xlim(left=0.9 * min(1.5, max(least, 0.1)))
+    axes.set_xlabel("smallNORB test error, %; logarithmic")
     axes.grid(axis="x", alpha=0.3)
     _legend(axes)
     return figure
