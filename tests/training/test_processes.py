@@ -45,8 +45,7 @@ def test_two_processes_are_one_with_twice_the_batch(reduction, tmp_path):
     assert len(read_metrics(tmp_path / "two" / "metrics.csv")) == 2
     for single, double in zip(*(repeatable_metrics(tmp_path / name) for name in ("one", "two")), strict=True):
         assert single["step"] == double["step"]
-        compared = ["train/loss", "train/gradient_norm", "train/accuracy", "train/margin", "validation/accuracy"]
-        for name in compared:
+        for name in ("train/loss", "train/gradient_norm", "train/accuracy", "train/margin", "validation/accuracy"):
             assert abs(float(single[name]) - float(double[name])) < 1e-2, name
         if reduction == "sum":
             drawn = [float(metrics["train/reconstruction_loss"]) for metrics in (single, double)]

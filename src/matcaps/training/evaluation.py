@@ -86,7 +86,8 @@ def evaluate(
     Raises:
         ValueError: the images have no such attribute, or the loader does not give them all in order.
     """
-    attributes = _attributes(loader, (by,) if isinstance(by, str) else by)
+    names = (by,) if isinstance(by, str) else by
+    dataset = _images_with(loader, names) if names else None
     confusion = MulticlassConfusionMatrix(len(classes), sync_on_compute=False)  # the first of several processes tests
     device = next(network.parameters()).device
     mistakes: list[Mistake] = []
@@ -97,7 +98,7 @@ def evaluate(
             scores = class_scores(network, batch.images.to(device)).cpu()
             predicted = scores.argmax(dim=1)
             confusion.update(predicted, batch.labels)
-            if attributes:
+            if dataset is not None:
                 seen.append(torch.stack([batch.indices, predicted == batch.labels, batch.labels]))
             for place in (predicted != batch.labels).nonzero().flatten().tolist():
                 taken, label = int(predicted[place]), int(batch.labels[place])
@@ -115,33 +116,32 @@ def evaluate(
         confusion=tuple(tuple(row) for row in matrix.tolist()),
         seconds=seconds,
         worst=tuple(mistakes),
-        class_accuracy_by=_break_down(torch.cat(seen, dim=1), attributes, len(classes)) if attributes else {},
+        class_accuracy_by={} if dataset is None else _break_down(torch.cat(seen, dim=1), dataset, names),
     )
 
 
-def _attributes(loader: DataLoader[Batch], names: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Of each attribute the images' indices and its values."""
-    if not names:
-        return {}
+def _images_with(loader: DataLoader[Batch], names: Sequence[str]) -> ImageDataset:
+    """The images that a loader prepares, which must have some attributes."""
     dataset: ImageDataset = loader.dataset.dataset  # type: ignore[attr-defined]
     for name in names:
         if name not in dataset.attributes:
             there = ", ".join(dataset.attributes) or "none"
             raise ValueError(f"images of {dataset.name} must have the attribute {name!r}; they have {there}")
-    return {name: (dataset.indices, dataset.attributes[name]) for name in names}
+    return dataset
 
 
 def _break_down(
-    seen: Tensor, attributes: dict[str, tuple[Tensor, Tensor]], num_classes: int
+    seen: Tensor, dataset: ImageDataset, names: Sequence[str]
 ) -> dict[str, dict[int, tuple[float | None, ...]]]:
     indices, right, labels = seen
+    if not torch.equal(indices, dataset.indices):
+        raise ValueError("loader must give every image once and in order: make it with train=False")
     found: dict[str, dict[int, tuple[float | None, ...]]] = {}
-    for name, (expected, values) in attributes.items():
-        if not torch.equal(indices, expected):
-            raise ValueError("loader must give every image once and in order: make it with train=False")
+    for name in names:
+        values = dataset.attributes[name]
         found[name] = {}
         for value in values.unique().tolist():
-            chosen = [right[(values == value) & (labels == label)].double() for label in range(num_classes)]
+            chosen = [right[(values == value) & (labels == label)].double() for label in range(dataset.num_classes)]
             found[name][value] = tuple(float(one.mean()) if len(one) else None for one in chosen)
     return found
 
