@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # One thread for each test process: two processes with two threads each would fight over two cores.
 TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup train test test-wheel test-triton test-browser sanitize bench bench-gpu results lint format clean
+.PHONY: help setup train test test-processors test-wheel test-triton test-browser sanitize bench bench-gpu results lint format clean
 # The release that belongs to the torch of constraints.txt; a download of 200 MB, so only the targets that need it have it.
 TRITON := triton==3.7.1
 
@@ -27,6 +27,9 @@ test: setup ## check style and run the tests; those on real data need MATCAPS_TE
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(TESTS)
+
+test-processors: setup ## run the tests as several processors would, older instruction sets and two threads; an hour
+	$(BIN)/python tools/test_processors.py
 
 test-wheel: setup ## build the wheel and test it away from the sources, with and without a compiler
 	$(BIN)/python tools/test_wheel.py

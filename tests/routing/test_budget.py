@@ -113,7 +113,7 @@ def conv_cases(competition: str) -> Any:
 
 
 def many_children(far: float = 0.0) -> Any:
-    """Soft routings of 4,000 children; if ``far`` is not 0, of votes that lie together, about so many deviations from 0."""
+    """Soft routings of 4,000 children; if ``far`` is not 0, of votes that lie together so far from 0."""
 
     def inputs(seed: int) -> list[Tensor]:
         poses, activations, weight, *rest = class_inputs(1, 25, 40, 4, 2, 2, seed=seed)
@@ -135,9 +135,7 @@ def test_the_reference_in_float32_passes_with_many_children(far):
 
 
 @pytest.mark.parametrize("competition", ["child", "window"])
-@pytest.mark.parametrize(
-    "fault", [_gradient_of_the_variance, _gradient_of_the_mass, _one_child_left_out, _wrong_floor]
-)
+@pytest.mark.parametrize("fault", [_gradient_of_the_variance, _gradient_of_the_mass, _one_child_left_out, _wrong_floor])
 def test_a_planted_fault_is_caught(fault, competition):
     assert judge_reference(conv_em_routing, conv_cases(competition), fault)
 
@@ -150,7 +148,12 @@ def test_a_fault_in_a_gradient_is_named(fault):
 
 @pytest.mark.parametrize(
     ("fault", "far"),
-    [(_sum_without_correction, 0.0), (_one_child_left_out, 0.0), (_wrong_floor, 0.0), (_variance_as_a_difference, 30.0)],
+    [
+        (_sum_without_correction, 0.0),
+        (_one_child_left_out, 0.0),
+        (_wrong_floor, 0.0),
+        (_variance_as_a_difference, 30.0),
+    ],
 )
 def test_a_fault_among_many_children_is_caught(fault, far):
     assert judge_reference(class_em_routing, many_children(far), fault)

@@ -5,8 +5,8 @@ throw of the dice, a different one on every processor. It is estimated by Monte 
 the reference runs in float64, and every result of an elementary operation, forward and backward, is multiplied by
 1 + u·e·d, where u = 2^-24 is float32's unit of rounding, d is drawn evenly from [-1, 1], and e is the square root of
 the number of roundings on the way from a term to the result: 1, or for a sum of n terms log2 n, as pairwise
-summation has. Several draws give the size of the error that the equations themselves make of rounding, on these inputs, on
-any processor: cancellation and hard assignments magnify it, and the draws with it.
+summation has. Several draws give the size of the error that the equations themselves make of rounding, on these
+inputs, on any processor: cancellation and hard assignments magnify it, and the draws with it.
 
 An implementation's error is compared with that size case by case, so that one case in which rounding is magnified a
 thousandfold does not hide the others; over the cases the geometric mean of the ratios is held, and the largest ratio.
@@ -25,12 +25,13 @@ UNIT = 2.0**-24
 """Float32's unit of rounding: half the distance from 1 to the next number."""
 
 LOG_MEAN, LOG_DEVIATION = -0.57, 1.14
-"""Mean and standard deviation of the logarithm of a ratio where an implementation rounds as the draws do, for a result that
-is a single number, the worst there is: (ψ(1/2) − ln 1/2 − ψ(4) + ln 4) / 2 and √(ψ'(1/2) + ψ'(4)) / 2, the logarithm of one
+"""Mean and standard deviation of the logarithm of a ratio where an implementation rounds as the draws do, for a result
+that is a single number, the worst there is: (ψ(1/2) − ln 1/2 − ψ(4) + ln 4) / 2 and √(ψ'(1/2) + ψ'(4)) / 2, of one
 normal deviate over the root mean square of eight. Larger results scatter less, if their elements err apart."""
 
 DEVIATIONS = 4.5
-"""How many deviations the mean of the logarithms may lie above: three in a million, and a test has some hundred results."""
+"""How many deviations the mean of the logarithms may lie above: three in a million, where a run of the tests has some
+hundred results."""
 
 WORST = 32.0
 """The largest single ratio. One normal deviate over the root mean square of eight exceeds this once in 10^9; hard
@@ -51,12 +52,56 @@ Case = tuple[list[Tensor], dict[str, Any]]
 
 # What moves or compares numbers, and rounds nothing.
 _EXACT = frozenset(
-    """_to_copy _unsafe_view alias amax arange as_strided cat clamp clamp_min clone copy_ copy detach diagonal empty
-    empty_like empty_strided expand eq eye fill_ flip full full_like gather ge gt index index_put_ index_select isfinite
-    isnan le lift_fresh linspace lt masked_fill max maximum min minimum movedim narrow ne neg new_empty new_empty_strided new_full
-    new_ones new_zeros ones ones_like permute promote_types rand randn relu repeat reshape roll scalar_tensor select select_backward
-    slice slice_backward split squeeze stack t topk transpose tril unbind unflatten unfold unsqueeze view where zero_
-    zeros zeros_like""".split()
+    [
+        "_to_copy",
+        "_unsafe_view",
+        "alias",
+        "as_strided",
+        "cat",
+        "clone",
+        "copy_",
+        "detach",
+        "diagonal",
+        "expand",
+        "fill_",
+        "flip",
+        "full",
+        "full_like",
+        "gather",
+        "index",
+        "index_select",
+        "linspace",
+        "maximum",
+        "neg",
+        "new_empty",
+        "new_empty_strided",
+        "new_full",
+        "new_ones",
+        "new_zeros",
+        "ones",
+        "ones_like",
+        "permute",
+        "rand",
+        "randn",
+        "repeat",
+        "scalar_tensor",
+        "select",
+        "select_backward",
+        "slice",
+        "slice_backward",
+        "split",
+        "squeeze",
+        "stack",
+        "t",
+        "transpose",
+        "unbind",
+        "unsqueeze",
+        "view",
+        "where",
+        "zero_",
+        "zeros",
+        "zeros_like",
+    ]
 )
 
 # What adds n terms up: n from its inputs and its result.
@@ -168,10 +213,13 @@ class Rounding:
             self.num_draws += 1
 
     def ratios(self, results: dict[str, Tensor]) -> dict[str, float]:
-        """By name, the root mean square error of results over that of rounding; the result's own rounding is granted."""
-        errors = self._relative(results)
-        allowed = {name: math.hypot(math.sqrt(total / self.num_draws), UNIT) for name, total in self._squares.items()}
-        return {name: error / allowed[name] for name, error in errors.items()}
+        """By name, the root mean square error of results over that of rounding, to which a unit is granted."""
+        allowed = self.allowed()
+        return {name: error / allowed[name] for name, error in self._relative(results).items()}
+
+    def allowed(self) -> dict[str, float]:
+        """By name, the root mean square error of rounding, in largest elements of the truth."""
+        return {name: math.hypot(math.sqrt(total / self.num_draws), UNIT) for name, total in self._squares.items()}
 
     def _relative(self, results: dict[str, Tensor]) -> dict[str, float]:
         """Root mean square errors, in largest elements of the truth."""

@@ -11,6 +11,10 @@ import torch
 LIBRARY_VARIABLE = "MATCAPS_NATIVE_LIBRARY"
 """Environment variable: the library's path, or ``off`` to do without."""
 
+TARGET_VARIABLE = "MATCAPS_NATIVE_TARGET"
+"""Environment variable: the instruction set to use instead of the best that the processor has: baseline, avx2, avx512
+or neon. For the same bits on unlike processors, and for tests."""
+
 ABI = 2
 """The interface that this file speaks; the library must say the same."""
 
@@ -161,9 +165,16 @@ def load() -> Library | str:
             "one that could not compile it: install GCC or Clang, then matcaps again (pip install -v shows what failed)"
         )
     try:
-        return Library(path)
+        library = Library(path)
     except (OSError, AttributeError) as error:
         return f"the compiled CPU core could not be loaded: {error}"
+    target = os.environ.get(TARGET_VARIABLE)
+    if target and not library.set_target(target):
+        return (
+            f"the environment variable {TARGET_VARIABLE} asks for {target!r}, which this build or this processor lacks: "
+            f"unset it for {library.target}"
+        )
+    return library
 
 
 def _find() -> Path | None:
