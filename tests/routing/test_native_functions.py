@@ -54,7 +54,7 @@ def test_the_environment_chooses_the_instruction_set(monkeypatch):
     try:
         assert load().target == "baseline"  # the library keeps one choice a process
         monkeypatch.setenv("MATCAPS_NATIVE_TARGET", "8086")
-        assert "asks for '8086', which this build or this processor lacks" in load()
+        assert "asks for '8086', which this build or processor lacks" in load()
     finally:
         assert native.LIBRARY.set_target(best)
 

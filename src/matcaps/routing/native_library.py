@@ -171,7 +171,7 @@ def load() -> Library | str:
     target = os.environ.get(TARGET_VARIABLE)
     if target and not library.set_target(target):
         return (
-            f"the environment variable {TARGET_VARIABLE} asks for {target!r}, which this build or this processor lacks: "
+            f"the environment variable {TARGET_VARIABLE} asks for {target!r}, which this build or processor lacks: "
             f"unset it for {library.target}"
         )
     return library
