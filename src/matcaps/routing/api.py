@@ -7,6 +7,7 @@ from torch import Tensor
 
 from matcaps.capsules import POSE_SIZE, Capsules
 from matcaps.routing import native, reference, triton
+from matcaps.routing.autocast import without_autocast
 from matcaps.routing.checks import prepare_class, prepare_conv, prepare_votes
 from matcaps.routing.choice import (
     IMPLEMENTATIONS,
@@ -87,7 +88,7 @@ def em_routing(
         variance_floor=variance_floor,
         annealing=annealing,
     )
-    with torch.autocast(votes.device.type, enabled=False):
+    with without_autocast(votes.device):
         last = _last(reference.em_routing(*tensors, **options))
     dtype = _promoted(votes, activations, beta_use, beta_activation)
     return last.mean.to(dtype), last.activation.to(dtype)
@@ -164,7 +165,7 @@ def conv_em_routing(
         annealing=annealing,
     )
     chosen = choose_implementation(implementation, tensors, options)
-    with torch.autocast(poses.device.type, enabled=False):
+    with without_autocast(poses.device):
         if chosen == "native":
             parents = native.conv_em_routing(*tensors, **options)
         elif chosen == "triton":
@@ -238,7 +239,7 @@ def class_em_routing(
         annealing=annealing,
     )
     chosen = choose_implementation(implementation, tensors, options)
-    with torch.autocast(poses.device.type, enabled=False):
+    with without_autocast(poses.device):
         if chosen == "native":
             parents = native.class_em_routing(*tensors, **options)
         elif chosen == "triton":
