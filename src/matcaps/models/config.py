@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+IMPLEMENTATIONS = ("auto", "reference", "native", "triton")
+"""What can compute the routing; :func:`matcaps.routing.available_implementations` says which of them can here."""
+
 
 @dataclass(frozen=True)
 class EMCapsNetConfig:
@@ -86,7 +89,7 @@ class EMCapsNetConfig:
             ("activation_rule", ("paper", "standardised")),
             ("coordinates", ("receptive-field", "grid", "none")),
             ("calibration", ("none", "beta", "full")),
-            ("implementation", ("auto", "reference", "native", "triton")),
+            ("implementation", IMPLEMENTATIONS),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}; got {getattr(self, name)!r}")

@@ -160,9 +160,9 @@ class EMCapsNet(nn.Module):
         save_pretrained(self, folder, **metadata)
 
     @classmethod
-    def from_pretrained(cls, source: str | PathLike[str]) -> "EMCapsNet":
+    def from_pretrained(cls, source: str | PathLike[str], *, implementation: str | None = None) -> "EMCapsNet":
         """Load from a folder or a hub id, in evaluation mode; see :func:`matcaps.from_pretrained`."""
-        return from_pretrained(source, expected=cls)
+        return from_pretrained(source, expected=cls, implementation=implementation)
 
     def _features(self, images: Tensor) -> Tensor:
         if self.config.stem_padding == "same":
