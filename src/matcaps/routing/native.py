@@ -63,7 +63,7 @@ def _state_size(poses: Tensor, weight: Tensor, stride: int, iterations: int) -> 
     def ask(height: int, width: int) -> int:
         return _library().state_size(_sizes(height, width, poses.shape[3], weight, stride, iterations))
 
-    if isinstance(height, int) and isinstance(width, int):
+    if type(height) is int and type(width) is int:
         return ask(height, width)
     if weight.ndim == 4:
         one = ask(1, 1)
