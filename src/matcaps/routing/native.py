@@ -236,8 +236,8 @@ def _(
     tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
     check_routing("native_routing_backward", DTYPES, *tensors, stride)
     check_gradients("native_routing_backward", poses, weight, stride, grad_poses, grad_activations)
-    size = _state_size(poses, weight, stride, inverse_temperature.shape[0])
-    if isinstance(size, int):  # a symbol may have another name by now
+    if all(type(size) is int for size in poses.shape):  # a symbol may have another name by now
+        size = _state_size(poses, weight, stride, inverse_temperature.shape[0])
         check_state("native_routing_backward", poses, [("state", state, (poses.shape[0], size))])
     return _empty_grads(*tensors)
 

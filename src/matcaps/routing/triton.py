@@ -174,8 +174,8 @@ def _backward(
     tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
     check_routing("triton_routing_backward", DTYPES, *tensors, stride)
     check_gradients("triton_routing_backward", poses, weight, stride, grad_poses, grad_activations)
-    shapes = _state_shapes(poses, weight, inverse_temperature, stride, child_competition)
     state = (records, logits, partitions)
+    shapes = _state_shapes(poses, weight, inverse_temperature, stride, child_competition)
     check_state("triton_routing_backward", poses, list(zip(_STATE, state, shapes, strict=True)))
     from matcaps.routing.triton_kernels import launch
 
@@ -218,6 +218,10 @@ def _(
     tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
     check_routing("triton_routing_backward", DTYPES, *tensors, stride)
     check_gradients("triton_routing_backward", poses, weight, stride, grad_poses, grad_activations)
+    if all(type(size) is int for size in poses.shape):  # a symbol may have another name by now
+        shapes = _state_shapes(poses, weight, inverse_temperature, stride, child_competition)
+        state = zip(_STATE, (records, logits, partitions), shapes, strict=True)
+        check_state("triton_routing_backward", poses, list(state))
     return tuple(poses.new_empty(0 if tensor is None else tensor.shape) for tensor in tensors)
 
 
