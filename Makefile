@@ -37,7 +37,7 @@ test-wheel: setup ## build the wheel and test it away from the sources, with and
 test-triton: setup ## test the GPU path without a GPU: its kernels in Triton's interpreter, and compiled for GPUs
 	$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps $(TRITON)
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -k triton tests/routing/test_triton_values.py \
-		tests/routing/test_triton_torch.py tests/routing/test_triton_compile.py tests/routing/test_laws.py
+		tests/routing/test_triton_torch.py tests/routing/test_triton_compile.py tests/routing/test_triton_boundary.py tests/routing/test_laws.py
 
 test-browser: setup ## drive the demo and the report in a headless Chromium; installs Gradio, playwright and, for want of one, Chromium
 	$(BIN)/python -c 'import gradio, playwright' 2>/dev/null || \

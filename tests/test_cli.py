@@ -159,7 +159,13 @@ def test_help_of_train_explains_settings(call):
     status, printed, _ = call("train", "smallnorb", "--help")
     assert status == 0
     text = " ".join(printed.split())
-    for setting in ("--model.annealing", "--optimizer.ema_decay", "--data.split.rule", "--checkpoint_minutes"):
+    for setting in (
+        "--model.implementation",
+        "--model.annealing",
+        "--optimizer.ema_decay",
+        "--data.split.rule",
+        "--checkpoint_minutes",
+    ):
         assert setting in text
     assert "0.0625 learns far faster" in text
     assert "smallnorb" in text
@@ -257,6 +263,15 @@ def test_doctor(call, tmp_path):
 
 
 # train
+
+
+def test_train_with_another_implementation_keeps_it_with_the_run(call, refuse):
+    assert (
+        call("train", "quickstart", *TINY, "--output=run", "--model.implementation=reference", "--report=false")[0] == 0
+    )
+    assert read_settings(Path("run/settings.yaml"))["model"]["implementation"] == "reference"
+    assert matcaps.from_pretrained("run").config.implementation == "reference"
+    refuse("implementation", "train", "quickstart", "--output=other", "--model.implementation=cuda")
 
 
 def test_train_eval_predict(call, tmp_path):

@@ -4,14 +4,14 @@ from dataclasses import asdict
 from typing import Any
 
 from matcaps.models.presets import model_config
-from matcaps.training.settings import INCIDENTAL, INCIDENTAL_DATA, TrainSettings, flatten
+from matcaps.training.settings import INCIDENTAL, INCIDENTAL_DATA, INCIDENTAL_MODEL, TrainSettings, flatten
 
 
 def differences(first: TrainSettings, second: TrainSettings) -> list[str]:
     """Say in which settings two runs differ that bear on what they compute, such as ``"epochs: 20, 100"``.
 
     A preset with changes counts as the network that it makes, and it does not matter under which name a run was
-    started, where its data lay, what it wrote or looked at on the way and how often, or on what device it ran.
+    started, where its data lay, what it wrote or looked at on the way and how often, or what computed it.
     """
     one, two = (flatten(_normalised(settings)) for settings in (first, second))
     names = [name for name in {**one, **two} if one.get(name) != two.get(name)]
@@ -24,7 +24,7 @@ def _normalised(settings: TrainSettings) -> dict[str, Any]:
         del values[name]
     config = model_config(settings.model.preset, **settings.model.changes())
     values["model"] = {"architecture": type(config).__name__, **asdict(config)}
-    for name in ("in_channels", "num_classes", "image_size"):  # the data set them
+    for name in ("in_channels", "num_classes", "image_size", *INCIDENTAL_MODEL):  # the data set the first three
         values["model"].pop(name, None)
     data = settings.data
     values["data"]["transform"] = asdict(data.transform.resolve(data.name))

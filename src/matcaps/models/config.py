@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+IMPLEMENTATIONS = ("auto", "reference", "native", "triton")
+"""What can compute the routing; :func:`matcaps.routing.available_implementations` says which of them can here."""
+
 
 @dataclass(frozen=True)
 class EMCapsNetConfig:
@@ -39,6 +42,9 @@ class EMCapsNetConfig:
         conv_weight_deviation: standard deviation of the convolutional capsules' initial matrices; half of it with
             vector poses, whose votes sum four times as many products.
         class_weight_deviation: standard deviation of the class capsules' initial matrices; with vector poses half.
+        implementation: what computes the routing: "auto" takes the fastest that the tensors allow
+            (:func:`matcaps.routing.resolve_implementation`); "reference" can do everything that PyTorch can, slower and
+            with all votes in memory; "native" (CPU) and "triton" (GPU) are the compiled ones.
     """
 
     in_channels: int = 1
@@ -64,6 +70,7 @@ class EMCapsNetConfig:
     calibration: Literal["none", "beta", "full"] = "beta"
     conv_weight_deviation: float = 0.3
     class_weight_deviation: float = 0.01
+    implementation: Literal["auto", "reference", "native", "triton"] = "auto"
 
     def __post_init__(self) -> None:
         _check_counts(
@@ -82,6 +89,7 @@ class EMCapsNetConfig:
             ("activation_rule", ("paper", "standardised")),
             ("coordinates", ("receptive-field", "grid", "none")),
             ("calibration", ("none", "beta", "full")),
+            ("implementation", IMPLEMENTATIONS),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}; got {getattr(self, name)!r}")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from matcaps.capsules import Capsules
+from matcaps.capsules import Capsules, as_capsules
 from matcaps.layers import ClassCapsules, ConvCapsules, PrimaryCapsules
 from matcaps.models.config import EMCapsNetConfig
 from matcaps.models.geometry import Axis, receptive_field_coordinates, same_padding
@@ -39,6 +39,7 @@ class EMCapsNet(nn.Module):
             "activation_rule": config.activation_rule,
             "variance_floor": config.variance_floor,
             "annealing": config.annealing,
+            "implementation": config.implementation,
         }
         conv = {
             "kernel_size": _KERNEL_SIZE,
@@ -70,15 +71,15 @@ class EMCapsNet(nn.Module):
         coordinates = self._coordinates(images)
         capsules = self.primary_capsules(self._features(images))
         capsules = self.conv_capsules2(self.conv_capsules1(capsules))
-        return self.class_capsules(capsules, coordinates)
+        return as_capsules(self.class_capsules(capsules, coordinates))  # what a hook may have put in its place
 
     def layer_outputs(self, images: Tensor) -> "OrderedDict[str, Capsules]":
         """Return the capsules that leave each capsule layer, by the layer's name, in order."""
         coordinates = self._coordinates(images)
-        outputs = OrderedDict(primary_capsules=self.primary_capsules(self._features(images)))
-        outputs["conv_capsules1"] = self.conv_capsules1(outputs["primary_capsules"])
-        outputs["conv_capsules2"] = self.conv_capsules2(outputs["conv_capsules1"])
-        outputs["class_capsules"] = self.class_capsules(outputs["conv_capsules2"], coordinates)
+        outputs = OrderedDict(primary_capsules=as_capsules(self.primary_capsules(self._features(images))))
+        outputs["conv_capsules1"] = as_capsules(self.conv_capsules1(outputs["primary_capsules"]))
+        outputs["conv_capsules2"] = as_capsules(self.conv_capsules2(outputs["conv_capsules1"]))
+        outputs["class_capsules"] = as_capsules(self.class_capsules(outputs["conv_capsules2"], coordinates))
         return outputs
 
     def trace(self, images: Tensor) -> "OrderedDict[str, list[RoutingIteration]]":
@@ -159,9 +160,9 @@ class EMCapsNet(nn.Module):
         save_pretrained(self, folder, **metadata)
 
     @classmethod
-    def from_pretrained(cls, source: str | PathLike[str]) -> "EMCapsNet":
+    def from_pretrained(cls, source: str | PathLike[str], *, implementation: str | None = None) -> "EMCapsNet":
         """Load from a folder or a hub id, in evaluation mode; see :func:`matcaps.from_pretrained`."""
-        return from_pretrained(source, expected=cls)
+        return from_pretrained(source, expected=cls, implementation=implementation)
 
     def _features(self, images: Tensor) -> Tensor:
         if self.config.stem_padding == "same":

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from matcaps.models.config import BaselineCNNConfig, EMCapsNetConfig
+from matcaps.models.config import IMPLEMENTATIONS, BaselineCNNConfig, EMCapsNetConfig
 from matcaps.models.files import whole_file
 
 WEIGHTS_NAME = "model.safetensors"
@@ -64,20 +64,26 @@ def save_weights(module: nn.Module, path: Path) -> None:
         save_file(weights, partial, metadata={"format": "pt"})
 
 
-def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Module) -> _Model:
+def from_pretrained(
+    source: str | PathLike[str], expected: type[_Model] = nn.Module, *, implementation: str | None = None
+) -> _Model:
     """Load a model that :func:`save_pretrained` wrote, in evaluation mode, on the CPU.
 
     Args:
         source: a folder, or else the name of weights that come with matcaps (:func:`list_pretrained`), or the id of a
             repository on the Hugging Face hub (``"name/model"``).
         expected: the class that the model must be.
+        implementation: what computes the routing of a capsule network, such as ``"reference"`` for second-order
+            gradients (:class:`matcaps.models.EMCapsNetConfig` has all); None for what it was saved with, mostly
+            ``"auto"``.
 
     Returns:
         The model; ``read_config(source)`` gives what was stored beside it.
 
     Raises:
         FileNotFoundError: neither a folder with both files, nor a name, nor a repository that can be reached.
-        ValueError: the files are malformed, of another class, or do not fit each other.
+        ValueError: the files are malformed, of another class, or do not fit each other; or ``implementation`` is no
+            such thing, or the model has no routing.
 
     Example:
         >>> network = from_pretrained("paper-small-smallnorb")
@@ -85,7 +91,7 @@ def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Mod
         (False, 5)
     """
     folder = resolve_folder(source)
-    description = read_config(folder)
+    description = _with_implementation(read_config(folder), implementation)
     model = _parse_model(description, folder)
     if not isinstance(model, expected):
         raise ValueError(
@@ -177,6 +183,20 @@ def _fetch(repository: str) -> Path:
         raise FileNotFoundError(
             f"no folder {repository}, and the hub's repository of that name could not be fetched: {error}"
         ) from error
+
+
+def _with_implementation(description: dict[str, Any], implementation: str | None) -> dict[str, Any]:
+    """A saved model's description with another implementation of its routing."""
+    if implementation is None or not isinstance(description.get("model"), dict):
+        return description
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation must be one of {IMPLEMENTATIONS}; got {implementation!r}")
+    if description["architecture"] != "EMCapsNet":
+        raise ValueError(
+            f"implementation is for capsule networks; got a model of class {description['architecture']}, which has no "
+            "routing: leave it out"
+        )
+    return {**description, "model": {**description["model"], "implementation": implementation}}
 
 
 def _parse_model(description: dict[str, Any], folder: Path) -> Any:

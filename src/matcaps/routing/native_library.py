@@ -83,6 +83,7 @@ class Library:
             raise OSError(f"{path} has interface {abi}, this matcaps needs {ABI}: install matcaps again")
         self._functions.matcaps_target.restype = ctypes.c_char_p
         self._functions.matcaps_lanes.restype = ctypes.c_int64
+        self._functions.matcaps_state_size.restype = ctypes.c_int64
         self._functions.matcaps_set_fork.argtypes = [_Fork]
         self._functions.matcaps_fma_peak.argtypes = [
             ctypes.c_int,
@@ -111,6 +112,10 @@ class Library:
     def lanes(self, dtype: torch.dtype) -> int:
         """How many parents stand side by side in a vector: the saved state is laid out in them."""
         return self._functions.matcaps_lanes(int(dtype == torch.float64))
+
+    def state_size(self, problem: Problem) -> int:
+        """How many elements one image's state has; of the problem, its sizes alone are read, and must make sense."""
+        return self._functions.matcaps_state_size(ctypes.byref(problem))
 
     def set_target(self, name: str) -> bool:
         """Use another instruction set; False where this machine or this build lacks it."""
@@ -142,6 +147,9 @@ class Library:
 
     def elementwise(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """Apply the core's own ``"exp"`` or ``"log"``; for tests."""
+        if name not in ("exp", "log") or x.dtype not in (torch.float32, torch.float64) or x.device.type != "cpu":
+            raise ValueError(f"the core has exp and log of float32 and float64 on the CPU; got {name}, {x.dtype}")
+        x = x.contiguous()
         out = torch.empty_like(x)
         function = getattr(self._functions, f"matcaps_{name}")
         function(x.data_ptr(), out.data_ptr(), x.numel(), int(x.dtype == torch.float64))
