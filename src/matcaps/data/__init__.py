@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matcaps.data.embedded import load_embedded
     from matcaps.data.files import FileStatus, missing_files, verify
     from matcaps.data.folder import load_image, load_image_folder
+    from matcaps.data.grey_levels import Appearance, appearance
     from matcaps.data.idx import read_idx
     from matcaps.data.loader import Batch, EpochSampler, make_loader
     from matcaps.data.mnist import load_mnist
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from matcaps.data.transforms import Transform
 
 _MODULES = {
+    "grey_levels": ("Appearance", "appearance"),
     "build": ("DataBundle", "load_data"),
     "dataset": ("ImageDataset",),
     "distortions": ("rotate_images", "shift_images"),
@@ -49,6 +51,7 @@ __getattr__, __dir__ = lazy_names(
 
 __all__ = [
     "SOURCES",
+    "Appearance",
     "Batch",
     "DataBundle",
     "DataSettings",
@@ -60,6 +63,7 @@ __all__ = [
     "SplitSettings",
     "Transform",
     "TransformSettings",
+    "appearance",
     "data_root",
     "fetch",
     "load_data",
