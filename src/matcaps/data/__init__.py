@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from matcaps.data.download import DownloadError, fetch
     from matcaps.data.embedded import load_embedded
     from matcaps.data.files import FileStatus, missing_files, verify
-    from matcaps.data.folder import load_image, load_image_folder
+    from matcaps.data.fingerprint import Fingerprint
+    from matcaps.data.folder import load_image_folder
     from matcaps.data.grey_levels import Appearance, appearance
     from matcaps.data.idx import read_idx
+    from matcaps.data.images import load_image
     from matcaps.data.loader import Batch, EpochSampler, make_loader
     from matcaps.data.mnist import load_mnist
     from matcaps.data.roots import data_root
@@ -34,7 +36,9 @@ _MODULES = {
     "download": ("DownloadError", "fetch"),
     "embedded": ("load_embedded",),
     "files": ("FileStatus", "missing_files", "verify"),
-    "folder": ("load_image", "load_image_folder"),
+    "fingerprint": ("Fingerprint",),
+    "folder": ("load_image_folder",),
+    "images": ("load_image",),
     "idx": ("read_idx",),
     "loader": ("Batch", "EpochSampler", "make_loader"),
     "mnist": ("load_mnist",),
@@ -58,6 +62,7 @@ __all__ = [
     "DownloadError",
     "EpochSampler",
     "FileStatus",
+    "Fingerprint",
     "ImageDataset",
     "Split",
     "SplitSettings",
