@@ -3,8 +3,8 @@
 import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 
+from matcaps._paths import user_path
 from matcaps._version import __version__
 from matcaps.cli.parsing import PLAIN, err, find_option, make_parser, out
 from matcaps.cli.report import REPORT_NAME, write_report
@@ -43,7 +43,7 @@ def train_command(arguments: list[str]) -> int:
             raise ValueError("--resume goes on with a run as it was set up: give no recipe or setting with it")
         from matcaps.training.record import read_run_settings
 
-        return _fit(read_run_settings(Path(parsed.resume)), parsed.resume, resume=True, report=True)
+        return _fit(read_run_settings(user_path(parsed.resume)), parsed.resume, resume=True, report=True)
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name before 4.49
     chosen = vars(instantiate(parsed))
     for name in ("config", "output", "resume", "recipe", "report"):
@@ -60,11 +60,11 @@ def _base_settings(arguments: list[str]) -> TrainSettings:
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
     config, whole = find_option(arguments, "--config"), False
     if config is not None:
-        if not Path(config).is_file():
+        if not user_path(config).is_file():
             raise FileNotFoundError(f"no settings file {config}: give a YAML file, such as a run's settings.yaml")
         from matcaps.training.record import read_settings
 
-        found = read_settings(Path(config))
+        found = read_settings(user_path(config))
         named = named or str(found.get("recipe", "quickstart"))
         whole = found.keys() >= _OF_A_RUN
     if named is None:

@@ -86,6 +86,7 @@ class DataBundle:
             num_workers=self.settings.num_workers,
             rank=rank,
             world_size=world_size,
+            balanced=self.settings.balance == "sampling",
         )
 
 

@@ -165,7 +165,7 @@ def _look(folder: Path, passed: PassedOver, within: frozenset[Path] = frozenset(
             if path.is_symlink() and path.resolve() in within:
                 passed.add("links to a folder that they lie in", path)
             else:
-                found.folders[_checked_name(path)] = _look(path, passed, within)
+                found.folders[path.name] = _look(path, passed, within)
         elif not path.is_file():
             passed.add("no files, or links to nothing", path)
         elif path.suffix.lower() in known:
@@ -174,16 +174,6 @@ def _look(folder: Path, passed: PassedOver, within: frozenset[Path] = frozenset(
             needed = missing_decoder(path.suffix.lower())
             passed.add("not named as an image is" if needed is None else f"that need pip install {needed}", path)
     return found
-
-
-def _checked_name(folder: Path) -> str:
-    try:
-        folder.name.encode()
-    except UnicodeEncodeError:
-        raise ValueError(
-            f"the name of {shown(folder)} is not UTF-8, so that it cannot be written down as a class: rename the folder"
-        ) from None
-    return folder.name
 
 
 def _find_parts(root: _Folder) -> dict[str, str] | None:

@@ -4,6 +4,8 @@ import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
+from matcaps._paths import user_path
+
 DataName = Literal["embedded", "mnist", "fashion-mnist", "smallnorb", "folder"]
 
 Fit = Literal["crop", "pad", "stretch"]
@@ -310,6 +312,11 @@ class DataSettings:
                 self.name,
                 "only smallNORB labels them",
             )
+
+    def with_whole_paths(self) -> "DataSettings":
+        """These settings with absolute paths and no ``~``, so that they mean the same from wherever they are read."""
+        root = self.root and str(user_path(self.root).absolute())
+        return replace(self, root=root, folder=self.folder and str(user_path(self.folder).absolute()))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DataSettings":
