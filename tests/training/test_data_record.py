@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from matcaps.cli import main
-from matcaps.data import DataSettings, SplitSettings
+from matcaps.data import DataSettings, SplitSettings, load_data
 from matcaps.report import collect_run
 from matcaps.training import train
 from matcaps.training.data_record import DATA_NAME, read_fingerprint
@@ -66,7 +66,7 @@ def test_the_fingerprint_is_kept_at_the_start(run):
 
 def test_eval_and_report_say_that_the_images_changed(run):
     fill(run.parent / "pics" / "cat", 9, seed=1)
-    with pytest.warns(UserWarning, match=r"not those that the run in .* was made with: train: .* then, .* now"):
+    with pytest.warns(UserWarning, match=r"not those that the run in .* was made with \(train: .* then, .* now"):
         evaluate_saved(str(run))
     with pytest.warns(UserWarning, match="was made with"):
         facts = collect_run(run)
@@ -109,6 +109,24 @@ def test_a_resumed_run_refuses_other_images_where_positions_decide(made, tmp_pat
     fill(tmp_path / "pics" / "cat", 1, seed=1)
     with pytest.raises(ValueError, match=r"other images .* their positions say which ones test"):
         train(read_run_settings(tmp_path / "run"), tmp_path / "run", resume=True)
+
+
+def test_a_run_of_an_earlier_version_is_not_tested_on_what_it_was_trained_on(made, tmp_path):
+    shutil.copytree(made / "pics", tmp_path / "pics")
+    data = replace(settings_for(tmp_path / "pics").data, split=SplitSettings(choose_by="position"))
+    data = replace(data, max_train_images=None, max_test_images=None)
+    run = train(tiny_settings(data=data, epochs=1, views_every=0), tmp_path / "run").folder
+    values = read_settings(run / "settings.yaml")
+    del values["data"]["split"]["choose_by"]
+    write_settings(run / "settings.yaml", values)
+    (run / DATA_NAME).unlink()
+    evaluate_saved(str(run))
+    for number in range(5):
+        shutil.copy(tmp_path / "pics/cat/0-0.png", tmp_path / f"pics/cat/0000-{number}.png")
+    with pytest.raises(ValueError, match=r"train: 32 images then, 36 now.*many of these were trained on.*--folder"):
+        evaluate_saved(str(run))
+    with pytest.warns(UserWarning, match="was made with"):
+        assert "not shown" in collect_run(run).note
 
 
 def test_a_run_without_a_fingerprint_goes_on(run):
@@ -168,6 +186,18 @@ def test_home_folders_are_known_in_every_path(run, monkeypatch, capsys):
     capsys.readouterr()
     assert main(["eval", "~nobody-of-this-name/run"]) == 1
     assert "home folder is not known" in capsys.readouterr().err
+
+
+def test_a_configuration_of_an_earlier_version_gives_that_division_again(made, tmp_path):
+    values = settings_for(made / "pics").to_dict()
+    del values["data"]["split"]["choose_by"], values["data"]["transparency"], values["data"]["fit"]
+    write_settings(tmp_path / "config.yaml", values)
+    assert (
+        main(["train", f"--config={tmp_path / 'config.yaml'}", f"--output={tmp_path / 'run'}", "--report=false"]) == 0
+    )
+    data = read_run_settings(tmp_path / "run").data
+    assert (data.split.choose_by, data.transparency) == ("position", "drop")
+    assert len(load_data(data).test) == 8
 
 
 def test_fit_and_transparency_reach_prediction(made, tmp_path):

@@ -144,8 +144,10 @@ def read_known_image(
 
 def _check_size(image: Image.Image) -> None:
     width, height = image.size
-    if not 0 < width * height <= MAX_PIXELS:
-        raise ValueError(f"it must have from 1 to {MAX_PIXELS:,} pixels, and has {width}×{height}")
+    if width < 1 or height < 1:
+        raise ValueError(f"it must have pixels; got {width}×{height}")
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"it must have at most {MAX_PIXELS:,} pixels; got {width}×{height}")
 
 
 def _fitted(image: Image.Image, size: int, fit: Fit) -> NDArray[np.uint8]:

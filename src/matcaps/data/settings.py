@@ -136,8 +136,22 @@ class TransformSettings:
         return replace(self, **(defaults | given))
 
 
-_WRITTEN_BEFORE = {"rule", "validation_fraction", "test_fraction", "seed"}
-"""What :meth:`DataSettings.to_dict` has written of every split from the first version on."""
+EARLIER_FOLDER: dict[str, Any] = {"transparency": "drop"}
+"""How a folder was read before the settings said it."""
+
+EARLIER_SPLIT: dict[str, Any] = {"choose_by": "position"}
+"""How it was divided then."""
+
+_WRITTEN_FROM_THE_FIRST = {"rule", "validation_fraction", "test_fraction", "seed"}
+
+
+def is_of_an_earlier_version(values: Any) -> bool:
+    """Whether these are a whole :meth:`DataSettings.to_dict` of a folder, from before content decided its division.
+
+    A run with such settings keeps the parts, and the pictures, that it was trained with.
+    """
+    split = values.get("split") if isinstance(values, dict) and values.get("name") == "folder" else None
+    return isinstance(split, dict) and split.keys() >= _WRITTEN_FROM_THE_FIRST and "choose_by" not in split
 
 
 def _check_codes(name: str, values: tuple[int, ...], allowed: range) -> None:
@@ -326,12 +340,8 @@ class DataSettings:
             ValueError: a name is unknown or a value is out of range.
         """
         values = dict(values)
-        given = values.get("split", {})
-        if values.get("name") == "folder" and isinstance(given, dict) and given.keys() >= _WRITTEN_BEFORE:
-            # Of a run from before these settings: it keeps the parts and the pictures that it was trained with.
-            values["split"] = {"choose_by": "position"} | given
-            if "choose_by" not in given:
-                values = {"transparency": "drop"} | values
+        if is_of_an_earlier_version(values):
+            values = EARLIER_FOLDER | values | {"split": EARLIER_SPLIT | values["split"]}
         split = _build(SplitSettings, values.pop("split", {}), "split")
         transform = _build(TransformSettings, values.pop("transform", {}), "transform")
         return _build(cls, values | {"split": split, "transform": transform}, "data")

@@ -41,10 +41,15 @@ def hold_out_tests(images: ImageDataset, rule: SplitSettings) -> tuple[ImageData
     assert images.keys is not None
     tests = drawn_share(images.keys, rule.test_fraction, rule.seed, TEST)
     if not tests.any() or tests.all():
+        if images.num_classes < 2:
+            raise ValueError(f"the data must have two classes or more; got {', '.join(images.classes)} alone")
         role = "train" if tests.all() else "test"
+        different = len(images.keys.unique())
+        copies = "" if different == len(images) else f" ({different} different pictures)"
         raise ValueError(
             f"{images.origin} has no folder 'test', and test_fraction={rule.test_fraction} of its {len(images)} "
-            f"images, each chosen by its content, leaves none to {role}: {advice(images, rule, holds_tests=True)}"
+            f"images{copies}, each chosen by its content, leaves none to {role}: "
+            f"{advice(images, rule, holds_tests=True)}"
         )
     return images.subset(~tests), images.subset(tests)
 

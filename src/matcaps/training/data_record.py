@@ -6,7 +6,7 @@ from pathlib import Path
 from matcaps.data import DataBundle, DataSettings
 from matcaps.data.balance import describe_unevenness
 from matcaps.data.fingerprint import Fingerprint, changes
-from matcaps.training.record import read_json, write_json
+from matcaps.training.record import RESULTS_NAME, read_json, read_run_settings, write_json
 
 DATA_NAME = "data.json"
 """The fingerprint of a run's data, in its folder; a run of an earlier version has none."""
@@ -39,13 +39,19 @@ def begin_with_data(folder: Path, bundle: DataBundle, *, resume: bool, rank: int
     if now is None:
         return
     before = read_fingerprint(folder) if resume else None
-    what = "" if before is None else changes(before, now)
-    if before is not None and what:
+    what = changed_data(folder, bundle) if resume else ""
+    if resume and before is None:
+        recorded = read_run_settings(folder).data.with_whole_paths().folder
+        if recorded != bundle.settings.folder:
+            raise ValueError(
+                f"the run in {folder} keeps no fingerprint of its data, so that it cannot go on with another folder, "
+                f"{bundle.settings.folder}: it was begun with {recorded}"
+            )
+    if what:
         mend = "bring them back as they were, or start a new training"
-        if before.name != now.name or before.classes != now.classes:
+        if before is not None and (before.name != now.name or before.classes != now.classes):
             raise ValueError(f"the run in {folder} cannot go on with other data: {what}: {mend}")
-        by_position = bundle.settings.name == "folder" and bundle.settings.split.choose_by == "position"
-        if by_position:
+        if _positions_divide(bundle):
             raise ValueError(
                 f"the run in {folder} cannot go on with other images ({what}), for their positions say which ones "
                 f"test: {mend}"
@@ -78,9 +84,56 @@ def read_fingerprint(folder: Path) -> Fingerprint | None:
 
 
 def changed_data(folder: Path, bundle: DataBundle) -> str:
-    """What has become different in a run's data since it was made, in words; empty if nothing has, or none knows."""
+    """What has become different in a run's data since it was made, in words; empty if nothing has, or none knows.
+
+    A finished run of an earlier version has no fingerprint, but figures of how many images it trained and tested on.
+    """
     before = read_fingerprint(folder)
-    return "" if before is None or bundle.fingerprint is None else changes(before, bundle.fingerprint)
+    if before is not None:
+        return "" if bundle.fingerprint is None else changes(before, bundle.fingerprint)
+    if not _positions_divide(bundle) or not (folder / RESULTS_NAME).is_file():
+        return ""
+    results, settings = read_json(folder / RESULTS_NAME), read_run_settings(folder).data
+    tested = results.get("test")
+    then = {
+        "train": results.get("num_train_images") if settings.max_train_images is None else None,
+        "test": tested.get("num_images") if settings.max_test_images is None and isinstance(tested, dict) else None,
+    }
+    now = {"train": len(bundle.train), "test": len(bundle.test)}
+    return "; ".join(
+        f"{part}: {count:,} images then, {now[part]:,} now"
+        for part, count in then.items()
+        if isinstance(count, int) and count != now[part]
+    )
+
+
+def warn_of_changed_data(folder: Path, bundle: DataBundle) -> None:
+    """Warn if a run's data have become others; refuse where it would then be tested on what it was trained on.
+
+    Args:
+        folder: the run's.
+        bundle: its own data, as they are now, not limited in number.
+
+    Raises:
+        ValueError: other images, and their positions decide which ones test.
+    """
+    changed = changed_data(folder, bundle)
+    if not changed:
+        return
+    what = f"the images are not those that the run in {folder} was made with ({changed})"
+    if _positions_divide(bundle):
+        raise ValueError(
+            f"{what}, and their positions say which ones test, so that many of these were trained on: bring them back "
+            "as they were, or name a folder of other images with --folder"
+        )
+    warnings.warn(what, stacklevel=3)
+
+
+def _positions_divide(bundle: DataBundle) -> bool:
+    """Whether test images were taken from a folder's training images by their positions."""
+    data = bundle.settings
+    drawn = data.name == "folder" and bundle.test.split == "train"
+    return drawn and data.split.choose_by == "position"
 
 
 def check_folder_is_there(data: DataSettings, run: Path, mend: str) -> None:

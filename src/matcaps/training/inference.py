@@ -1,7 +1,6 @@
 """Use what a training left: test it on labelled images, or classify new ones."""
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -13,8 +12,9 @@ from torch import Tensor, nn
 from matcaps._paths import user_path
 from matcaps.data import DataBundle, DataSettings, Transform, load_data, load_image
 from matcaps.data.build import Part
+from matcaps.data.settings import EARLIER_FOLDER
 from matcaps.models.pretrained import CONFIG_NAME, WEIGHTS_NAME, from_pretrained, read_config, resolve_folder
-from matcaps.training.data_record import changed_data, check_folder_is_there
+from matcaps.training.data_record import check_folder_is_there, warn_of_changed_data
 from matcaps.training.evaluation import Evaluation, class_scores, evaluate
 from matcaps.training.record import SETTINGS_NAME, read_run_settings
 
@@ -57,15 +57,8 @@ class SavedNetwork:
             FileNotFoundError: there is no such file.
             ValueError: the file is no image, or the network was saved without a description of its input.
         """
-        reading: Any = self.description.get("reading")
-        if not isinstance(reading, dict):  # of an earlier version, which dropped transparency; only folders had any
-            reading = {"transparency": "drop"} if self.description.get("data") == "folder" else {}
         return load_image(
-            path,
-            self.transform.image_size,
-            self.description["model"]["in_channels"],
-            fit=reading.get("fit", "crop"),
-            transparency=reading.get("transparency", "auto"),
+            path, self.transform.image_size, self.description["model"]["in_channels"], **read_as(self.description)
         )
 
 
@@ -115,9 +108,8 @@ def load_saved_data(
         settings = replace(settings, image_size=transform.image_size)
     bundle = load_data(settings)
     _check_fit(saved.description, bundle)
-    changed = changed_data(saved.folder, bundle) if is_own else ""
-    if changed:
-        warnings.warn(f"the images are not those that the run in {saved.folder} was made with: {changed}", stacklevel=2)
+    if is_own:
+        warn_of_changed_data(saved.folder, bundle)
     if getattr(bundle, part) is None:
         raise ValueError(f"part must be one that the split makes; it makes no {part!r}: change the split")
     return bundle
@@ -218,9 +210,22 @@ def _data_settings(saved: Path, description: dict[str, Any], data: str | None, f
     if name is None:
         raise ValueError(f"{saved} does not say what it was trained on: name the data set to test on with --data")
     channels = description["model"]["in_channels"]
-    return DataSettings.from_dict(
-        {"name": name, "folder": folder, **({"channels": channels} if name == "folder" and channels in (1, 3) else {})}
-    )
+    reading = {} if name != "folder" else read_as(description)
+    if name == "folder" and channels in (1, 3):
+        reading["channels"] = channels
+    return DataSettings.from_dict({"name": name, "folder": folder, **reading})
+
+
+def read_as(description: Mapping[str, Any]) -> dict[str, Any]:
+    """How a saved network's images were read from their files: :func:`matcaps.data.load_image`'s fit and transparency.
+
+    Args:
+        description: the whole ``config.json``.
+    """
+    reading = description.get("reading")
+    if not isinstance(reading, dict):  # of an earlier version, which dropped transparency; only folders had any
+        reading = EARLIER_FOLDER if description.get("data") == "folder" else {}
+    return {"fit": reading.get("fit", "crop"), "transparency": reading.get("transparency", "auto")}
 
 
 def _is_own(saved: Path, data: str | None) -> bool:
