@@ -72,6 +72,8 @@ def test_bad_images_are_named(tmp_path, monkeypatch):
         load_image(tmp_path / "nothing.png", 8, 1)
     with pytest.raises(ValueError, match="channels must be 1"):
         load_image(whole, 8, 4)
+    with pytest.raises(ValueError, match="image_size must be 1 or more; got 0"):
+        load_image(whole, 0, 1)
     with pytest.raises(ValueError, match="fit must be one of crop, pad, stretch; got 'squeeze'"):
         load_image(whole, 8, 1, fit="squeeze")
 
