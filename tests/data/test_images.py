@@ -263,6 +263,9 @@ def test_a_picture_has_one_key_whatever_its_name_and_exact_format(tmp_path):
         return read_known_image(tmp_path / name, size, channels, fit="crop", transparency="auto").key
 
     assert len({key(name) for name in ("a.png", "b.bmp", "c.png", "d.tif")}) == 1
+    Image.fromarray(DEEP).save(tmp_path / "h.png")
+    Image.fromarray(DEEP.astype(">u2")).save(tmp_path / "i.tif")
+    assert key("h.png") == key("i.tif") != key("a.png")
     assert key("e.jpg") == key("f.jpeg")
     assert len({key("a.png"), key("e.jpg"), key("g.png")}) == 3
     assert key("a.png") == key("a.png", 5, 3)

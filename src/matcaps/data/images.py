@@ -190,13 +190,17 @@ def _key(path: Path, image: Image.Image, upright: Image.Image) -> int:
     if image.format in _EXACT and (
         image.format != "TIFF" or str(image.info.get("compression", "raw")) in _EXACT_IN_TIFF
     ):
-        plain = upright
+        kind, plain = upright.mode, upright
         if upright.mode in _PLAIN_MODES:
             plain = upright.convert("RGBA" if has_transparency(upright) else "RGB")
             if plain.mode == "RGBA" and plain.getchannel("A").getextrema() == (255, 255):
                 plain = plain.convert("RGB")
-        digest.update(f"{plain.mode} {plain.size}".encode())
-        digest.update(np.ascontiguousarray(plain).tobytes())
+            kind = plain.mode
+        pixels = np.asarray(plain)
+        if kind.startswith("I"):  # versions of Pillow differ in how they hold 16 bits
+            kind, pixels = "I", pixels.astype("<i4")
+        digest.update(f"{kind} {plain.size}".encode())
+        digest.update(np.ascontiguousarray(pixels).tobytes())
     else:
         with path.open("rb") as file:
             while chunk := file.read(1 << 20):
