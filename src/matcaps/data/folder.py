@@ -137,19 +137,27 @@ def _read(
     images = np.empty((len(paths), channels, image_size, image_size), np.uint8)
     keys = np.empty(len(paths), np.int64)
     unread: dict[Path, ValueError] = {}
+    dim = 0
     for position, path in enumerate(paths):
         try:
             read = read_known_image(path, image_size, channels, fit=fit, transparency=transparency)
         except ValueError as error:
             unread[path] = error
         else:
-            images[position], keys[position] = read
+            images[position], keys[position] = read.pixels, read.key
+            dim += read.is_dim
     if unread:  # all at once, or they would have to be found one by one
         first, *others = unread
         if not others:
             raise unread[first]
         more = ", ".join(shown(path) for path in others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
         raise ValueError(f"{unread[first]}; {len(others):,} more images cannot be read: {more}") from unread[first]
+    if dim:
+        warnings.warn(
+            f"folder {shown(place)}: {dim:,} images of more than 8 bits use less than a sixteenth of their range, and "
+            "keep 16 grey levels or fewer: scale them up before",
+            stacklevel=3,
+        )
     labels = torch.arange(len(files)).repeat_interleave(torch.tensor([len(own) for own in files.values()]))
     return ImageDataset(
         name="folder",

@@ -29,6 +29,7 @@ _NEEDS = {".heic": "pillow-heif", ".heif": "pillow-heif", ".hif": "pillow-heif"}
 # A decoder of these gives the same pixels in every version, so that a picture is known by them in whatever format.
 _EXACT = ("PNG", "BMP", "DIB", "GIF", "PPM", "TIFF")
 _EXACT_IN_TIFF = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "group3", "group4")
+_DIM = 16
 _PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 
 MAX_PIXELS = 64_000_000
@@ -41,10 +42,12 @@ class ReadImage(NamedTuple):
     Attributes:
         pixels: ``[channels, image_size, image_size]``, uint8.
         key: 64 bits that say which picture it is: the same for copies under other names.
+        is_dim: whether it has more than 8 bits and uses so few of its grey levels that 16 of 256 or fewer are left.
     """
 
     pixels: NDArray[np.uint8]
     key: int
+    is_dim: bool
 
 
 @cache
@@ -136,7 +139,8 @@ def read_known_image(
         mend = "repair it or take it away" if needed is None else f"pip install {needed}, or save it as PNG"
         raise ValueError(f"{shown(path)} cannot be read as an image ({shown(reason)}): {mend}") from error
     pixels = _fitted(plain, image_size, fit)
-    return ReadImage(np.repeat(pixels, 2, 0) if channels == 2 else pixels, key)
+    is_dim = upright.mode.startswith("I") and int(np.asarray(plain).max()) < _DIM
+    return ReadImage(np.repeat(pixels, 2, 0) if channels == 2 else pixels, key, is_dim)
 
 
 def check_reading(image_size: int, channels: int, fit: str, transparency: str) -> None:

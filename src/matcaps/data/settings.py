@@ -176,7 +176,8 @@ class SplitSettings:
             (section 5).
         train_azimuths: azimuths to train on under the rule "azimuth", in units of 10 degrees. Default 300, 320, 340,
             0, 20 and 40 degrees (section 5).
-        validation_fraction: share of the training images of each class kept for validation, from 0 to below 1.
+        validation_fraction: share of the training images of each class kept for validation, from 0 to below 1; left
+            aside where a folder of images has a "val" of its own.
         test_fraction: share of the images of each class kept for testing, for a folder of images that has no "test"
             folder of its own.
         choose_by: for a folder of images, what decides which images those fractions and the limits on the number of
