@@ -154,8 +154,8 @@ def _read(
         raise ValueError(f"{unread[first]}; {len(others):,} more images cannot be read: {more}") from unread[first]
     if dim:
         warnings.warn(
-            f"folder {shown(place)}: {dim:,} images of more than 8 bits use less than a sixteenth of their range, and "
-            "keep 16 grey levels or fewer: scale them up before",
+            f"folder {shown(place)}: {dim:,} images of more than 8 bits use a sixteenth of their range or less, and "
+            "keep some 16 grey levels: scale them up before",
             stacklevel=3,
         )
     labels = torch.arange(len(files)).repeat_interleave(torch.tensor([len(own) for own in files.values()]))

@@ -42,7 +42,7 @@ class ReadImage(NamedTuple):
     Attributes:
         pixels: ``[channels, image_size, image_size]``, uint8.
         key: 64 bits that say which picture it is: the same for copies under other names.
-        is_dim: whether it has more than 8 bits and uses so few of its grey levels that 16 of 256 or fewer are left.
+        is_dim: whether it has more than 8 bits and uses a sixteenth of its range or less, which leaves some 16 grey levels.
     """
 
     pixels: NDArray[np.uint8]
@@ -139,7 +139,7 @@ def read_known_image(
         mend = "repair it or take it away" if needed is None else f"pip install {needed}, or save it as PNG"
         raise ValueError(f"{shown(path)} cannot be read as an image ({shown(reason)}): {mend}") from error
     pixels = _fitted(plain, image_size, fit)
-    is_dim = upright.mode.startswith("I") and int(np.asarray(plain).max()) < _DIM
+    is_dim = upright.mode.startswith("I") and int(np.asarray(plain).max()) <= _DIM
     return ReadImage(np.repeat(pixels, 2, 0) if channels == 2 else pixels, key, is_dim)
 
 
