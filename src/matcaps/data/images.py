@@ -42,7 +42,7 @@ class ReadImage(NamedTuple):
     Attributes:
         pixels: ``[channels, image_size, image_size]``, uint8.
         key: 64 bits that say which picture it is: the same for copies under other names.
-        is_dim: whether it has more than 8 bits and uses a sixteenth of its range or less, which leaves some 16 grey levels.
+        is_dim: whether it has more than 8 bits and uses a sixteenth of its range or less: some 16 grey levels are left.
     """
 
     pixels: NDArray[np.uint8]
