@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from matcaps._paths import user_path
 from matcaps.models.config import IMPLEMENTATIONS, BaselineCNNConfig, EMCapsNetConfig
 from matcaps.models.files import whole_file
 
@@ -48,7 +49,7 @@ def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: o
         )
     for name in {"architecture", "model"} & metadata.keys():
         raise TypeError(f"metadata must not be called {name!r}: config.json has that for itself")
-    folder = Path(folder)
+    folder = user_path(folder)
     config = json.dumps({"architecture": architecture, "model": asdict(model_config), **metadata}, indent=2)
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(model, folder / WEIGHTS_NAME)
@@ -150,7 +151,7 @@ def resolve_folder(source: str | PathLike[str]) -> Path:
 
     From the hub a decoder comes along, if there is one.
     """
-    folder = Path(source)
+    folder = user_path(source)
     if not folder.is_dir() and source in list_pretrained():
         folder = _SHIPPED / source
     if not folder.is_dir():
