@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from matcaps.models.config import BaselineCNNConfig, EMCapsNetConfig
@@ -60,8 +60,9 @@ def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: o
 def save_weights(module: nn.Module, path: Path) -> None:
     """Write a module's parameters and buffers as safetensors; at every moment the old file or the new one is there."""
     weights = {name: tensor.detach().contiguous().cpu() for name, tensor in module.state_dict().items()}
+    content = save(weights, metadata={"format": "pt"})
     with whole_file(path) as partial:
-        save_file(weights, partial, metadata={"format": "pt"})
+        partial.write_bytes(content)
 
 
 def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Module) -> _Model:

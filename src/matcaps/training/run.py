@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import subprocess
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from matcaps.data import DataBundle, ImageDataset, load_data
 from matcaps.data.build import Part
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, model_config
 from matcaps.models.config import BaselineCNNConfig
+from matcaps.models.files import named_errors
 from matcaps.models.pretrained import DECODER_NAME, from_pretrained, save_weights
 from matcaps.training.callbacks import (
     AveragedWeights,
@@ -49,12 +52,15 @@ from matcaps.training.record import (
     write_json,
 )
 from matcaps.training.settings import TrainSettings
+from matcaps.training.stopping import StoppedBySignal, StopRequest
 from matcaps.training.views import CapsuleViews
 
 TENSORBOARD_NAME = "tensorboard"
 _WATCHED_IMAGES = 64
 _VIEWED_IMAGES = 256
 _TEST_BATCH = 200
+_LAST_WORDS = 3.0
+"""Seconds that the other processes of a training have to end by themselves; they write nothing."""
 _BROKEN_DOWN_BY = ("instance",)
 
 
@@ -99,6 +105,9 @@ def train(
         RunBusyError: another process is at the run in ``folder``.
         ValueError: settings, data or checkpoint do not fit.
         TrainingDivergedError: a loss or gradient was not finite; the last checkpoint from before is kept.
+        StoppedBySignal: SIGTERM, SIGHUP or SIGINT (Ctrl+C, whose KeyboardInterrupt it is a kind of) ended it, after the
+            step that it was in, with a checkpoint to resume from.
+        OSError: a file cannot be written, the disk being full, say; the run can be resumed.
     """
     _check_devices(settings)
     commit = source_commit()  # now: the checkout may move on while the training runs
@@ -113,7 +122,7 @@ def train(
     averaging = None if decay is None else AveragedWeights(decay)
     # last, so that what is refused leaves no folder behind
     with claimed_folder(settings, folder, resume=resume, rank=_rank()) as place:
-        with _quiet():
+        with _quiet(), named_errors(place), _stoppable(place) as request:
             watching: list[Callback] = [
                 clock,
                 throughput,
@@ -123,8 +132,9 @@ def train(
                 MetricsFile(place),
                 *_views(settings, bundle, averaging),
             ]
-            trainer = _make_trainer(settings, place, [*watching, *callbacks], len(loader), progress)
-            with _interruptible():
+            saving = checkpoint_callbacks(place / CHECKPOINTS_NAME, settings.checkpoint_minutes, request)
+            trainer = _make_trainer(settings, place, [*watching, *callbacks, *saving], len(loader), progress)
+            with _processes_end(trainer, request):
                 trainer.fit(
                     training,
                     train_dataloaders=loader,
@@ -222,7 +232,7 @@ def _make_trainer(
         precision=settings.precision,
         max_epochs=settings.epochs,
         logger=TensorBoardLogger(folder, name="", version=TENSORBOARD_NAME),
-        callbacks=[*callbacks, *checkpoint_callbacks(folder / CHECKPOINTS_NAME, settings.checkpoint_minutes)],
+        callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,
         enable_progress_bar=progress,
@@ -299,6 +309,21 @@ def _world_size(settings: TrainSettings) -> int:
 
 
 @contextmanager
+def _stoppable(folder: Path) -> Iterator[StopRequest]:
+    """Make whatever a signal has led to one :class:`StoppedBySignal` that names the run's folder."""
+    request = StopRequest()
+    try:
+        with request, _interruptible():
+            yield request
+    except BaseException as error:
+        if request.number is None:
+            raise
+        raise StoppedBySignal(request.number, folder) from error
+    if request.number is not None:
+        raise StoppedBySignal(request.number, folder)
+
+
+@contextmanager
 def _interruptible() -> Iterator[None]:
     """Let Ctrl+C be a KeyboardInterrupt; Lightning makes an exit of it, and has the process ignore the next one."""
     handler = signal.getsignal(signal.SIGINT)
@@ -312,11 +337,36 @@ def _interruptible() -> Iterator[None]:
 
 
 @contextmanager
+def _processes_end(trainer: lightning.Trainer, request: StopRequest) -> Iterator[None]:
+    """Where the training ends before its time, see to the end of the processes that Lightning started for it."""
+    try:
+        yield
+    except BaseException:
+        processes: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
+        ending = [*processes]
+        processes.clear()  # Lightning kills this process when it sees how one of them ended
+        for process in ending:
+            process.send_signal(request.number or signal.SIGTERM)
+        for process in ending:
+            try:
+                process.wait(_LAST_WORDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        raise
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the hints of Lightning that do not apply here."""
+    """Silence the hints of Lightning that do not apply here, and what a thread would say a second time."""
     logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
+    level, show = logger.level, threading.excepthook
     logger.setLevel(logging.WARNING)
+
+    def show_other(failure: threading.ExceptHookArgs) -> None:
+        if not issubclass(failure.exc_type, OSError):  # TensorBoard's writer; the training meets it at its next word
+            show(failure)
+
+    threading.excepthook = show_other
     with warnings.catch_warnings():
         for message in (
             ".*does not have many workers.*",
@@ -333,3 +383,4 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
+            threading.excepthook = show
