@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print_help() -> None:
-    out.print("usage: matcaps COMMAND [--help]\n\nMatrix capsule networks with EM routing.\n\ncommands:", markup=False)
+    out.print("usage: matcaps COMMAND [--help]\n\nMatrix capsule networks with EM routing.\n\ncommands:", **PLAIN)
     for name, command in COMMANDS.items():
-        out.print(f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}", markup=False)
-    out.print("\n  --version  print the version", markup=False)
+        out.print(f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}", **PLAIN)
+    out.print("\n  --version  print the version", **PLAIN)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from matcaps.cli.parsing import PLAIN, SOURCE, make_parser, out
+from matcaps.data.names import printable
 from matcaps.data.settings import CROP_COUNTS
 
 if TYPE_CHECKING:
@@ -63,20 +64,19 @@ def _print_evaluation(result: "Evaluation") -> None:
         zip(result.classes, result.confusion, result.class_accuracy, strict=True)
     ):
         share = "–" if accuracy is None else f"{100 * accuracy:.2f} %"
-        table.add_row(f"{label} {name}", *(str(count) if count else "·" for count in counts), share)
+        table.add_row(f"{label} {printable(name)}", *(str(count) if count else "·" for count in counts), share)
     out.print(table)
     for name, found in result.class_accuracy_by.items():
         _print_errors_by(name, found, result.classes)
     out.print(
         f"accuracy {100 * result.accuracy:.2f} % (error {result.error_percent:.2f} %) on {result.num_images} images, "
         f"{result.num_images / result.seconds:.0f} images a second",
-        markup=False,
     )
 
 
 def _print_errors_by(name: str, found: Mapping[int, tuple[float | None, ...]], classes: tuple[str, ...]) -> None:
     table = Table(title=f"errors, %, by {name} (-1: unknown)")
-    for heading in (name, *classes):
+    for heading in (name, *map(printable, classes)):
         table.add_column(heading, justify="right")
     for value, accuracies in found.items():
         errors = ("–" if accuracy is None else f"{100 * (1 - accuracy):.1f}" for accuracy in accuracies)

@@ -6,14 +6,27 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
+from matcaps.data.names import printable
+
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-PLAIN: dict[str, Any] = {"markup": False, "soft_wrap": True}
+PLAIN: dict[str, Any] = {"soft_wrap": True}
 SOURCE = "folder of a run or of saved weights, weights that come with matcaps, or a name on the Hugging Face hub"
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+class _PlainConsole(Console):
+    """Takes every text literally: a name with brackets is no markup, one with control characters commands nothing."""
+
+    def __init__(self, *, stderr: bool = False):
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **options)
+
+
+out = _PlainConsole()
+err = _PlainConsole(stderr=True)
 
 
 def make_parser(command: str, description: str) -> "ArgumentParser":

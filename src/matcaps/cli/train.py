@@ -77,11 +77,11 @@ def _base_settings(arguments: list[str]) -> TrainSettings:
 
 def _fit(settings: TrainSettings, folder: str | None, *, resume: bool, report: bool) -> int:
     if os.environ.get("LOCAL_RANK", "0") == "0":  # the first of several processes speaks
-        err.print(f"matcaps {__version__}: training {settings.model.preset} on {settings.data.name}", markup=False)
+        err.print(f"matcaps {__version__}: training {settings.model.preset} on {settings.data.name}", **PLAIN)
     from matcaps.training.progress import EpochLines
     from matcaps.training.run import train
 
-    lines = EpochLines(lambda line: out.print(line, markup=False))
+    lines = EpochLines(lambda line: out.print(line, **PLAIN))
     result = train(settings, folder, resume=resume, callbacks=[lines], progress=sys.stderr.isatty())
     if result.test is not None:
         out.print(

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from matcaps.data import DataBundle, ImageDataset, Transform, load_image, make_loader
 from matcaps.data.loader import Batch
+from matcaps.data.names import short_name
 from matcaps.data.splits import limit_images
 from matcaps.findings.settings import InspectSettings
 from matcaps.inspection import has_viewpoints
@@ -63,8 +64,9 @@ class Subject:
     @property
     def title(self) -> str:
         """What the image is, and what the network takes it for."""
-        truth = "" if self.truth is None else f"{self.classes[self.truth]}, "
-        return f"{self.name}: {truth}taken for {self.classes[self.predicted]} ({max(self.scores):.2f})"
+        truth = "" if self.truth is None else f"{short_name(self.classes[self.truth])}, "
+        taken = short_name(self.classes[self.predicted])
+        return f"{short_name(self.name, 80)}: {truth}taken for {taken} ({max(self.scores):.2f})"
 
     def loader(self, dataset: ImageDataset, saved: SavedNetwork | None = None) -> DataLoader[Batch]:
         """Batches of a data set, as this network, or another that was saved, takes them: the centre crop alone."""

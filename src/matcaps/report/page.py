@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from matcaps._version import __version__
+from matcaps.data.names import short_name
 from matcaps.report.collect import RunFacts
 from matcaps.viz.runs import draw_confusion, draw_curves, draw_health, draw_images
 from matcaps.viz.style import save_svg
@@ -203,7 +204,7 @@ def _mistakes(run: RunFacts) -> Section:
     mistakes = [shown.mistake for shown in run.mistakes]
     figure = draw_images(
         np.stack([shown.image for shown in run.mistakes]),
-        [f"{one.label}\n→ {one.predicted}" for one in mistakes],
+        [f"{short_name(one.label, 20)}\n→ {short_name(one.predicted, 20)}" for one in mistakes],
         columns=4,
     )
     listing = "; ".join(f"{one.label} taken for {one.predicted} (number {one.index})" for one in mistakes)

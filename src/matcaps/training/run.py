@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from matcaps.data import DataBundle, ImageDataset, load_data
 from matcaps.data.build import Part
+from matcaps.data.names import check_class_names
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, model_config
 from matcaps.models.config import BaselineCNNConfig
 from matcaps.models.files import named_errors
@@ -177,6 +178,7 @@ def make_network(settings: TrainSettings, bundle: DataBundle) -> EMCapsNet | Bas
     """Make the network that settings name, for the data at hand, and calibrate it on the first training images."""
     if len(bundle.classes) < 2:
         raise ValueError(f"the data must have two classes or more; got {', '.join(bundle.classes)} alone")
+    check_class_names(bundle.classes)
     changes: dict[str, Any] = {
         "in_channels": bundle.num_channels,
         "num_classes": len(bundle.classes),
