@@ -38,15 +38,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint's tensors and plain values.
 
     Raises:
-        ValueError: the file is damaged, or holds objects that would need code to be run.
+        ValueError: the file is damaged, is no checkpoint, or holds objects that would need code to be run.
     """
+    what = f"{path} is not a whole checkpoint of tensors and plain values"
+    mend = "remove it to go on from an earlier one"
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise ValueError(
-            f"{path} is not a whole checkpoint of tensors and plain values: {error}; "
-            "remove it to go on from an earlier one"
-        ) from error
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # whose own words would have it read with code
+        raise ValueError(f"{what}: it is damaged, or holds objects that only code could make: {mend}") from error
+    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise ValueError(f"{what}: {error}; {mend}") from error
+    steps = checkpoint.get("global_step") if isinstance(checkpoint, dict) else None
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise ValueError(f"{what}: it has no number of steps, global_step: {mend}")
+    return checkpoint
 
 
 class _Newest(ModelCheckpoint):

@@ -64,9 +64,9 @@ class Training(lightning.LightningModule):
         """What the losses compare: class activations, or the softmax of logits."""
         return output.activations if isinstance(output, Capsules) else output.softmax(dim=1)
 
-    def margin(self, step: int) -> float:
-        """The spread loss's margin at an optimiser step."""
-        return margin_at(self.settings.loss, step, self.steps_per_epoch, self.total_steps)
+    def margin(self, step: int, total_steps: int | None = None) -> float:
+        """The spread loss's margin at an optimiser step, of this run or of one with so many steps."""
+        return margin_at(self.settings.loss, step, self.steps_per_epoch, total_steps or self.total_steps)
 
     def on_train_epoch_start(self) -> None:
         """Count anew; a run that resumes between two epochs comes with the counts of the one before."""

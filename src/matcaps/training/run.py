@@ -38,7 +38,6 @@ from matcaps.training.checkpoints import (
     CHECKPOINTS_NAME,
     AtomicCheckpointIO,
     checkpoint_callbacks,
-    newest_checkpoint,
 )
 from matcaps.training.evaluation import Evaluation, evaluate
 from matcaps.training.folder import claimed_folder
@@ -52,6 +51,7 @@ from matcaps.training.record import (
     source_commit,
     write_json,
 )
+from matcaps.training.resuming import prepare_to_resume, restoring
 from matcaps.training.settings import TrainSettings
 from matcaps.training.stopping import StoppedBySignal, StopRequest
 from matcaps.training.views import CapsuleViews
@@ -93,7 +93,9 @@ def train(
     Args:
         settings: what to do.
         folder: where; by default a new folder ``runs/RECIPE-DATE-TIME``. It must not exist yet, or be empty.
-        resume: go on with the run in ``folder`` from its newest checkpoint, to the end that it would have had.
+        resume: go on with the run in ``folder`` from its newest checkpoint, to the end that it would have had. With
+            another number of epochs it goes on to these, finished or not: from there on learning rate and margin are
+            what they are at that step in a run of so many epochs (the schedules are stretched, or shortened).
         callbacks: further Lightning callbacks.
         progress: show Lightning's progress bar.
 
@@ -118,11 +120,13 @@ def train(
     loader = bundle.loader("train", rank=_rank(), world_size=_world_size(settings))
     training = _make_training(settings, network, bundle, len(loader))
     watched = {part: bundle.loader(cast(Part, part), batch_size=_TEST_BATCH) for part in settings.watched_parts}
-    clock, throughput = ExactResume(loader.batch_sampler), Throughput()  # type: ignore[arg-type]
+    facts = {"settings": settings.to_dict()}
+    clock, throughput = ExactResume(loader.batch_sampler, facts), Throughput()  # type: ignore[arg-type]
     decay = settings.optimizer.ema_decay
     averaging = None if decay is None else AveragedWeights(decay)
     # last, so that what is refused leaves no folder behind
     with claimed_folder(settings, folder, resume=resume, rank=_rank()) as place:
+        start = prepare_to_resume(place, training, clock, speaks=_rank() == 0) if resume else None
         with _quiet(), named_errors(place), _stoppable(place) as request:
             watching: list[Callback] = [
                 clock,
@@ -135,12 +139,12 @@ def train(
             ]
             saving = checkpoint_callbacks(place / CHECKPOINTS_NAME, settings.checkpoint_minutes, request)
             trainer = _make_trainer(settings, place, [*watching, *callbacks, *saving], len(loader), progress)
-            with _processes_end(trainer, request):
+            with _processes_end(trainer, request), restoring(start, clock):
                 trainer.fit(
                     training,
                     train_dataloaders=loader,
                     val_dataloaders=None if bundle.validation is None else bundle.loader("validation"),
-                    ckpt_path=newest_checkpoint(place / CHECKPOINTS_NAME) if resume else None,
+                    ckpt_path=start,
                     weights_only=True,
                 )
         if not trainer.is_global_zero:
@@ -151,11 +155,14 @@ def train(
             save_weights(training.decoder, place / DECODER_NAME)
         by = [name for name in _BROKEN_DOWN_BY if name in bundle.test.attributes]
         test = evaluate(network, bundle.loader("test"), bundle.classes, by)
-        if resume and (place / RESULTS_NAME).is_file():
+        if resume and clock.extension is None and (place / RESULTS_NAME).is_file():
             return TrainResult(place, test, clock.seconds)  # the run had finished: its record stays
         rate = throughput.images_per_second
         count = sum(parameter.numel() for parameter in network.parameters())
-        write_json(place / RESULTS_NAME, _results(settings, bundle, test, clock.seconds, rate, count, commit))
+        results = _results(settings, bundle, test, clock.seconds, rate, count, commit)
+        if clock.extensions:
+            results["extensions"] = clock.extensions
+        write_json(place / RESULTS_NAME, results)
         return TrainResult(place, test, clock.seconds)
 
 

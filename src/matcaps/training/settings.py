@@ -304,6 +304,20 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def changes_of_a_run(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """In which settings, as :meth:`TrainSettings.to_dict` gives them, a run would go on otherwise than it began.
+
+    A setting that only one of the two has is another version's, and left out, like those that change no number.
+
+    Returns:
+        Such as ``"optimizer.learning_rate: 0.003, now 0.01"``.
+    """
+    one, two = flatten(before), flatten(after)
+    incidental = {"recipe", *INCIDENTAL, *(f"data.{name}" for name in INCIDENTAL_DATA)}
+    names = [name for name in one if name in two and name not in incidental and one[name] != two[name]]
+    return [f"{name}: {one[name]}, now {two[name]}" for name in names]
+
+
 def _make(cls: type, where: str, values: dict[str, Any]) -> Any:
     known = {entry.name for entry in fields(cls)}
     for name in values:
