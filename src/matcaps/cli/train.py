@@ -77,7 +77,8 @@ def _base_settings(arguments: list[str]) -> TrainSettings:
 
 def _fit(settings: TrainSettings, folder: str | None, *, resume: bool, report: bool) -> int:
     if os.environ.get("LOCAL_RANK", "0") == "0":  # the first of several processes speaks
-        err.print(f"matcaps {__version__}: training {settings.model.preset} on {settings.data.name}", markup=False)
+        network = settings.model.pretrained or settings.model.preset
+        err.print(f"matcaps {__version__}: training {network} on {settings.data.name}", markup=False)
     from matcaps.training.progress import EpochLines
     from matcaps.training.run import train
 

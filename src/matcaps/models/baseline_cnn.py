@@ -64,6 +64,11 @@ class BaselineCNN(nn.Module):
         """Write weights and configuration; see :func:`matcaps.models.pretrained.save_pretrained`."""
         save_pretrained(self, folder, **metadata)
 
+    @property
+    def num_classes(self) -> int:
+        """Classes of the last layer that the network has now."""
+        return self.classifier[-1].out_features  # type: ignore[return-value]
+
     def reset_classifier(self, num_classes: int) -> None:
         """Start the last fully connected layer anew, for other classes or as many.
 

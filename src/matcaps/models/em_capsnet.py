@@ -162,7 +162,7 @@ class EMCapsNet(nn.Module):
         calibration, coordinates = self.config.calibration, self._coordinates(images)
         if len(images) == 0:
             raise ValueError(f"images must hold at least one image to calibrate by; got {list(images.shape)}")
-        chosen = self._layers_to_calibrate(layers)
+        chosen = self.new_layers() if layers is None else self._named_layers(layers)
         if calibration == "none":
             return ()
         if not chosen:
@@ -179,6 +179,18 @@ class EMCapsNet(nn.Module):
             self.class_capsules.calibrate(capsules, coordinates, calibration)
         return chosen
 
+    def new_layers(self) -> tuple[str, ...]:
+        """The routed layers that :meth:`calibrate` would set: as they were made, and not frozen."""
+        routed = {name: getattr(self, name) for name in ROUTED_LAYERS}
+        return tuple(
+            name for name, layer in routed.items() if layer.weight.requires_grad and layer.routing.is_untouched()
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the class layer that the network has now."""
+        return self.class_capsules.weight.shape[1]
+
     def reset_classifier(self, num_classes: int) -> None:
         """Start the class layer anew, for other classes or as many; call ``calibrate(images)`` before training it.
 
@@ -189,7 +201,8 @@ class EMCapsNet(nn.Module):
             ValueError: fewer.
         """
         old, config = self.class_capsules, replace(self.config, num_classes=num_classes)
-        new = EMCapsNet(config).class_capsules.to(old.weight).train(old.training)
+        sizes = {"conv_capsules2": old.weight.shape[0], "pose": old.pose}  # of a layer that was replaced, too
+        new = EMCapsNet(replace(config, **sizes)).class_capsules.to(old.weight).train(old.training)
         new.routing.implementation = old.routing.implementation
         self.class_capsules, self.config = new, config
 
@@ -202,15 +215,10 @@ class EMCapsNet(nn.Module):
         """Load from a folder or a hub id, in evaluation mode; see :func:`matcaps.from_pretrained`."""
         return from_pretrained(source, expected=cls, **changes)
 
-    def _layers_to_calibrate(self, layers: Sequence[str] | None) -> tuple[str, ...]:
-        routed = {name: getattr(self, name) for name in ROUTED_LAYERS}
-        frozen = [name for name, layer in routed.items() if not layer.weight.requires_grad]
-        if layers is None:
-            new = [name for name, layer in routed.items() if layer.routing.is_untouched()]
-            return tuple(name for name in new if name not in frozen)
+    def _named_layers(self, layers: Sequence[str]) -> tuple[str, ...]:
         wanted = [layers] if isinstance(layers, str) else list(layers)
         for name in wanted:
-            if name not in ROUTED_LAYERS or name in frozen:
+            if name not in ROUTED_LAYERS or not getattr(self, name).weight.requires_grad:
                 raise ValueError(f"layers must be of {', '.join(ROUTED_LAYERS)}, and none of them frozen; got {name!r}")
         return tuple(name for name in ROUTED_LAYERS if name in wanted)
 

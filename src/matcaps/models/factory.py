@@ -63,17 +63,17 @@ def create_model(
     source = _default_weights(preset) if pretrained is True else pretrained
     own = read_model_config(source)
     check_sizes(own, config, f"preset {preset}")
-    network, notes = load_tuned(source, changes)
+    tuned = load_tuned(source, changes)
     ignored = [
         f"{name} {getattr(own, name)!r} for {getattr(config, name)!r}"
         for name in changed_fields(own, config)
         if name not in changes and name not in FROM_DATA
     ]
-    if ignored:
-        notes.append(f"settings are those of the weights, not of preset {preset} ({', '.join(ignored)})")
-    if notes:
-        warnings.warn(f"{source}: {'; '.join(notes)}", stacklevel=2)
-    return network.train()
+    settings = f"settings are those of the weights, not of preset {preset} ({', '.join(ignored)})"
+    warning = tuned.warning(source, *([settings] if ignored else []))
+    if warning:
+        warnings.warn(warning, stacklevel=2)
+    return tuned.network.train()
 
 
 def _config(preset: str, changes: dict[str, Any]) -> ModelConfig:

@@ -128,8 +128,8 @@ def _walk(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
 
 
 def _sketch(config: ModelConfig, departures: Departures) -> nn.Module:
-    """The network with shapes and no values, in no memory."""
-    with torch.device("meta"):
+    """The network with weights of no account; on the meta device torch would import its compiler first."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         return build_model(config, departures)
 
 

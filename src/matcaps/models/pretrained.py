@@ -24,7 +24,7 @@ from matcaps.models.sources import (
     read_config,
     resolve_folder,
 )
-from matcaps.models.transfer import transfer
+from matcaps.models.transfer import Tuned, transfer
 
 __all__ = [
     "CONFIG_NAME",
@@ -143,19 +143,21 @@ def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Mod
         >>> network.calibrate(torch.rand(32, 1, 32, 32))
         ('class_capsules',)
     """
-    model, notes = load_tuned(source, changes)
+    tuned = load_tuned(source, changes)
+    model = tuned.network
     if not isinstance(model, expected):
         raise ValueError(
             f"{source} holds a model of class {type(model).__name__}, not {expected.__name__}: "
             "load it with matcaps.from_pretrained"
         )
-    if notes:
-        warnings.warn(f"{source}: {'; '.join(notes)}", stacklevel=2)
+    warning = tuned.warning(source)
+    if warning:
+        warnings.warn(warning, stacklevel=2)
     return model
 
 
-def load_tuned(source: str | PathLike[str], changes: dict[str, Any]) -> tuple[Any, list[str]]:
-    """Do what :func:`from_pretrained` does, and return what it would say beside the model."""
+def load_tuned(source: str | PathLike[str], changes: dict[str, Any]) -> Tuned:
+    """Do what :func:`from_pretrained` does, but say nothing."""
     folder = resolve_folder(source)
     description = read_config(folder)
     model = _parse_model(description, folder)
@@ -171,8 +173,9 @@ def load_tuned(source: str | PathLike[str], changes: dict[str, Any]) -> tuple[An
     for name, tensor in weights.items():
         if not tensor.isfinite().all():
             raise ValueError(f"the weights in {path} must be finite; {name} is not: they can classify nothing")
-    model, notes = transfer(model, changes)
-    return model.eval(), notes
+    tuned = transfer(model, changes)
+    tuned.network.eval()
+    return tuned
 
 
 def weights_digest(source: str | PathLike[str]) -> str:

@@ -1,7 +1,7 @@
 """Carry a network's weights over to one that differs: what fits is kept, the rest starts anew, and all is said."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -30,8 +30,30 @@ _SIZES = (
 _IN_THE_WEIGHTS = ("temperature_schedule", "class_temperature_ratio")
 
 
-def transfer(original: nn.Module, changes: dict[str, Any]) -> tuple[nn.Module, list[str]]:
-    """Return a network that is as ``original`` but for some fields of its configuration, and what is to be said of it.
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """A network made ready for other data.
+
+    Attributes:
+        network: an :class:`EMCapsNet` or :class:`BaselineCNN`.
+        anew: the layers that start anew, by name.
+        notes: what is to be said of it, a clause each.
+    """
+
+    network: Any
+    anew: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def warning(self, source: object, *further: str) -> str:
+        """One line for whoever asked for weights from a source; empty where all of them were kept as they were."""
+        notes = [*self.notes, *further]
+        if any(layer in ROUTED_LAYERS for layer in self.anew) and self.network.config.calibration != "none":
+            notes.append("call calibrate(images) before training")
+        return f"{source}: {'; '.join(notes)}" if notes else ""
+
+
+def transfer(original: nn.Module, changes: dict[str, Any]) -> Tuned:
+    """Make a network that is as ``original`` but for some fields of its configuration.
 
     Args:
         original: an :class:`EMCapsNet` or :class:`BaselineCNN`; it is the result where nothing changes.
@@ -43,7 +65,7 @@ def transfer(original: nn.Module, changes: dict[str, Any]) -> tuple[nn.Module, l
     """
     changes = {name: value for name, value in changes.items() if value is not None}
     if not changes:
-        return original, []
+        return Tuned(original)
     described = describe(original)
     old, departures = described.config, described.departures
     new = changed_config(f"the pretrained {type(original).__name__}", old, changes)
@@ -63,7 +85,7 @@ def transfer(original: nn.Module, changes: dict[str, Any]) -> tuple[nn.Module, l
     }
     network = build_model(new, kept)
     _copy(original, network, old, new, anew)
-    return network, _notes(old, new, differing, anew, kept)
+    return Tuned(network, tuple(anew), tuple(_notes(old, new, differing, anew, kept)))
 
 
 def check_sizes(pretrained: ModelConfig, wanted: ModelConfig, what: str = "it") -> None:
@@ -153,12 +175,7 @@ def _notes(
             if "num_classes" in differing
             else "images of another size"
         )
-        calibrate = (
-            "; call calibrate(images) before training"
-            if isinstance(new, EMCapsNetConfig) and new.calibration != "none"
-            else ""
-        )
-        notes.append(f"{anew[0]} starts anew ({reason}{calibrate})")
+        notes.append(f"{anew[0]} starts anew ({reason})")
     if "in_channels" in differing:
         how = "summed into one" if new.in_channels == 1 else f"repeated and scaled for {new.in_channels}"
         notes.append(f"the first convolution's {old.in_channels} channels are {how}")

@@ -21,6 +21,7 @@ from matcaps.data import DataBundle, ImageDataset, load_data
 from matcaps.data.build import Part
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, model_config
 from matcaps.models.config import BaselineCNNConfig
+from matcaps.models.freezing import freeze
 from matcaps.models.pretrained import DECODER_NAME, from_pretrained, save_weights
 from matcaps.training.callbacks import (
     AveragedWeights,
@@ -42,6 +43,7 @@ from matcaps.training.inference import check_finished
 from matcaps.training.module import Training
 from matcaps.training.record import (
     RESULTS_NAME,
+    SETTINGS_NAME,
     command_line,
     describe_machine,
     read_run_settings,
@@ -49,6 +51,7 @@ from matcaps.training.record import (
     write_json,
 )
 from matcaps.training.settings import TrainSettings
+from matcaps.training.tuning import describe_origin, settle, settled_as, start_from_pretrained
 from matcaps.training.views import CapsuleViews
 
 TENSORBOARD_NAME = "tensorboard"
@@ -101,10 +104,13 @@ def train(
         TrainingDivergedError: a loss or gradient was not finite; the last checkpoint from before is kept.
     """
     _check_devices(settings)
+    run = Path(folder) if resume and folder is not None and (Path(folder) / SETTINGS_NAME).is_file() else None
+    settings = settle(settings) if run is None else settled_as(settings, read_run_settings(run))
+    restored = run is not None and any((run / CHECKPOINTS_NAME).glob("*.ckpt"))
     commit = source_commit()  # now: the checkout may move on while the training runs
     bundle = load_data(settings.data, settings.seed)
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
-    network = make_network(settings, bundle)
+    network = make_network(settings, bundle, restored=restored)
     loader = bundle.loader("train", rank=_rank(), world_size=_world_size(settings))
     training = _make_training(settings, network, bundle, len(loader))
     watched = {part: bundle.loader(cast(Part, part), batch_size=_TEST_BATCH) for part in settings.watched_parts}
@@ -144,7 +150,8 @@ def train(
             return TrainResult(place, test, clock.seconds)  # the run had finished: its record stays
         rate = throughput.images_per_second
         count = sum(parameter.numel() for parameter in network.parameters())
-        write_json(place / RESULTS_NAME, _results(settings, bundle, test, clock.seconds, rate, count, commit))
+        results = _results(settings, bundle, test, clock.seconds, rate, count, commit)
+        write_json(place / RESULTS_NAME, results | describe_origin(settings))
         return TrainResult(place, test, clock.seconds)
 
 
@@ -163,8 +170,14 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[EMCapsNet | BaselineCNN, T
     return network, settings
 
 
-def make_network(settings: TrainSettings, bundle: DataBundle) -> EMCapsNet | BaselineCNN:
-    """Make the network that settings name, for the data at hand, and calibrate it on the first training images."""
+def make_network(settings: TrainSettings, bundle: DataBundle, *, restored: bool = False) -> EMCapsNet | BaselineCNN:
+    """Make the network that settings name, for the data at hand, and calibrate it on the first training images.
+
+    Args:
+        settings: of pretrained weights what :func:`matcaps.training.tuning.settle` makes of them.
+        bundle: the data.
+        restored: whether its weights will come from a checkpoint, so that pretrained ones need not be there any more.
+    """
     if len(bundle.classes) < 2:
         raise ValueError(f"the data must have two classes or more; got {', '.join(bundle.classes)} alone")
     changes: dict[str, Any] = {
@@ -174,9 +187,17 @@ def make_network(settings: TrainSettings, bundle: DataBundle) -> EMCapsNet | Bas
     }
     if isinstance(model_config(settings.model.preset), BaselineCNNConfig):
         changes["image_size"] = (bundle.image_size, bundle.image_size)
-    network = create_model(settings.model.preset, **changes)
+    if settings.model.pretrained is None or restored:
+        network = create_model(settings.model.preset, **changes)
+        if settings.model.freeze:
+            freeze(network, *settings.model.freeze)
+    else:
+        network = start_from_pretrained(settings, bundle, changes)
     if isinstance(network, EMCapsNet):
-        network.calibrate(_first_images(bundle, settings.calibration_images))
+        images = _first_images(bundle, settings.calibration_images)
+        if network.new_layers():
+            network.calibrate(images)
+        network.class_coordinates(images)  # the check that they fit, also where nothing is new
     return network
 
 
