@@ -83,7 +83,7 @@ def test_unknown_setting(preset, name):
     ("changes", "message"),
     [
         ({"in_channels": 0}, "in_channels must be a whole number of at least 1; got 0"),
-        ({"num_classes": True}, "num_classes must be a whole number of at least 1; got True"),
+        ({"num_classes": True}, "num_classes must be a whole number of at least 2; got True"),
         ({"iterations": 2.0}, "iterations must be a whole number of at least 1; got 2.0"),
         ({"annealing": 0}, "annealing must be positive; got 0"),
         ({"variance_floor": float("nan")}, "variance_floor must be positive; got nan"),

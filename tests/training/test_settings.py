@@ -65,7 +65,12 @@ def test_every_field_of_a_model_can_be_set(config):
 
 def test_model_settings_have_no_others():
     models = {entry.name for config in (EMCapsNetConfig, BaselineCNNConfig) for entry in fields(config)}
-    assert {entry.name for entry in fields(ModelSettings)} - models == {"preset"}
+    assert {entry.name for entry in fields(ModelSettings)} - models == {
+        "preset",
+        "pretrained",
+        "pretrained_sha256",
+        "freeze",
+    }
 
 
 def test_every_setting_is_described():

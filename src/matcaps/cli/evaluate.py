@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from matcaps.cli.parsing import PLAIN, SOURCE, make_parser, out
+from matcaps.cli.parsing import CHECKPOINT, PLAIN, SOURCE, make_parser, out
 from matcaps.data.names import printable
 from matcaps.data.settings import CROP_COUNTS
 
@@ -33,6 +33,7 @@ def eval_command(arguments: list[str]) -> int:
         type=str | None,
         help="break the error down by an attribute: smallNORB has instance, elevation, azimuth and lighting",
     )
+    parser.add_argument("--checkpoint", type=str | None, help=CHECKPOINT)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON instead")
     parsed = parser.parse_args(arguments)
     from matcaps.training.inference import evaluate_saved
@@ -46,6 +47,7 @@ def eval_command(arguments: list[str]) -> int:
         num_crops=parsed.crops,
         batch_size=parsed.batch_size,
         by=parsed.by or (),
+        checkpoint=parsed.checkpoint,
     )
     if parsed.json:
         print(json.dumps(result.to_dict(), indent=2))

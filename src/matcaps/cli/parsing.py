@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 PLAIN: dict[str, Any] = {"soft_wrap": True}
 SOURCE = "folder of a run or of saved weights, weights that come with matcaps, or a name on the Hugging Face hub"
+CHECKPOINT = "last, or a path: a checkpoint of the run, finished or not, in place of its final weights"
 
 
 class _PlainConsole(Console):

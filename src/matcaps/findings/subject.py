@@ -82,7 +82,7 @@ def open_subject(settings: InspectSettings) -> Subject:
         FileExistsError: a decoder is to be trained where there is one.
         ValueError: something does not fit.
     """
-    saved = open_saved(settings.source)
+    saved = open_saved(settings.source, settings.checkpoint)
     network = saved.network
     if not isinstance(network, EMCapsNet):
         raise ValueError(f"{settings.source} has no capsules to look into: it is a {type(network).__name__}")

@@ -91,12 +91,23 @@ class ExactResume(Callback):
 class AveragedWeights(EMAWeightAveraging):
     """Average the weights; leave the average in the network, also where a resumed run has no epoch left to train.
 
+    Frozen weights are their own average.
+
     Args:
         decay: share of the average that each optimiser step keeps.
     """
 
     def __init__(self, decay: float):
         super().__init__(decay=decay, use_buffers=False)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        assert self._average_model is not None
+        for average, current in zip(self._average_model.module.parameters(), pl_module.parameters(), strict=True):
+            if not current.requires_grad:  # the mean of a frozen number with itself is not always that number
+                average.data.copy_(current.data)
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.on_train_end(trainer, pl_module)  # Lightning skips it where every epoch is done; twice does no harm

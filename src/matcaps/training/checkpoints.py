@@ -46,7 +46,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # whose own words would have it read with code
         raise ValueError(f"{what}: it is damaged, or holds objects that only code could make: {mend}") from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle can fail in any way
         raise ValueError(f"{what}: {error}; {mend}") from error
     steps = checkpoint.get("global_step") if isinstance(checkpoint, dict) else None
     if isinstance(steps, bool) or not isinstance(steps, int):

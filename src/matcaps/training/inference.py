@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,10 @@ from torch import nn
 
 from matcaps.data import DataBundle, DataSettings, Transform, load_data, load_image
 from matcaps.data.build import Part
-from matcaps.models.pretrained import CONFIG_NAME, WEIGHTS_NAME, from_pretrained, read_config, resolve_folder
+from matcaps.models.pretrained import from_pretrained, read_config, resolve_folder
 from matcaps.training.evaluation import Evaluation, class_scores, evaluate
 from matcaps.training.record import SETTINGS_NAME, read_run_settings
+from matcaps.training.unfinished import check_finished, open_checkpoint
 
 _PARTS = ("train", "validation", "test", "familiar_test")
 
@@ -48,17 +48,18 @@ class SavedNetwork:
         return tuple(self.description["classes"])
 
 
-def open_saved(source: str) -> SavedNetwork:
+def open_saved(source: str, checkpoint: str | None = None) -> SavedNetwork:
     """Load a network and what lies beside it.
 
     Args:
         source: folder of a run or of saved weights, weights that come with matcaps, or an id on the Hugging Face hub.
+        checkpoint: "last", or a path: a checkpoint of the run in place of its final weights.
 
     Raises:
         FileNotFoundError: the network is missing, or the run has not finished.
         ValueError: its files are malformed.
     """
-    return SavedNetwork(*_load(source))
+    return SavedNetwork(*(_load(source) if checkpoint is None else open_checkpoint(source, checkpoint)))
 
 
 def load_saved_data(
@@ -106,6 +107,7 @@ def evaluate_saved(
     num_crops: int | None = None,
     batch_size: int = 200,
     by: str | Sequence[str] = (),
+    checkpoint: str | None = None,
 ) -> Evaluation:
     """Test a saved network on labelled images, prepared as its training images were, without augmentation.
 
@@ -119,6 +121,7 @@ def evaluate_saved(
         batch_size: images at a time.
         by: an attribute of the images, such as smallNORB's "instance", or several, by whose values to break the
             accuracy down.
+        checkpoint: "last", or a path: a checkpoint of the run in place of its final weights.
 
     Raises:
         FileNotFoundError: the network or the data are missing.
@@ -127,7 +130,7 @@ def evaluate_saved(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-    saved = open_saved(source)
+    saved = open_saved(source, checkpoint)
     bundle = load_saved_data(saved, data=data, folder=folder, root=root, part=part, num_crops=num_crops)
     chosen: Part = part  # type: ignore[assignment]
     if chosen == "train":  # as the other parts are seen: in order, without augmentation
@@ -167,21 +170,6 @@ def _load(source: str) -> tuple[nn.Module, dict[str, Any], Path]:
     check_finished(source)
     folder = resolve_folder(source)
     return from_pretrained(folder), read_config(folder), folder
-
-
-def check_finished(source: str | PathLike[str]) -> None:
-    """Refuse the folder of a run that has not come to its weights.
-
-    Raises:
-        FileNotFoundError: it has settings, but no weights or no description of them.
-    """
-    folder = Path(source)
-    if (folder / SETTINGS_NAME).is_file() and not all(
-        (folder / name).is_file() for name in (WEIGHTS_NAME, CONFIG_NAME)
-    ):
-        raise FileNotFoundError(
-            f"the run in {folder} has no final weights yet: finish it with matcaps train --resume {folder}"
-        )
 
 
 def _data_settings(saved: Path, description: dict[str, Any], data: str | None, folder: str | None) -> DataSettings:

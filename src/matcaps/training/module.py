@@ -48,7 +48,7 @@ class Training(lightning.LightningModule):
         self.decoder = decoder
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = steps_per_epoch * settings.epochs
-        num_classes: int = network.config.num_classes  # type: ignore[union-attr]
+        num_classes: int = network.num_classes  # type: ignore[assignment]
         self.train_loss = MeanMetric()
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         for metric in (self.train_loss, self.train_accuracy):

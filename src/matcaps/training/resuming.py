@@ -48,11 +48,11 @@ class Extension:
         optimizer = settings.optimizer
         if optimizer.schedule in ("cosine", "linear"):
             old, new = (optimizer.factor(self.step, length * epochs) for epochs in (self.before, self.after))
-            stretched.append(f"the learning rate ({optimizer.schedule}) has {new:.0%} of its height instead of {old:.0%}")
+            stretched.append(f"the learning rate ({optimizer.schedule}) is {new:.0%} of its peak, not {old:.0%}")
         loss = settings.loss
         if loss.name == "spread" and loss.margin_schedule == "authors" and loss.margin_scale is None:
             old, new = (training.margin(self.step, length * epochs) for epochs in (self.before, self.after))
-            stretched.append(f"the margin (authors) is {new:.2f} instead of {old:.2f}")
+            stretched.append(f"the margin (authors) is {new:.2f}, not {old:.2f}")
         said = f"the run goes on to {self.after} epochs instead of {self.before}: "
         if not stretched:
             return said + "no schedule depends on their number, so it ends as if it had been set up so"
@@ -62,9 +62,7 @@ class Extension:
         )
 
 
-def prepare_to_resume(
-    folder: Path, training: Training, clock: ExactResume, *, speaks: bool
-) -> Path | None:
+def prepare_to_resume(folder: Path, training: Training, clock: ExactResume, *, speaks: bool) -> Path | None:
     """The checkpoint that a run goes on from, once it is seen to fit; tells the clock of another number of epochs.
 
     Args:
@@ -136,8 +134,8 @@ def _way_out(path: Path) -> str:
 def _check_parts(path: Path, checkpoint: dict[str, Any]) -> None:
     lacking = [name for name, kind in _PARTS.items() if not isinstance(checkpoint.get(name), kind)]
     own = checkpoint["matcaps"] if "matcaps" not in lacking else {}
-    if not lacking and not (isinstance(own.get("random_state"), Tensor) and isinstance(own.get("seconds"), int | float)):
-        lacking = ["matcaps"]
+    of_ours = {"random_state": Tensor, "seconds": int | float}
+    lacking += [f"matcaps.{name}" for name, kind in of_ours.items() if own and not isinstance(own.get(name), kind)]
     if lacking:
         raise ValueError(
             f"{path} lacks {', '.join(lacking)}, which a run's checkpoint of this version has: {_way_out(path)}"
@@ -155,12 +153,17 @@ def _check_settings(folder: Path, planned: dict[str, Any], settings: TrainSettin
 
 def _check_fit(path: Path, checkpoint: dict[str, Any], training: Training) -> None:
     """Refuse weights and an optimiser's state that are another network's, and weights that are not finite."""
+    averaged = ("current_model_state", "averaging_state")
+    if training.settings.optimizer.ema_decay is not None and not all(name in checkpoint for name in averaged):
+        raise ValueError(f"{path} lacks {' or '.join(averaged)}, the averaged weights: {_way_out(path)}")
     expected = training.state_dict()
     for part in ("state_dict", "current_model_state"):
         found = checkpoint.get(part, expected)
         problem = _misfit(found, expected)
         if problem:
-            raise ValueError(f"{path} does not fit the network of the run's {SETTINGS_NAME}: {problem}: {_way_out(path)}")
+            raise ValueError(
+                f"{path} does not fit the network of the run's {SETTINGS_NAME}: {problem}: {_way_out(path)}"
+            )
         broken = [name for name, value in found.items() if value.is_floating_point() and not value.isfinite().all()]
         if broken:
             raise ValueError(

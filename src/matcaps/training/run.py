@@ -1,5 +1,6 @@
 """Train a network from settings, in a folder that says everything about the run."""
 
+import json
 import logging
 import os
 import signal
@@ -25,7 +26,8 @@ from matcaps.data.names import check_class_names
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, model_config
 from matcaps.models.config import BaselineCNNConfig
 from matcaps.models.files import named_errors
-from matcaps.models.pretrained import DECODER_NAME, from_pretrained, save_weights
+from matcaps.models.freezing import freeze
+from matcaps.models.pretrained import DECODER_NAME, describe_model, from_pretrained, save_weights
 from matcaps.training.callbacks import (
     AveragedWeights,
     CapsuleHealth,
@@ -41,10 +43,10 @@ from matcaps.training.checkpoints import (
 )
 from matcaps.training.evaluation import Evaluation, evaluate
 from matcaps.training.folder import claimed_folder
-from matcaps.training.inference import check_finished
 from matcaps.training.module import Training
 from matcaps.training.record import (
     RESULTS_NAME,
+    SETTINGS_NAME,
     command_line,
     describe_machine,
     read_run_settings,
@@ -54,6 +56,8 @@ from matcaps.training.record import (
 from matcaps.training.resuming import prepare_to_resume, restoring
 from matcaps.training.settings import TrainSettings
 from matcaps.training.stopping import StoppedBySignal, StopRequest
+from matcaps.training.tuning import describe_origin, settle, settled_as, start_from_pretrained
+from matcaps.training.unfinished import check_finished
 from matcaps.training.views import CapsuleViews
 
 TENSORBOARD_NAME = "tensorboard"
@@ -113,14 +117,18 @@ def train(
         OSError: a file cannot be written, the disk being full, say; the run can be resumed.
     """
     _check_devices(settings)
+    run = Path(folder) if resume and folder is not None and (Path(folder) / SETTINGS_NAME).is_file() else None
+    settings = settle(settings) if run is None else settled_as(settings, read_run_settings(run))
+    restored = run is not None and any((run / CHECKPOINTS_NAME).glob("*.ckpt"))
     commit = source_commit()  # now: the checkout may move on while the training runs
     bundle = load_data(settings.data, settings.seed)
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
-    network = make_network(settings, bundle)
+    network = make_network(settings, bundle, restored=restored)
     loader = bundle.loader("train", rank=_rank(), world_size=_world_size(settings))
     training = _make_training(settings, network, bundle, len(loader))
     watched = {part: bundle.loader(cast(Part, part), batch_size=_TEST_BATCH) for part in settings.watched_parts}
-    facts = {"settings": settings.to_dict()}
+    described = {**describe_model(network), **describe_input(bundle)}
+    facts = {"settings": settings.to_dict(), "config": json.loads(json.dumps(described))}  # plain values alone
     clock, throughput = ExactResume(loader.batch_sampler, facts), Throughput()  # type: ignore[arg-type]
     decay = settings.optimizer.ema_decay
     averaging = None if decay is None else AveragedWeights(decay)
@@ -162,7 +170,7 @@ def train(
         results = _results(settings, bundle, test, clock.seconds, rate, count, commit)
         if clock.extensions:
             results["extensions"] = clock.extensions
-        write_json(place / RESULTS_NAME, results)
+        write_json(place / RESULTS_NAME, results | describe_origin(settings))
         return TrainResult(place, test, clock.seconds)
 
 
@@ -181,8 +189,14 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[EMCapsNet | BaselineCNN, T
     return network, settings
 
 
-def make_network(settings: TrainSettings, bundle: DataBundle) -> EMCapsNet | BaselineCNN:
-    """Make the network that settings name, for the data at hand, and calibrate it on the first training images."""
+def make_network(settings: TrainSettings, bundle: DataBundle, *, restored: bool = False) -> EMCapsNet | BaselineCNN:
+    """Make the network that settings name, for the data at hand, and calibrate it on the first training images.
+
+    Args:
+        settings: of pretrained weights what :func:`matcaps.training.tuning.settle` makes of them.
+        bundle: the data.
+        restored: whether its weights will come from a checkpoint, so that pretrained ones need not be there any more.
+    """
     if len(bundle.classes) < 2:
         raise ValueError(f"the data must have two classes or more; got {', '.join(bundle.classes)} alone")
     check_class_names(bundle.classes)
@@ -193,9 +207,17 @@ def make_network(settings: TrainSettings, bundle: DataBundle) -> EMCapsNet | Bas
     }
     if isinstance(model_config(settings.model.preset), BaselineCNNConfig):
         changes["image_size"] = (bundle.image_size, bundle.image_size)
-    network = create_model(settings.model.preset, **changes)
+    if settings.model.pretrained is None or restored:
+        network = create_model(settings.model.preset, **changes)
+        if settings.model.freeze:
+            freeze(network, *settings.model.freeze)
+    else:
+        network = start_from_pretrained(settings, bundle, changes)
     if isinstance(network, EMCapsNet):
-        network.calibrate(_first_images(bundle, settings.calibration_images))
+        images = _first_images(bundle, settings.calibration_images)
+        if network.new_layers():
+            network.calibrate(images)
+        network.class_coordinates(images)  # the check that they fit, also where nothing is new
     return network
 
 

@@ -39,6 +39,13 @@ class ModelSettings:
 
     Args:
         preset: a name that "matcaps models" lists.
+        pretrained: start from saved weights: the folder of a run or of save_pretrained, weights that come with matcaps,
+            or a name on the Hugging Face hub. The network is then theirs, where nothing else is said; the preset only
+            says of which kind. The class layer starts anew where the classes are others.
+        pretrained_sha256: of the weights' file; filled in when the training starts, and weights with another are
+            refused.
+        freeze: parts of the pretrained network that stay as they are, such as stem,primary; of capsules: stem, primary,
+            conv1, conv2, class; of a CNN: features, classifier.
         stem_channels: feature maps of the ReLU convolution, the paper's A.
         primary_capsules: types of primary capsules, the paper's B.
         conv_capsules1: types of the first convolutional capsules, the paper's C.
@@ -67,6 +74,9 @@ class ModelSettings:
     """
 
     preset: str = "quickstart"
+    pretrained: str | None = None
+    pretrained_sha256: str | None = None
+    freeze: tuple[str, ...] | str = ()
     stem_channels: int | None = None
     primary_capsules: int | None = None
     conv_capsules1: int | None = None
@@ -93,10 +103,21 @@ class ModelSettings:
     hidden_units: int | None = None
     dropout: float | None = None
 
+    def __post_init__(self) -> None:
+        parts = self.freeze.split(",") if isinstance(self.freeze, str) else self.freeze
+        object.__setattr__(self, "freeze", tuple(part.strip() for part in parts if part.strip()))
+        for name in ("freeze", "pretrained_sha256"):
+            if getattr(self, name) and self.pretrained is None:
+                raise ValueError(
+                    f"{name} must be left out without pretrained weights; got {getattr(self, name)!r}: say which, "
+                    "pretrained, or what is frozen stays random"
+                )
+
     def changes(self) -> dict[str, Any]:
         """The settings that depart from the preset."""
         values = asdict(self)
-        del values["preset"]
+        for name in ("preset", "pretrained", "pretrained_sha256", "freeze"):
+            del values[name]
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -258,6 +279,7 @@ class TrainSettings:
         values = asdict(self)
         values["data"] = self.data.to_dict()
         values["watched_parts"] = list(self.watched_parts)
+        values["model"]["freeze"] = list(self.model.freeze)
         if values["model"]["coordinate_components"] is not None:
             values["model"]["coordinate_components"] = list(values["model"]["coordinate_components"])
         return values
