@@ -140,11 +140,19 @@ def _sections(run: RunFacts) -> list[Section]:
     )
     fewest = f"{hits[worst]:,} of {sum(test['confusion'][worst]):,} images of {classes[worst]} are right, the fewest."
     return [
-        Section("Training", "", tuple(curves)),
+        Section("Training", _noticed(run.results), tuple(curves)),
         Section("What it takes for what", f"{fewest} {_hardest_objects(test)}".strip(), (confusion,)),
         _mistakes(run),
         *_inspection(run),
     ]
+
+
+def _noticed(results: dict[str, Any]) -> str:
+    """What was out of the ordinary in the training, in words; empty if nothing was."""
+    said = [
+        f"Set up for {one['before']} epochs, it went on to {one['after']}." for one in results.get("extensions", [])
+    ]
+    return " ".join([*said, *(f"It seemed stuck: {one}." for one in results.get("warnings", []))])
 
 
 def _hardest_objects(test: dict[str, Any], count: int = 3) -> str:

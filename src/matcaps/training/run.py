@@ -49,6 +49,7 @@ from matcaps.training.record import (
     SETTINGS_NAME,
     command_line,
     describe_machine,
+    read_json,
     read_run_settings,
     source_commit,
     write_json,
@@ -56,6 +57,7 @@ from matcaps.training.record import (
 from matcaps.training.resuming import prepare_to_resume, restoring
 from matcaps.training.settings import TrainSettings
 from matcaps.training.stopping import StoppedBySignal, StopRequest
+from matcaps.training.stuck import StuckWatch
 from matcaps.training.tuning import describe_origin, settle, settled_as, start_from_pretrained
 from matcaps.training.unfinished import check_finished
 from matcaps.training.views import CapsuleViews
@@ -136,11 +138,14 @@ def train(
     with claimed_folder(settings, folder, resume=resume, rank=_rank()) as place:
         start = prepare_to_resume(place, training, clock, speaks=_rank() == 0) if resume else None
         with _quiet(), named_errors(place), _stoppable(place) as request:
+            shown = bundle.transform.evaluate(_watched(bundle, _WATCHED_IMAGES).images)
+            stuck = StuckWatch(shown, bundle.classes)
             watching: list[Callback] = [
                 clock,
                 throughput,
                 *([] if averaging is None else [averaging]),
-                CapsuleHealth(bundle.transform.evaluate(_watched(bundle, _WATCHED_IMAGES).images)),
+                CapsuleHealth(shown),
+                stuck,
                 *([WatchedParts(watched, bundle.classes, settings.watch_every, averaging)] if watched else []),
                 MetricsFile(place),
                 *_views(settings, bundle, averaging),
@@ -163,13 +168,16 @@ def train(
             save_weights(training.decoder, place / DECODER_NAME)
         by = [name for name in _BROKEN_DOWN_BY if name in bundle.test.attributes]
         test = evaluate(network, bundle.loader("test"), bundle.classes, by)
-        if resume and clock.extension is None and (place / RESULTS_NAME).is_file():
+        before = read_json(place / RESULTS_NAME) if resume and (place / RESULTS_NAME).is_file() else None
+        if before is not None and clock.extension is None and before.get("epochs") in (None, settings.epochs):
             return TrainResult(place, test, clock.seconds)  # the run had finished: its record stays
         rate = throughput.images_per_second
         count = sum(parameter.numel() for parameter in network.parameters())
         results = _results(settings, bundle, test, clock.seconds, rate, count, commit)
         if clock.extensions:
             results["extensions"] = clock.extensions
+        if stuck.said:
+            results["warnings"] = list(stuck.said.values())
         write_json(place / RESULTS_NAME, results | describe_origin(settings))
         return TrainResult(place, test, clock.seconds)
 
