@@ -3,11 +3,12 @@
 import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 
+from matcaps._paths import user_path
 from matcaps._version import __version__
 from matcaps.cli.parsing import PLAIN, err, find_option, make_parser, out
 from matcaps.cli.report import REPORT_NAME, write_report
+from matcaps.data.settings import EARLIER_FOLDER, EARLIER_SPLIT, DataSettings, is_of_an_earlier_version
 from matcaps.training.recipes import list_recipes, recipe_settings
 from matcaps.training.settings import (
     INCIDENTAL,
@@ -87,23 +88,29 @@ def _base_settings(arguments: list[str]) -> TrainSettings:
     if resumed is not None:
         from matcaps.training.record import read_run_settings
 
-        return read_run_settings(Path(resumed))
+        return read_run_settings(user_path(resumed))
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    config, whole = find_option(arguments, "--config"), False
+    config, whole, earlier = find_option(arguments, "--config"), False, False
     if config is not None:
-        if not Path(config).is_file():
+        if not user_path(config).is_file():
             raise FileNotFoundError(f"no settings file {config}: give a YAML file, such as a run's settings.yaml")
         from matcaps.training.record import read_settings
 
-        found = read_settings(Path(config))
+        found = read_settings(user_path(config))
         named = named or str(found.get("recipe", "quickstart"))
         whole = found.keys() >= _OF_A_RUN
+        earlier = whole and is_of_an_earlier_version(found["data"])
     if named is None:
         if not {"-h", "--help"} & set(arguments):
             raise ValueError(f"name a recipe first: {', '.join(list_recipes())}")
         named = "quickstart"
     recipe = TrainSettings() if named == "custom" else recipe_settings(named)  # what Python's runs are called
-    return TrainSettings(recipe=named) if whole else recipe
+    if not whole:
+        return recipe
+    neutral = DataSettings()
+    if earlier:  # what was neutral then
+        neutral = replace(neutral, split=replace(neutral.split, **EARLIER_SPLIT), **EARLIER_FOLDER)
+    return TrainSettings(recipe=named, data=neutral)
 
 
 def _fit(settings: TrainSettings, folder: str | None, *, resume: bool, report: bool) -> int:

@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +20,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from matcaps._paths import user_path
 from matcaps.data import DataBundle, ImageDataset, load_data
 from matcaps.data.build import Part
 from matcaps.data.names import check_class_names
@@ -41,6 +42,7 @@ from matcaps.training.checkpoints import (
     AtomicCheckpointIO,
     checkpoint_callbacks,
 )
+from matcaps.training.data_record import begin_with_data, check_folder_is_there
 from matcaps.training.evaluation import Evaluation, evaluate
 from matcaps.training.folder import claimed_folder
 from matcaps.training.module import Training
@@ -123,6 +125,9 @@ def train(
     settings = settle(settings) if run is None else settled_as(settings, read_run_settings(run))
     restored = run is not None and any((run / CHECKPOINTS_NAME).glob("*.ckpt"))
     commit = source_commit()  # now: the checkout may move on while the training runs
+    if resume and folder is not None:
+        check_folder_is_there(settings.data, Path(folder), "bring it back, or write where it is into settings.yaml")
+    settings = replace(settings, data=settings.data.with_whole_paths())
     bundle = load_data(settings.data, settings.seed)
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
     network = make_network(settings, bundle, restored=restored)
@@ -136,6 +141,7 @@ def train(
     averaging = None if decay is None else AveragedWeights(decay)
     # last, so that what is refused leaves no folder behind
     with claimed_folder(settings, folder, resume=resume, rank=_rank()) as place:
+        begin_with_data(place, bundle, resume=resume, rank=_rank())
         start = prepare_to_resume(place, training, clock, speaks=_rank() == 0) if resume else None
         with _quiet(), named_errors(place), _stoppable(place) as request:
             shown = bundle.transform.evaluate(_watched(bundle, _WATCHED_IMAGES).images)
@@ -189,7 +195,7 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[EMCapsNet | BaselineCNN, T
         FileNotFoundError: the folder holds no run, or one that has not finished.
         ValueError: its files are malformed.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     settings = read_run_settings(folder)
     check_finished(folder)
     network = from_pretrained(folder)
@@ -235,6 +241,7 @@ def describe_input(bundle: DataBundle) -> dict[str, Any]:
         "classes": list(bundle.classes),
         "data": bundle.settings.name,
         "preprocessing": bundle.transform.to_dict(),
+        "reading": {"fit": bundle.settings.fit, "transparency": bundle.settings.transparency},
     }
 
 

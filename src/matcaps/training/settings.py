@@ -15,8 +15,8 @@ WATCHABLE_PARTS = ("test", "familiar_test")
 INCIDENTAL = ("accelerator", "checkpoint_minutes", "log_every_steps", "watched_parts", "watch_every", "views_every")
 """Settings that change no number of a run's weights; a run may go on with others."""
 
-INCIDENTAL_DATA = ("root", "num_workers")
-"""The same of :attr:`TrainSettings.data`."""
+INCIDENTAL_DATA = ("root", "folder", "num_workers")
+"""The same of :attr:`TrainSettings.data`: data may have moved, and a run notices if they have changed."""
 
 
 def _positive(settings: object, *names: str) -> None:

@@ -124,7 +124,7 @@ class StuckWatch(Callback):
             self._say(
                 trainer,
                 "layers",
-                f"{'; '.join(said)}, on all images looked at, for {self._epochs} epochs: they tell no image from others. "
+                f"{'; '.join(said)}, on all images looked at, for {self._epochs} epochs: they tell no images apart. "
                 "Try --model.calibration full, another --seed, or a lower --optimizer.learning_rate",
             )
 

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
+from matcaps._paths import user_path
 from matcaps.models.pretrained import CONFIG_NAME, WEIGHTS_NAME, from_pretrained
 from matcaps.training.checkpoints import CHECKPOINTS_NAME, newest_checkpoint, read_checkpoint
 from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, read_json, read_run_settings
@@ -26,7 +27,7 @@ def check_finished(source: str | PathLike[str]) -> None:
     Raises:
         FileNotFoundError: it has settings, but no weights or no description of them.
     """
-    folder = Path(source)
+    folder = user_path(source)
     if not (folder / SETTINGS_NAME).is_file():
         return
     if not all((folder / name).is_file() for name in (WEIGHTS_NAME, CONFIG_NAME)):
@@ -58,9 +59,9 @@ def open_checkpoint(source: str, checkpoint: str) -> tuple[nn.Module, dict[str, 
         FileNotFoundError: there is no such run or checkpoint.
         ValueError: the checkpoint is damaged, or of a version that did not describe its network.
     """
-    folder = Path(source)
+    folder = user_path(source)
     settings = read_run_settings(folder)
-    path = newest_checkpoint(folder / CHECKPOINTS_NAME) if checkpoint == LAST else Path(checkpoint)
+    path = newest_checkpoint(folder / CHECKPOINTS_NAME) if checkpoint == LAST else user_path(checkpoint)
     if path is None or not path.is_file():
         where = f"the run in {folder} has no checkpoint yet" if path is None else f"no checkpoint {path}"
         raise FileNotFoundError(f"{where}: let it train on, matcaps train --resume {folder}")
