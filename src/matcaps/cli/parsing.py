@@ -54,6 +54,12 @@ def _one_line(message: str) -> str:
     return f"{key[1]} must be {' or '.join(kinds)}; got {given[1].strip()!r}"
 
 
+def as_train_names_them(arguments: list[str]) -> list[str]:
+    """Arguments in which data may be named as in a training: ``--data.folder`` for ``--folder``, and the like."""
+    names = {"--data.name": "--data", "--data.folder": "--folder", "--data.root": "--root"}
+    return [names.get(name := one.partition("=")[0], name) + one[len(name) :] for one in arguments]
+
+
 def find_option(arguments: list[str], option: str) -> str | None:
     """The value that an option has been given, empty if it is missing; None if the option is not there."""
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):

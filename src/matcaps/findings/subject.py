@@ -17,6 +17,7 @@ from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder
 from matcaps.models.pretrained import DECODER_NAME
 from matcaps.training.decoding import load_decoder
 from matcaps.training.inference import SavedNetwork, load_saved_data, open_saved
+from matcaps.training.prediction import warn_of_unlike
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +94,8 @@ def open_subject(settings: InspectSettings) -> Subject:
     if not settings.train_decoder:
         decoder_path = find_decoder(settings, saved.folder) or decoder_path
     picture = None if settings.image is None else saved.load_image(settings.image)
+    if picture is not None:
+        warn_of_unlike(saved, {str(settings.image): picture})
     bundle = part = truth = None
     name = str(settings.image)
     if picture is None or settings.num_images or settings.train_decoder:

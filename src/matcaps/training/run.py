@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from matcaps._paths import user_path
-from matcaps.data import DataBundle, ImageDataset, load_data
+from matcaps.data import DataBundle, ImageDataset, appearance, load_data
 from matcaps.data.build import Part
 from matcaps.data.names import check_class_names
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, model_config
@@ -134,7 +134,8 @@ def train(
     loader = bundle.loader("train", rank=_rank(), world_size=_world_size(settings))
     training = _make_training(settings, network, bundle, len(loader))
     watched = {part: bundle.loader(cast(Part, part), batch_size=_TEST_BATCH) for part in settings.watched_parts}
-    described = {**describe_model(network), **describe_input(bundle)}
+    described_input = describe_input(bundle)
+    described = {**describe_model(network), **described_input}
     facts = {"settings": settings.to_dict(), "config": json.loads(json.dumps(described))}  # plain values alone
     clock, throughput = ExactResume(loader.batch_sampler, facts), Throughput()  # type: ignore[arg-type]
     decay = settings.optimizer.ema_decay
@@ -169,7 +170,7 @@ def train(
         if not trainer.is_global_zero:
             return TrainResult(place, None, clock.seconds)
         network.eval()
-        network.save_pretrained(place, **describe_input(bundle))
+        network.save_pretrained(place, **described_input)
         if training.decoder is not None:
             save_weights(training.decoder, place / DECODER_NAME)
         by = [name for name in _BROKEN_DOWN_BY if name in bundle.test.attributes]
@@ -236,11 +237,12 @@ def make_network(settings: TrainSettings, bundle: DataBundle, *, restored: bool 
 
 
 def describe_input(bundle: DataBundle) -> dict[str, Any]:
-    """What a saved network must know to look at a new image: its classes' names and how to prepare it."""
+    """What a saved network must know to look at a new image: its classes' names, how to prepare it, how they look."""
     return {
         "classes": list(bundle.classes),
         "data": bundle.settings.name,
         "preprocessing": bundle.transform.to_dict(),
+        "appearance": {name: round(value, 4) for name, value in vars(appearance(bundle.train)).items()},
         "reading": {"fit": bundle.settings.fit, "transparency": bundle.settings.transparency},
     }
 
