@@ -34,7 +34,7 @@ def test_unknown_parts_are_refused_with_the_list():
 
 def test_freezing_everything_is_refused():
     network = make()
-    with pytest.raises(ValueError, match="must leave one to train; got stem, .*, which is all of stem, primary"):
+    with pytest.raises(ValueError, match=r"must leave one to train; got stem, .*, which is all of stem, primary"):
         freeze(network, "stem", "primary", "conv1", "conv2", "class")
     assert not frozen_layers(network)
     freeze(network, "stem", "primary", "conv1", "conv2")

@@ -68,7 +68,7 @@ def test_as_many_classes_keep_everything_and_say_nothing(tmp_path, quiet):
 
 def test_calibration_sets_the_new_layer_alone(tmp_path):
     network = trained()
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="starts anew"):
         tuned = EMCapsNet.from_pretrained(save(network, tmp_path), num_classes=3)
     assert tuned.new_layers() == ("class_capsules",)
     assert tuned.calibrate(IMAGES) == ("class_capsules",)
@@ -94,7 +94,7 @@ def test_calibration_of_named_layers_sets_them_whatever_they_hold():
 
 def test_calibration_refuses_layers_that_are_none_or_frozen():
     network = trained()
-    with pytest.raises(ValueError, match="layers must be of conv_capsules1, .*got 'stem'"):
+    with pytest.raises(ValueError, match=r"layers must be of conv_capsules1, .*got 'stem'"):
         network.calibrate(IMAGES, ["stem"])
     network.conv_capsules1.requires_grad_(False)
     with pytest.raises(ValueError, match="none of them frozen; got 'conv_capsules1'"):
@@ -112,7 +112,9 @@ def test_reset_classifier_starts_the_class_layer_anew_for_as_many_classes_too():
             assert changed == {layer}
             assert network.num_classes == network.config.num_classes == count
             assert not network.training
-        with pytest.raises(ValueError, match="num_classes must be a whole number of at least 2; got 0: a network tells"):
+        with pytest.raises(
+            ValueError, match="num_classes must be a whole number of at least 2; got 0: a network tells"
+        ):
             network.reset_classifier(0)
 
 
@@ -199,7 +201,7 @@ def test_cnn_keeps_what_fits(changes, anew, tmp_path):
     network = trained("baseline-cnn")
     folder = save(network, tmp_path)
     if anew:
-        with pytest.warns(UserWarning):
+        with pytest.warns(UserWarning, match="starts anew|repeated and scaled"):
             tuned = matcaps.from_pretrained(folder, **changes)
     else:
         tuned = matcaps.from_pretrained(folder, **changes)
@@ -262,5 +264,5 @@ def test_weights_that_do_not_fit_a_preset_are_refused(preset, pretrained, messag
 
 
 def test_a_missing_source_is_never_replaced_by_random_weights():
-    with pytest.raises(FileNotFoundError, match="no saved model at ./nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"no saved model at \./nowhere"):
         create_model("annealed-small", pretrained="./nowhere")
