@@ -48,7 +48,12 @@ def train_command(arguments: list[str]) -> int:
     chosen = vars(instantiate(parsed))
     for name in ("config", "output", "resume", "recipe", "report"):
         chosen.pop(name, None)
-    return _fit(TrainSettings(recipe=base.recipe, **chosen), parsed.output, resume=False, report=parsed.report)
+    settings = TrainSettings(recipe=base.recipe, **chosen)
+    if preset is not None and settings.model.pretrained is not None:
+        from matcaps.training.tuning import check_preset
+
+        check_preset(settings.model)
+    return _fit(settings, parsed.output, resume=False, report=parsed.report)
 
 
 def _base_settings(arguments: list[str]) -> TrainSettings:

@@ -8,6 +8,7 @@ from matcaps.data import DataBundle
 from matcaps.models import BaselineCNN, EMCapsNet, model_config
 from matcaps.models.freezing import freeze, short_name
 from matcaps.models.pretrained import load_tuned, read_config, read_model_config, resolve_folder, weights_digest
+from matcaps.models.transfer import check_sizes
 from matcaps.training.inference import check_finished
 from matcaps.training.settings import ModelSettings, TrainSettings
 
@@ -46,6 +47,16 @@ def settle(settings: TrainSettings) -> TrainSettings:
             "fine-tune them from Python, with from_pretrained"
         )
     return replace(settings, model=_filled(chosen, {"pretrained_sha256": digest, **_values(own)}))
+
+
+def check_preset(chosen: ModelSettings) -> None:
+    """Refuse a preset that somebody named beside pretrained weights whose layers have other sizes.
+
+    Raises:
+        ValueError: the sizes differ.
+    """
+    own = read_model_config(resolve_folder(str(chosen.pretrained)))
+    check_sizes(own, model_config(chosen.preset, **chosen.changes()), f"preset {chosen.preset}")
 
 
 def settled_as(settings: TrainSettings, found: TrainSettings) -> TrainSettings:
