@@ -94,6 +94,17 @@ def test_wrapped_networks_are_saved_as_what_is_inside(wrap, tmp_path):
     assert torch.equal(loaded(IMAGES).activations, network(IMAGES).activations)
 
 
+def test_a_network_under_distributed_training_is_saved_as_what_is_inside(tmp_path):
+    network = make().eval()
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        matcaps.save_pretrained(nn.parallel.DistributedDataParallel(network), tmp_path)
+    finally:
+        torch.distributed.destroy_process_group()
+    loaded = matcaps.from_pretrained(tmp_path)
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in loaded.state_dict().items())
+
+
 def test_a_compiled_layer_is_saved_as_what_it_was(tmp_path):
     network = make().eval()
     expected = network(IMAGES)

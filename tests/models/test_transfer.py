@@ -233,6 +233,18 @@ def test_create_model_takes_pretrained_weights_by_name_folder_and_true(tmp_path)
     assert differing(create_model("paper-small-smallnorb"), shipped)  # the same network, fresh weights
 
 
+def test_a_hub_name_and_a_home_folder_are_sources_too(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    network = trained()
+    save(network, tmp_path / "mine")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert not differing(matcaps.from_pretrained("~/mine", num_classes=5), network)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path / "mine"))
+    made = create_model("annealed-small", pretrained="somebody/model", **TINY["quickstart"])
+    assert not differing(made, network)
+
+
 def test_every_default_weight_fits_its_preset(quiet):
     for preset, source in (("annealed-small", "paper-small-smallnorb"), ("annealed-tutorial", "tutorial-mnist")):
         config = create_model(preset, pretrained=True).config

@@ -104,7 +104,11 @@ class ModelSettings:
     dropout: float | None = None
 
     def __post_init__(self) -> None:
+        if self.pretrained is not None and not (isinstance(self.pretrained, str) and self.pretrained):
+            raise ValueError(f"pretrained must be a name or a folder; got {self.pretrained!r}: leave it out for none")
         parts = self.freeze.split(",") if isinstance(self.freeze, str) else self.freeze
+        if not isinstance(parts, tuple | list) or not all(isinstance(part, str) for part in parts):
+            raise ValueError(f"freeze must be names of parts; got {self.freeze!r}: such as stem,primary")
         object.__setattr__(self, "freeze", tuple(part.strip() for part in parts if part.strip()))
         for name in ("freeze", "pretrained_sha256"):
             if getattr(self, name) and self.pretrained is None:
