@@ -97,8 +97,9 @@ def test_calibration_refuses_layers_that_are_none_or_frozen():
     with pytest.raises(ValueError, match=r"layers must be of conv_capsules1, .*got 'stem'"):
         network.calibrate(IMAGES, ["stem"])
     network.conv_capsules1.requires_grad_(False)
-    with pytest.raises(ValueError, match="none of them frozen; got 'conv_capsules1'"):
+    with pytest.raises(ValueError, match="none of them frozen, or all; got 'conv_capsules1'"):
         network.calibrate(IMAGES, "conv_capsules1")
+    assert network.calibrate(IMAGES, "all") == ("conv_capsules2", "class_capsules")
 
 
 def test_reset_classifier_starts_the_class_layer_anew_for_as_many_classes_too():

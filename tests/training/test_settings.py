@@ -72,6 +72,7 @@ def test_model_settings_have_no_others():
         "pretrained",
         "pretrained_sha256",
         "freeze",
+        "recalibrate",
     }
 
 

@@ -36,7 +36,7 @@ def source(tmp_path_factory) -> Path:
 
 
 def tuning(source: object, freeze: tuple[str, ...] | str = (), **changes: object) -> TrainSettings:
-    model = ModelSettings("quickstart", pretrained=str(source), freeze=freeze)
+    model = ModelSettings("quickstart", pretrained=str(source) or None, freeze=freeze)
     return tiny_settings(**{"model": model, "optimizer": AVERAGED, "epochs": 2, **changes})
 
 
@@ -62,7 +62,8 @@ def test_other_classes_start_the_class_layer_anew_and_calibrate_it_alone(tmp_pat
     network = create_model("quickstart", num_classes=4, **TINY.changes())
     network.calibrate(torch.rand(8, 1, 28, 28))
     network.save_pretrained(tmp_path / "source")
-    settings = tuning(tmp_path / "source", "stem,primary,conv1,conv2", epochs=1)
+    frozen = ("stem", "primary", "conv1", "conv2")
+    settings = tuning(tmp_path / "source", frozen, epochs=1)
     with pytest.warns(UserWarning, match=r"class_capsules starts anew \(10 classes, the weights have 4\)"):
         result = train(settings, tmp_path / "run")
     tuned, _ = load_run(result.folder)
@@ -70,6 +71,20 @@ def test_other_classes_start_the_class_layer_anew_and_calibrate_it_alone(tmp_pat
     assert tuned.config.num_classes == 10
     assert tuned.class_capsules.routing.data_scale != 1
     assert torch.equal(tuned.conv_capsules2.weight, network.conv_capsules2.weight)
+
+
+@pytest.mark.parametrize("recalibrate", [True, False])
+def test_kept_layers_are_calibrated_with_a_new_class_layer_unless_told_not_to(recalibrate, tmp_path, monkeypatch):
+    network = create_model("quickstart", num_classes=4, **TINY.changes())
+    network.calibrate(torch.rand(8, 1, 28, 28))
+    network.save_pretrained(tmp_path / "source")
+    calibrated = []
+    calibrate = EMCapsNet.calibrate
+    monkeypatch.setattr(EMCapsNet, "calibrate", lambda *given: calibrated.append(calibrate(*given)))
+    model = ModelSettings(pretrained=str(tmp_path / "source"), freeze="conv1", recalibrate=recalibrate)
+    with pytest.warns(UserWarning, match="are calibrated anew" if recalibrate else "starts anew"):
+        train(tuning("", model=model, epochs=1), tmp_path / "run")
+    assert calibrated == [("conv_capsules2", "class_capsules") if recalibrate else ("class_capsules",)]
 
 
 def test_as_many_classes_with_other_names_start_anew(tmp_path):

@@ -102,6 +102,8 @@ def start_from_pretrained(
             f"its images were normalised by {normalise!r}, these are by {bundle.transform.settings.normalise!r} "
             f"(--data.transform.normalise {normalise} for the same)"
         )
+    if "class_capsules" in anew and settings.model.recalibrate and network.config.calibration != "none":
+        notes.append("layers that are not frozen are calibrated anew (--model.recalibrate false leaves those kept)")
     if notes:
         warnings.warn(f"from {source}: {'; '.join(notes)}", stacklevel=2)
     return network.train()
