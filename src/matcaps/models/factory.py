@@ -50,6 +50,7 @@ def create_model(
         >>> network = create_model("paper-small", in_channels=3, num_classes=7, annealing=1 / 16)
         >>> network.config.num_classes
         7
+        >>> import torch
         >>> network = create_model("annealed-small", pretrained=True, num_classes=7, in_channels=1)
         >>> network.calibrate(torch.rand(32, 1, 32, 32))
         ('class_capsules',)

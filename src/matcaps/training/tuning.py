@@ -96,7 +96,8 @@ def start_from_pretrained(
             f"freeze must name parts that come from the pretrained weights whole; got {short_name(random[0])}, whose "
             "classes are others and start anew: leave it out"
         )
-    normalise = description.get("preprocessing", {}).get("normalise")
+    preprocessing = description.get("preprocessing")
+    normalise = preprocessing.get("normalise") if isinstance(preprocessing, dict) else None
     if normalise not in (None, bundle.transform.settings.normalise):
         notes.append(
             f"its images were normalised by {normalise!r}, these are by {bundle.transform.settings.normalise!r} "
