@@ -213,7 +213,7 @@ def test_bad_summaries(refuse):
     refuse("preset must be one of", "summary", "papper")
     refuse("images must have at least 13 rows and columns", "summary", "tutorial", "--image_size=8")
     refuse("image_size must be int; got 'big'", "summary", "tutorial", "--image_size=big")
-    refuse("num_classes must be a whole number of at least 1; got 0", "summary", "tutorial", "--num_classes=0")
+    refuse("num_classes must be a whole number of at least 2; got 0", "summary", "tutorial", "--num_classes=0")
     refuse("in_channels must be a whole number of at least 1; got 0", "summary", "tutorial", "--in_channels=0")
     refuse("image_size must be", "summary", "tutorial", "--image_size=-3")
 

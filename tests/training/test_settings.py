@@ -19,7 +19,9 @@ from matcaps.training.record import read_settings, write_settings
 
 EVERYTHING = TrainSettings(
     recipe="mine",
-    model=ModelSettings("tutorial", coordinate_components=(1, 2), annealing=0.5),
+    model=ModelSettings(
+        "tutorial", pretrained="weights", freeze="stem, conv1", coordinate_components=(1, 2), annealing=0.5
+    ),
     data=DataSettings(
         "smallnorb",
         split=SplitSettings("azimuth", train_azimuths=(0, 2)),
@@ -70,6 +72,7 @@ def test_model_settings_have_no_others():
         "pretrained",
         "pretrained_sha256",
         "freeze",
+        "recalibrate",
     }
 
 
@@ -107,6 +110,10 @@ def test_unknown_recipe():
     [
         ({"epoch": 3}, "training has no setting 'epoch'; it has accelerator,"),
         ({"model": {"aneling": 3}}, "model has no setting 'aneling'; it has activation_rule,"),
+        ({"model": {"pretrained": 3}}, "pretrained must be a name or a folder; got 3"),
+        ({"model": {"pretrained": "x", "freeze": 3}}, "freeze must be names of parts; got 3: such as stem,primary"),
+        ({"model": {"pretrained": "x", "freeze": [1]}}, "freeze must be names of parts; got"),
+        ({"model": {"pretrained_sha256": "0"}}, "pretrained_sha256 must be left out without pretrained weights"),
         ({"loss": {"size": 3}}, "loss has no setting 'size'"),
         ({"data": {"nam": "mnist"}}, "data has the unknown setting 'nam'"),
         ({"model": 3}, "model must be a mapping of names to values; got int"),

@@ -53,11 +53,15 @@ def train_command(arguments: list[str]) -> int:
     chosen = vars(instantiate(parsed))
     for name in ("config", "output", "resume", "recipe", "report"):
         chosen.pop(name, None)
+    settings = TrainSettings(recipe=base.recipe, **chosen)
     if parsed.resume is not None:
-        settings = TrainSettings(recipe=base.recipe, **chosen)
         _check_resumption(arguments, base, settings)
         return _fit(settings, parsed.resume, resume=True, report=parsed.report)
-    return _fit(TrainSettings(recipe=base.recipe, **chosen), parsed.output, resume=False, report=parsed.report)
+    if preset is not None and settings.model.pretrained is not None:
+        from matcaps.training.tuning import check_preset
+
+        check_preset(settings.model)
+    return _fit(settings, parsed.output, resume=False, report=parsed.report)
 
 
 def _check_resumption(arguments: list[str], run: TrainSettings, settings: TrainSettings) -> None:

@@ -1,10 +1,9 @@
 """What describes a model: frozen, JSON-able, and free of torch so that ``--help`` is quick."""
 
-import math
-import operator
 from dataclasses import dataclass
-from numbers import Real
 from typing import Literal
+
+from matcaps._numbers import check_count, is_number, plain, whole
 
 
 @dataclass(frozen=True)
@@ -88,16 +87,16 @@ class EMCapsNetConfig:
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}; got {getattr(self, name)!r}")
         components = self.coordinate_components
-        whole = [_whole(component) for component in components] if isinstance(components, tuple | list) else [None]
-        if None in whole:  # which, the layer checks
+        indices = [whole(component) for component in components] if isinstance(components, tuple | list) else [None]
+        if None in indices:  # which, the layer checks
             raise ValueError(
                 f"coordinate_components must be whole numbers; got {components!r}: give two, such as (3, 7)"
             )
-        object.__setattr__(self, "coordinate_components", tuple(whole))
+        object.__setattr__(self, "coordinate_components", tuple(indices))
         scale = self.coordinate_scale
-        if not _is_number(scale):
+        if not is_number(scale):
             raise ValueError(f"coordinate_scale must be a finite number; got {scale!r}")
-        object.__setattr__(self, "coordinate_scale", _plain(scale))
+        object.__setattr__(self, "coordinate_scale", plain(scale))
 
     @property
     def inverse_temperature(self) -> tuple[float, ...]:
@@ -139,17 +138,17 @@ class BaselineCNNConfig:
 
     def __post_init__(self) -> None:
         _check_counts(self, "in_channels num_classes channels1 channels2 hidden_units")
-        size = (self.image_size,) * 2 if _whole(self.image_size) is not None else self.image_size
-        sides = [_whole(side) for side in size] if isinstance(size, tuple | list) else []
+        size = (self.image_size,) * 2 if whole(self.image_size) is not None else self.image_size
+        sides = [whole(side) for side in size] if isinstance(size, tuple | list) else []
         if len(sides) != 2 or not all(side is not None and side >= _SMALLEST_CNN_SIZE for side in sides):
             raise ValueError(
                 f"image_size must be rows and columns, at least {_SMALLEST_CNN_SIZE} each; got {self.image_size!r}: "
                 "two poolings halve them"
             )
         object.__setattr__(self, "image_size", tuple(sides))
-        if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
+        if not is_number(self.dropout) or not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1); got {self.dropout!r}: give the share of units to drop")
-        object.__setattr__(self, "dropout", _plain(self.dropout))
+        object.__setattr__(self, "dropout", plain(self.dropout))
 
 
 ModelConfig = EMCapsNetConfig | BaselineCNNConfig
@@ -167,34 +166,13 @@ _ADVICE = {
 
 def _check_counts(config: object, names: str) -> None:
     for name in names.split():
-        value, least = _whole(getattr(config, name)), _LEAST.get(name, 1)
-        if value is None or value < least:
-            raise ValueError(
-                f"{name} must be a whole number of at least {least}; got {getattr(config, name)!r}"
-                f"{_ADVICE.get(name, '')}"
-            )
-        object.__setattr__(config, name, value)
+        count = check_count(name, getattr(config, name), _LEAST.get(name, 1), _ADVICE.get(name, ""))
+        object.__setattr__(config, name, count)
 
 
 def _check_positive(config: object, names: str) -> None:
     for name in names.split():
         value = getattr(config, name)
-        if not _is_number(value) or not value > 0:
+        if not is_number(value) or not value > 0:
             raise ValueError(f"{name} must be positive; got {value!r}: give a finite number above 0")
-        object.__setattr__(config, name, _plain(value))
-
-
-def _whole(value: object) -> int | None:
-    """An ``int`` of Python's, also of NumPy's and torch's whole numbers, so that JSON can hold it; else None."""
-    try:
-        return None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        return None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _plain(value: float) -> float:
-    return value if isinstance(value, int) else float(value)
+        object.__setattr__(config, name, plain(value))

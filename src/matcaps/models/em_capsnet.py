@@ -145,13 +145,15 @@ class EMCapsNet(nn.Module):
         Call it once, before training and before making an optimiser, with the parameters in
         :func:`matcaps.training.parameter_groups`; eight to thirty-two images are enough.
 
-        Layers that were calibrated, trained or loaded before stay as they are, for "full" would scale the matrices
-        that they have learned; so after ``from_pretrained(..., num_classes=7)`` the class layer alone is set.
+        Layers that were calibrated, trained or loaded before stay as they are, so after
+        ``from_pretrained(..., num_classes=7)`` the class layer alone is set. To train such a network on other images,
+        set "all": the matrices keep their directions, and their scale, the inverse temperatures and β go back to where
+        gradients are alive; with the class layer alone our digits were not learnt (docs/log.md).
 
         Args:
             images: ``[B, C, H, W]``, prepared as in training.
-            layers: routed layers to set, whatever they hold now; None for those that are as they were made: β zero and
-                ``data_scale`` 1. Frozen ones are never among these.
+            layers: names of routed layers to set, whatever they hold now; "all" for all that are not frozen; None for
+                those of these that are as they were made: β zero and ``data_scale`` 1.
 
         Returns:
             The names of the layers that were set; with the calibration "none" there are none.
@@ -216,10 +218,14 @@ class EMCapsNet(nn.Module):
         return from_pretrained(source, expected=cls, **changes)
 
     def _named_layers(self, layers: Sequence[str]) -> tuple[str, ...]:
+        if layers == "all":
+            return tuple(name for name in ROUTED_LAYERS if getattr(self, name).weight.requires_grad)
         wanted = [layers] if isinstance(layers, str) else list(layers)
         for name in wanted:
             if name not in ROUTED_LAYERS or not getattr(self, name).weight.requires_grad:
-                raise ValueError(f"layers must be of {', '.join(ROUTED_LAYERS)}, and none of them frozen; got {name!r}")
+                raise ValueError(
+                    f"layers must be of {', '.join(ROUTED_LAYERS)}, none of them frozen, or all; got {name!r}"
+                )
         return tuple(name for name in ROUTED_LAYERS if name in wanted)
 
     def _features(self, images: Tensor) -> Tensor:

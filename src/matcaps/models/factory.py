@@ -10,7 +10,7 @@ from matcaps.models.em_capsnet import EMCapsNet
 from matcaps.models.modules import build_model, changed_fields
 from matcaps.models.presets import DEFAULT_WEIGHTS, PRESETS, changed_config, list_models, model_config
 from matcaps.models.pretrained import load_tuned, read_model_config
-from matcaps.models.sources import list_pretrained
+from matcaps.models.sources import list_pretrained, resolve_folder
 from matcaps.models.transfer import FROM_DATA, check_sizes
 
 
@@ -50,6 +50,7 @@ def create_model(
         >>> network = create_model("paper-small", in_channels=3, num_classes=7, annealing=1 / 16)
         >>> network.config.num_classes
         7
+        >>> import torch
         >>> network = create_model("annealed-small", pretrained=True, num_classes=7, in_channels=1)
         >>> network.calibrate(torch.rand(32, 1, 32, 32))
         ('class_capsules',)
@@ -61,9 +62,10 @@ def create_model(
     if pretrained is None or pretrained is False:
         return build_model(config)
     source = _default_weights(preset) if pretrained is True else pretrained
-    own = read_model_config(source)
+    folder = resolve_folder(source)
+    own = read_model_config(folder)
     check_sizes(own, config, f"preset {preset}")
-    tuned = load_tuned(source, changes)
+    tuned = load_tuned(folder, changes)
     ignored = [
         f"{name} {getattr(own, name)!r} for {getattr(config, name)!r}"
         for name in changed_fields(own, config)

@@ -26,7 +26,8 @@ def freeze(network: nn.Module, *parts: str) -> tuple[str, ...]:
         ValueError: there is no such part, or nothing would be left to train.
 
     Example:
-        >>> network = matcaps.from_pretrained("paper-small-smallnorb")
+        >>> from matcaps import from_pretrained
+        >>> network = from_pretrained("paper-small-smallnorb")
         >>> freeze(network, "stem", "primary")
         ('stem', 'primary_capsules')
     """

@@ -138,8 +138,6 @@ def _read_capsules(layers: dict[str, Any], config: EMCapsNetConfig) -> tuple[EMC
     values = {
         "in_channels": stem.in_channels,
         "stem_channels": stem.out_channels,
-        "stem_kernel_size": stem.kernel_size[0],
-        "stem_stride": stem.stride[0],
         "primary_capsules": layers["primary_capsules"].activation.out_channels,
         "conv_capsules1": _parents(layers, "conv_capsules1"),
         "conv_capsules2": _parents(layers, "conv_capsules2"),
@@ -211,7 +209,7 @@ def _compare_tensors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> N
         got = list(found[name].shape) if name in found else None
         if got != list(tensor.shape):
             raise ValueError(
-                f"{name} must have shape {list(tensor.shape)}, as the network's other layers have it; got "
+                f"{name} must have shape {list(tensor.shape)}, as its configuration and other layers have it; got "
                 f"{'none' if got is None else got}: replace what does not fit"
             )
     further = sorted(found.keys() - expected.keys())

@@ -72,8 +72,12 @@ def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: o
         OSError: the folder cannot be written.
 
     Example:
-        >>> network = matcaps.create_model("quickstart")
-        >>> save_pretrained(network, tmp_path / "my-capsules", classes=list("0123456789"))
+        >>> import tempfile
+        >>> from matcaps import create_model
+        >>> folder = tempfile.mkdtemp()
+        >>> save_pretrained(create_model("quickstart"), folder, classes=list("0123456789"))
+        >>> from_pretrained(folder).num_classes
+        10
     """
     description = describe(model)
     for name in _OWN_KEYS & metadata.keys():
@@ -116,9 +120,10 @@ def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Mod
 
     With ``changes`` it is made ready for other data, as timm's users expect it:
 
-    - ``num_classes``: the class layer starts anew; call ``network.calibrate(images)`` before training, which sets
-      that layer alone. Where the number is the saved one the layer is kept; ``network.reset_classifier(n)`` starts it
-      anew all the same.
+    - ``num_classes``: the class layer starts anew; before training call ``network.calibrate(images, "all")``, which
+      sets the scales and β of every routed layer that is not frozen, or ``network.calibrate(images)`` for the new layer
+      alone. Where the number is the saved one the layer is kept; ``network.reset_classifier(n)`` starts it anew all the
+      same.
     - ``in_channels``: the first convolution's weights are summed over the channels for one, and repeated and scaled
       by old over new channels for more, as timm's ``adapt_input_conv`` does.
     - ``image_size``, of a :class:`BaselineCNN` alone, for its fully connected layers must know it: they start anew.
@@ -146,6 +151,7 @@ def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Mod
         >>> network = from_pretrained("paper-small-smallnorb")
         >>> network.training, network.config.num_classes
         (False, 5)
+        >>> import torch
         >>> network = from_pretrained("paper-small-smallnorb", num_classes=7, in_channels=1)
         >>> network.calibrate(torch.rand(32, 1, 32, 32))
         ('class_capsules',)

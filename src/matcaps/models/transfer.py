@@ -48,7 +48,7 @@ class Tuned:
         """One line for whoever asked for weights from a source; empty where all of them were kept as they were."""
         notes = [*self.notes, *further]
         if any(layer in ROUTED_LAYERS for layer in self.anew) and self.network.config.calibration != "none":
-            notes.append("call calibrate(images) before training")
+            notes.append('call calibrate(images, "all") before training')
         return f"{source}: {'; '.join(notes)}" if notes else ""
 
 

@@ -230,8 +230,10 @@ def make_network(settings: TrainSettings, bundle: DataBundle, *, restored: bool 
         network = start_from_pretrained(settings, bundle, changes)
     if isinstance(network, EMCapsNet):
         images = _first_images(bundle, settings.calibration_images)
-        if network.new_layers():
-            network.calibrate(images)
+        new = network.new_layers()
+        if new:
+            anew = settings.model.recalibrate and "class_capsules" in new
+            network.calibrate(images, "all" if anew else None)
         network.class_coordinates(images)  # the check that they fit, also where nothing is new
     return network
 

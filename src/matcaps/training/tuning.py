@@ -8,6 +8,7 @@ from matcaps.data import DataBundle
 from matcaps.models import BaselineCNN, EMCapsNet, model_config
 from matcaps.models.freezing import freeze, short_name
 from matcaps.models.pretrained import load_tuned, read_config, read_model_config, resolve_folder, weights_digest
+from matcaps.models.transfer import check_sizes
 from matcaps.training.inference import check_finished
 from matcaps.training.settings import ModelSettings, TrainSettings
 
@@ -48,6 +49,16 @@ def settle(settings: TrainSettings) -> TrainSettings:
     return replace(settings, model=_filled(chosen, {"pretrained_sha256": digest, **_values(own)}))
 
 
+def check_preset(chosen: ModelSettings) -> None:
+    """Refuse a preset that somebody named beside pretrained weights whose layers have other sizes.
+
+    Raises:
+        ValueError: the sizes differ.
+    """
+    own = read_model_config(resolve_folder(str(chosen.pretrained)))
+    check_sizes(own, model_config(chosen.preset, **chosen.changes()), f"preset {chosen.preset}")
+
+
 def settled_as(settings: TrainSettings, found: TrainSettings) -> TrainSettings:
     """Write into settings what those of the run that is resumed say of the same pretrained weights."""
     if settings.model.pretrained is None or settings.model.pretrained != found.model.pretrained:
@@ -85,12 +96,15 @@ def start_from_pretrained(
             f"freeze must name parts that come from the pretrained weights whole; got {short_name(random[0])}, whose "
             "classes are others and start anew: leave it out"
         )
-    normalise = description.get("preprocessing", {}).get("normalise")
+    preprocessing = description.get("preprocessing")
+    normalise = preprocessing.get("normalise") if isinstance(preprocessing, dict) else None
     if normalise not in (None, bundle.transform.settings.normalise):
         notes.append(
             f"its images were normalised by {normalise!r}, these are by {bundle.transform.settings.normalise!r} "
             f"(--data.transform.normalise {normalise} for the same)"
         )
+    if "class_capsules" in anew and settings.model.recalibrate and network.config.calibration != "none":
+        notes.append("layers that are not frozen are calibrated anew (--model.recalibrate false leaves those kept)")
     if notes:
         warnings.warn(f"from {source}: {'; '.join(notes)}", stacklevel=2)
     return network.train()
