@@ -78,6 +78,13 @@ def test_a_linked_folder_is_read_and_a_loop_of_links_ends(pictures, tmp_path_fac
     assert dataset.labels.bincount().tolist() == [9, 6, 1]
 
 
+def test_all_images_that_cannot_be_read_are_named_at_once(pictures):
+    for name in ("ant/1.png", "cat/0.png", "cat/3.png"):
+        (pictures / name).write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"ant/1.png cannot be read .*; 2 more .*cat/0.png, .*cat/3.png$"):
+        load_image_folder(pictures, 8)
+
+
 def test_bad_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is none at"):
         load_image_folder(tmp_path / "nothing")

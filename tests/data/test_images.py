@@ -72,6 +72,8 @@ def test_bad_images_are_named(tmp_path, monkeypatch):
         load_image(tmp_path / "nothing.png", 8, 1)
     with pytest.raises(ValueError, match="channels must be 1"):
         load_image(whole, 8, 4)
+    with pytest.raises(ValueError, match="image_size must be 1 or more; got 0"):
+        load_image(whole, 0, 1)
     with pytest.raises(ValueError, match="fit must be one of crop, pad, stretch; got 'squeeze'"):
         load_image(whole, 8, 1, fit="squeeze")
 
@@ -261,6 +263,9 @@ def test_a_picture_has_one_key_whatever_its_name_and_exact_format(tmp_path):
         return read_known_image(tmp_path / name, size, channels, fit="crop", transparency="auto").key
 
     assert len({key(name) for name in ("a.png", "b.bmp", "c.png", "d.tif")}) == 1
+    Image.fromarray(DEEP).save(tmp_path / "h.png")
+    Image.fromarray(DEEP.astype(">u2")).save(tmp_path / "i.tif")
+    assert key("h.png") == key("i.tif") != key("a.png")
     assert key("e.jpg") == key("f.jpeg")
     assert len({key("a.png"), key("e.jpg"), key("g.png")}) == 3
     assert key("a.png") == key("a.png", 5, 3)

@@ -9,9 +9,12 @@ import numpy as np
 import torch
 
 from matcaps.data.dataset import ImageDataset
-from matcaps.data.images import read_known_image
+from matcaps.data.images import check_reading, read_known_image, shown
 from matcaps.data.layouts import Layout, check_folder, find_layout
 from matcaps.data.settings import Fit, Transparency
+
+_NAMED = 10
+"""How many images that cannot be read are named, after the first."""
 
 _EARLIER_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -129,13 +132,24 @@ def _read(
     fit: Fit,
     transparency: Transparency,
 ) -> ImageDataset:
+    check_reading(image_size, channels, fit, transparency)
     paths = [path for own in files.values() for path in own]
     images = np.empty((len(paths), channels, image_size, image_size), np.uint8)
     keys = np.empty(len(paths), np.int64)
+    unread: dict[Path, ValueError] = {}
     for position, path in enumerate(paths):
-        images[position], keys[position] = read_known_image(
-            path, image_size, channels, fit=fit, transparency=transparency
-        )
+        try:
+            read = read_known_image(path, image_size, channels, fit=fit, transparency=transparency)
+        except ValueError as error:
+            unread[path] = error
+        else:
+            images[position], keys[position] = read
+    if unread:  # all at once, or they would have to be found one by one
+        first, *others = unread
+        if not others:
+            raise unread[first]
+        more = ", ".join(shown(path) for path in others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
+        raise ValueError(f"{unread[first]}; {len(others):,} more images cannot be read: {more}") from unread[first]
     labels = torch.arange(len(files)).repeat_interleave(torch.tensor([len(own) for own in files.values()]))
     return ImageDataset(
         name="folder",

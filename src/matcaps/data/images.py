@@ -114,11 +114,7 @@ def read_known_image(
 ) -> ReadImage:
     """As :func:`read_image`, with the key by which the picture is known."""
     path = user_path(path)
-    if channels not in (1, 2, 3):
-        raise ValueError(f"channels must be 1 (grey), 2 (the grey image twice) or 3 (colour); got {channels}")
-    for name, value, known in (("fit", fit, get_args(Fit)), ("transparency", transparency, get_args(Transparency))):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+    check_reading(image_size, channels, fit, transparency)
     try:
         with warnings.catch_warnings():
             # The size is judged below; a decoder's other complaints are not for the caller of a library.
@@ -128,7 +124,8 @@ def read_known_image(
                 image.load()
                 upright = turned_upright(image)
                 key = _key(path, image, upright)
-                plain = eight_bits(upright, transparency, colour=channels == 3)
+                tags = getattr(image, "tag_v2", {})
+                plain = eight_bits(upright, transparency, colour=channels == 3, tags=tags)
     except FileNotFoundError:
         raise
     except (MemoryError, RecursionError):
@@ -140,6 +137,17 @@ def read_known_image(
         raise ValueError(f"{shown(path)} cannot be read as an image ({shown(reason)}): {mend}") from error
     pixels = _fitted(plain, image_size, fit)
     return ReadImage(np.repeat(pixels, 2, 0) if channels == 2 else pixels, key)
+
+
+def check_reading(image_size: int, channels: int, fit: str, transparency: str) -> None:
+    """Refuse to read images in a way that there is not; the arguments are those of :func:`read_image`."""
+    if image_size < 1:
+        raise ValueError(f"image_size must be 1 or more; got {image_size}")
+    if channels not in (1, 2, 3):
+        raise ValueError(f"channels must be 1 (grey), 2 (the grey image twice) or 3 (colour); got {channels}")
+    for name, value, known in (("fit", fit, get_args(Fit)), ("transparency", transparency, get_args(Transparency))):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
 
 
 def _check_size(image: Image.Image) -> None:
@@ -182,13 +190,17 @@ def _key(path: Path, image: Image.Image, upright: Image.Image) -> int:
     if image.format in _EXACT and (
         image.format != "TIFF" or str(image.info.get("compression", "raw")) in _EXACT_IN_TIFF
     ):
-        plain = upright
+        kind, plain = upright.mode, upright
         if upright.mode in _PLAIN_MODES:
             plain = upright.convert("RGBA" if has_transparency(upright) else "RGB")
             if plain.mode == "RGBA" and plain.getchannel("A").getextrema() == (255, 255):
                 plain = plain.convert("RGB")
-        digest.update(f"{plain.mode} {plain.size}".encode())
-        digest.update(np.ascontiguousarray(plain).tobytes())
+            kind = plain.mode
+        pixels = np.asarray(plain)
+        if kind.startswith("I"):  # versions of Pillow differ in how they hold 16 bits
+            kind, pixels = "I", pixels.astype("<i4")
+        digest.update(f"{kind} {plain.size}".encode())
+        digest.update(np.ascontiguousarray(pixels).tobytes())
     else:
         with path.open("rb") as file:
             while chunk := file.read(1 << 20):

@@ -1,5 +1,6 @@
 """From what a decoder gives, whatever its mode, to upright pictures of eight bits a channel in grey or colour."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -40,20 +41,21 @@ def has_transparency(image: Image.Image) -> bool:
     return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
 
 
-def eight_bits(image: Image.Image, transparency: str, *, colour: bool) -> Image.Image:
+def eight_bits(image: Image.Image, transparency: str, *, colour: bool, tags: Mapping[int, Any]) -> Image.Image:
     """The picture in mode "RGB" or "L".
 
     Args:
         image: as decoded.
         transparency: what is laid under transparent pixels, as :attr:`matcaps.data.DataSettings.transparency`.
         colour: whether "RGB" is wanted.
+        tags: a TIFF file's, which say how many bits are used; empty for other files.
 
     Raises:
         ValueError: the grey levels have no known range; the message does not name the file.
     """
     wanted = "RGB" if colour else "L"
     if image.mode.startswith(("I", "F")):
-        image = _scaled(image)
+        image = _scaled(image, tags)
     elif image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         converted = ImageCms.applyTransform(image, ImageCms.buildTransform(lab, srgb, "LAB", "RGB"))
@@ -78,10 +80,9 @@ def _on_a_ground(image: Image.Image, transparency: str) -> Image.Image:
     return Image.alpha_composite(below, image).convert("RGB")
 
 
-def _scaled(image: Image.Image) -> Image.Image:
+def _scaled(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     """Grey levels of more than eight bits, scaled by their range: "L", or "LA" where one level means transparent."""
     values = np.asarray(image)
-    tags: Any = getattr(image, "tag_v2", {})
     if image.mode == "F":
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
             raise ValueError("its floating-point values are not all from 0 to 1: scale them so")
