@@ -1,14 +1,8 @@
 """Train a network from settings, in a folder that says everything about the run."""
 
 import json
-import logging
 import os
-import signal
-import subprocess
-import threading
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -45,6 +39,7 @@ from matcaps.training.checkpoints import (
 from matcaps.training.data_record import begin_with_data, check_folder_is_there
 from matcaps.training.evaluation import Evaluation, evaluate
 from matcaps.training.folder import claimed_folder
+from matcaps.training.guards import processes_end, quiet, stoppable
 from matcaps.training.module import Training
 from matcaps.training.record import (
     RESULTS_NAME,
@@ -58,7 +53,6 @@ from matcaps.training.record import (
 )
 from matcaps.training.resuming import prepare_to_resume, restoring
 from matcaps.training.settings import TrainSettings
-from matcaps.training.stopping import StoppedBySignal, StopRequest
 from matcaps.training.stuck import StuckWatch
 from matcaps.training.tuning import describe_origin, settle, settled_as, start_from_pretrained
 from matcaps.training.unfinished import check_finished
@@ -68,8 +62,6 @@ TENSORBOARD_NAME = "tensorboard"
 _WATCHED_IMAGES = 64
 _VIEWED_IMAGES = 256
 _TEST_BATCH = 200
-_LAST_WORDS = 3.0
-"""Seconds that the other processes of a training have to end by themselves; they write nothing."""
 _BROKEN_DOWN_BY = ("instance",)
 
 
@@ -144,7 +136,7 @@ def train(
     with claimed_folder(settings, folder, resume=resume, rank=_rank()) as place:
         begin_with_data(place, bundle, resume=resume, rank=_rank())
         start = prepare_to_resume(place, training, clock, speaks=_rank() == 0) if resume else None
-        with _quiet(), named_errors(place), _stoppable(place) as request:
+        with quiet(), named_errors(place), stoppable(place) as request:
             shown = bundle.transform.evaluate(_watched(bundle, _WATCHED_IMAGES).images)
             stuck = StuckWatch(shown, bundle.classes)
             watching: list[Callback] = [
@@ -159,7 +151,7 @@ def train(
             ]
             saving = checkpoint_callbacks(place / CHECKPOINTS_NAME, settings.checkpoint_minutes, request)
             trainer = _make_trainer(settings, place, [*watching, *callbacks, *saving], len(loader), progress)
-            with _processes_end(trainer, request), restoring(start, clock):
+            with processes_end(trainer, request), restoring(start, clock):
                 trainer.fit(
                     training,
                     train_dataloaders=loader,
@@ -356,81 +348,3 @@ def _rank() -> int:
 
 def _world_size(settings: TrainSettings) -> int:
     return settings.devices * settings.num_nodes
-
-
-@contextmanager
-def _stoppable(folder: Path) -> Iterator[StopRequest]:
-    """Make whatever a signal has led to one :class:`StoppedBySignal` that names the run's folder."""
-    request = StopRequest()
-    try:
-        with request, _interruptible():
-            yield request
-    except BaseException as error:
-        if request.number is None:
-            raise
-        raise StoppedBySignal(request.number, folder) from error
-    if request.number is not None:
-        raise StoppedBySignal(request.number, folder)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl+C be a KeyboardInterrupt; Lightning makes an exit of it, and has the process ignore the next one."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as leaving:
-        if not isinstance(leaving.__context__, KeyboardInterrupt):
-            raise
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from leaving
-
-
-@contextmanager
-def _processes_end(trainer: lightning.Trainer, request: StopRequest) -> Iterator[None]:
-    """Where the training ends before its time, see to the end of the processes that Lightning started for it."""
-    try:
-        yield
-    except BaseException:
-        processes: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
-        ending = [*processes]
-        processes.clear()  # Lightning kills this process when it sees how one of them ended
-        for process in ending:
-            process.send_signal(request.number or signal.SIGTERM)
-        for process in ending:
-            try:
-                process.wait(_LAST_WORDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        raise
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the hints of Lightning that do not apply here, and what a thread would say a second time."""
-    logger = logging.getLogger("lightning.pytorch")
-    level, show = logger.level, threading.excepthook
-    logger.setLevel(logging.WARNING)
-
-    def show_other(failure: threading.ExceptHookArgs) -> None:
-        if not issubclass(failure.exc_type, OSError):  # TensorBoard's writer; the training meets it at its next word
-            show(failure)
-
-    threading.excepthook = show_other
-    with warnings.catch_warnings():
-        for message in (
-            ".*does not have many workers.*",
-            ".*LeafSpec.*",
-            ".*isinstance\\(treespec.*",
-            ".*exists and is not empty.*",
-            ".*You defined a `validation_step` but have no `val_dataloader`.*",
-            ".*GPU available but not used.*",
-            ".*It is recommended to use `self.log\\(.*sync_dist=True.*",  # what is watched is the same everywhere
-            ".*your dataloader is not resumable.*",  # its sampler is: ExactResume
-        ):
-            warnings.filterwarnings("ignore", message=message)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
-            threading.excepthook = show
