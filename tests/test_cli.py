@@ -219,7 +219,7 @@ def test_bad_summaries(refuse):
     refuse("preset must be one of", "summary", "papper")
     refuse("images must have at least 13 rows and columns", "summary", "tutorial", "--image_size=8")
     refuse("image_size must be int; got 'big'", "summary", "tutorial", "--image_size=big")
-    refuse("num_classes must be a whole number of at least 1; got 0", "summary", "tutorial", "--num_classes=0")
+    refuse("num_classes must be a whole number of at least 2; got 0", "summary", "tutorial", "--num_classes=0")
     refuse("in_channels must be a whole number of at least 1; got 0", "summary", "tutorial", "--in_channels=0")
     refuse("image_size must be", "summary", "tutorial", "--image_size=-3")
 
@@ -275,6 +275,7 @@ def test_train_with_another_implementation_keeps_it_with_the_run(call, refuse):
     refuse("implementation", "train", "quickstart", "--output=other", "--model.implementation=cuda")
 
 
+@pytest.mark.filterwarnings("ignore:.*one grey level all over")
 def test_train_eval_predict(call, tmp_path):
     status, printed, _ = call("train", "quickstart", *TINY, "--output=run", "--optimizer.ema_decay=null", "--seed=3")
     assert status == 0
@@ -400,6 +401,12 @@ def test_settings_of_pythons_own_runs(call):
     assert TrainSettings.from_dict(read_settings(Path("run/settings.yaml"))) == settings
 
 
+def test_resume_takes_no_recipe(call, run):
+    status, _, complaint = call("train", "quickstart", "--resume", run)
+    assert status == 1
+    assert "--resume goes on with a run as it was set up: give no recipe with it; got quickstart" in complaint
+
+
 def test_resume(call, unfinished):
     status, printed, _ = call("train", "--resume", unfinished)
     assert status == 0
@@ -428,8 +435,7 @@ def test_resume(call, unfinished):
         ("no settings file none.yaml", ["--config", "none.yaml"]),
         ("no settings.yaml in nowhere: is it the folder of a run?", ["--resume", "nowhere"]),
         ("no settings.yaml in nowhere: is it the folder of a run?", ["--resume=nowhere"]),
-        ("--resume goes on with a run as it was set up", ["--resume", "nowhere", "--epochs=4"]),
-        ("--resume goes on with a run as it was set up", ["quickstart", "--resume=nowhere"]),
+        ("no settings.yaml in nowhere: is it the folder of a run?", ["--resume", "nowhere", "--epochs=4"]),
     ],
 )
 def test_bad_training(refuse, text, arguments):
@@ -540,6 +546,7 @@ def test_images_of_another_size_are_not_tested_on(refuse, run, tmp_path):
     refuse("the data must have images of 32 pixels a side, as the network takes; got 28 in embedded", "eval", copy)
 
 
+@pytest.mark.filterwarnings("ignore:.*has no test part")
 def test_a_copied_colour_network_is_tested_on_a_folder(call, tmp_path):
     for number in range(20):
         for place, name in enumerate(("bee", "cow")):

@@ -43,5 +43,5 @@ def test_capsules_leave_autocast_in_float32():
 
 @pytest.mark.parametrize("name", ["in_channels", "num_capsules", "kernel_size", "stride"])
 def test_bad_counts(name):
-    with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):
+    with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1; got 0"):
         PrimaryCapsules(**{"in_channels": 1, "num_capsules": 1, name: 0})

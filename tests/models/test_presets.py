@@ -1,7 +1,11 @@
+import json
+
+import numpy as np
 import pytest
 import torch
 
 import matcaps
+from matcaps.layers import ClassCapsules, ConvCapsules, PrimaryCapsules
 from matcaps.models import BaselineCNN, BaselineCNNConfig, EMCapsNet, EMCapsNetConfig, create_model, model_config
 
 
@@ -83,7 +87,19 @@ def test_unknown_setting(preset, name):
     ("changes", "message"),
     [
         ({"in_channels": 0}, "in_channels must be a whole number of at least 1; got 0"),
-        ({"num_classes": True}, "num_classes must be a whole number of at least 1; got True"),
+        ({"num_classes": True}, "num_classes must be a whole number of at least 2; got True"),
+        ({"num_classes": 1}, "num_classes must be a whole number of at least 2; got 1: a network tells two classes or"),
+        ({"num_classes": "7"}, "num_classes must be a whole number of at least 2; got '7'"),
+        ({"in_channels": -1}, "in_channels must be a whole number of at least 1; got -1: give the images' channels"),
+        ({"in_channels": 1.0}, "in_channels must be a whole number of at least 1; got 1.0"),
+        ({"annealing": "soft"}, "annealing must be positive; got 'soft': give a finite number above 0"),
+        ({"annealing": True}, "annealing must be positive; got True"),
+        ({"annealing": float("inf")}, "annealing must be positive; got inf"),
+        ({"class_weight_deviation": -0.1}, "class_weight_deviation must be positive; got -0.1"),
+        ({"coordinate_components": 3}, "coordinate_components must be whole numbers; got 3"),
+        ({"coordinate_components": (True, 3)}, r"coordinate_components must be whole numbers; got \(True, 3\)"),
+        ({"coordinate_scale": True}, "coordinate_scale must be a finite number; got True"),
+        ({"stem_padding": ["same"]}, r"stem_padding must be one of .*; got \['same'\]"),
         ({"iterations": 2.0}, "iterations must be a whole number of at least 1; got 2.0"),
         ({"annealing": 0}, "annealing must be positive; got 0"),
         ({"variance_floor": float("nan")}, "variance_floor must be positive; got nan"),
@@ -107,6 +123,13 @@ def test_bad_capsule_settings(changes, message):
     [
         ({"image_size": (32, 2)}, r"image_size must be rows and columns, at least 4 each; got \(32, 2\)"),
         ({"image_size": (32,)}, "image_size must be rows and columns"),
+        ({"image_size": "32"}, "image_size must be rows and columns, at least 4 each; got '32'"),
+        ({"image_size": True}, "image_size must be rows and columns, at least 4 each; got True"),
+        ({"image_size": -32}, "image_size must be rows and columns, at least 4 each; got -32"),
+        ({"image_size": (32.0, 32)}, "image_size must be rows and columns"),
+        ({"image_size": (32, None)}, "image_size must be rows and columns"),
+        ({"dropout": "half"}, r"dropout must lie in \[0, 1\); got 'half'"),
+        ({"dropout": True}, r"dropout must lie in \[0, 1\); got True"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\); got 1.0"),
         ({"hidden_units": 0}, "hidden_units must be a whole number of at least 1; got 0"),
     ],
@@ -114,6 +137,33 @@ def test_bad_capsule_settings(changes, message):
 def test_bad_cnn_settings(changes, message):
     with pytest.raises(ValueError, match=message):
         create_model("baseline-cnn", **changes)
+
+
+@pytest.mark.parametrize("preset", [3, None, ["paper"]])
+def test_a_preset_that_is_no_name(preset):
+    with pytest.raises(ValueError, match="preset must be one of"):
+        create_model(preset)
+
+
+def test_numbers_of_numpy_and_torch_become_plain_ones():
+    config = model_config("paper", num_classes=np.int64(7), in_channels=torch.tensor(3), annealing=np.float32(0.5))
+    assert config == model_config("paper", num_classes=7, in_channels=3, annealing=0.5)
+    assert json.dumps(vars(config))
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 2.0, "3", None])
+def test_counts_of_layers_are_checked_when_a_layer_is_made(value):
+    for make, name in (
+        (lambda: ConvCapsules(value, 2), "in_capsules"),
+        (lambda: ConvCapsules(2, value), "num_capsules"),
+        (lambda: ConvCapsules(2, 2, kernel_size=value), "kernel_size"),
+        (lambda: ConvCapsules(2, 2, stride=value), "stride"),
+        (lambda: ClassCapsules(value, 2), "in_capsules"),
+        (lambda: ClassCapsules(2, value), "num_classes"),
+        (lambda: PrimaryCapsules(2, value), "num_capsules"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1; got {value!r}"):
+            make()
 
 
 def test_configurations_are_frozen_values():

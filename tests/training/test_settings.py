@@ -22,7 +22,9 @@ from tests.training.runs import TINY, tiny_settings
 
 EVERYTHING = TrainSettings(
     recipe="mine",
-    model=ModelSettings("tutorial", coordinate_components=(1, 2), annealing=0.5),
+    model=ModelSettings(
+        "tutorial", pretrained="weights", freeze="stem, conv1", coordinate_components=(1, 2), annealing=0.5
+    ),
     data=DataSettings(
         "smallnorb",
         split=SplitSettings("azimuth", train_azimuths=(0, 2)),
@@ -84,7 +86,13 @@ def test_every_field_of_a_model_can_be_set(config):
 
 def test_model_settings_have_no_others():
     models = {entry.name for config in (EMCapsNetConfig, BaselineCNNConfig) for entry in fields(config)}
-    assert {entry.name for entry in fields(ModelSettings)} - models == {"preset"}
+    assert {entry.name for entry in fields(ModelSettings)} - models == {
+        "preset",
+        "pretrained",
+        "pretrained_sha256",
+        "freeze",
+        "recalibrate",
+    }
 
 
 def test_every_setting_is_described():
@@ -121,6 +129,10 @@ def test_unknown_recipe():
     [
         ({"epoch": 3}, "training has no setting 'epoch'; it has accelerator,"),
         ({"model": {"aneling": 3}}, "model has no setting 'aneling'; it has activation_rule,"),
+        ({"model": {"pretrained": 3}}, "pretrained must be a name or a folder; got 3"),
+        ({"model": {"pretrained": "x", "freeze": 3}}, "freeze must be names of parts; got 3: such as stem,primary"),
+        ({"model": {"pretrained": "x", "freeze": [1]}}, "freeze must be names of parts; got"),
+        ({"model": {"pretrained_sha256": "0"}}, "pretrained_sha256 must be left out without pretrained weights"),
         ({"loss": {"size": 3}}, "loss has no setting 'size'"),
         ({"data": {"nam": "mnist"}}, "data has the unknown setting 'nam'"),
         ({"model": 3}, "model must be a mapping of names to values; got int"),

@@ -1,5 +1,6 @@
 """The ``matcaps`` command: the only place that parses arguments or prints. Torch is imported where it is needed."""
 
+import io
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -9,12 +10,14 @@ from matcaps._version import __version__
 from matcaps.cli.data import data_command
 from matcaps.cli.demo import demo_command
 from matcaps.cli.describe import doctor_command, models_command, summary_command
+from matcaps.cli.endings import say_failed, say_stopped
 from matcaps.cli.evaluate import eval_command, predict_command
 from matcaps.cli.experiment import experiment_command, table_command
 from matcaps.cli.inspect import inspect_command
 from matcaps.cli.parsing import PLAIN, err, out
 from matcaps.cli.report import report_command
 from matcaps.cli.train import train_command
+from matcaps.training.stopping import signals_end_the_work
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train_command,
@@ -33,7 +36,16 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status: 0, 1 for what went wrong in the work, 2 for wrong arguments."""
+    """Run one command.
+
+    Returns:
+        The exit status: 0; 1 for what went wrong in the work; 2 for wrong arguments; 128 and a signal's number where
+        one ended the work: 130 for Ctrl+C, 143 for SIGTERM.
+    """
+    for stream in (sys.stdout, sys.stderr):  # a name that is no UTF-8 is shown escaped, in place of an error
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
@@ -47,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         err.print(f"matcaps: there is no command {command!r}; the commands are {known}", **PLAIN)
         return 2
     try:
-        with warnings.catch_warnings():
+        with signals_end_the_work(), warnings.catch_warnings():
             said: set[str] = set()  # an experiment reads the same files for every trial
 
             def say_once(message: Warning | str, *_: Any) -> None:
@@ -56,29 +68,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     err.print(f"matcaps {command}: warning: {message}", **PLAIN)
 
             warnings.showwarning = say_once
-            return COMMANDS[command](arguments[1:])
-    except KeyboardInterrupt:
-        hint = {
-            "train": "; it goes on with: matcaps train --resume and the run folder printed above",
-            "experiment": "; the same command goes on with it",
-        }.get(command, "")
-        err.print(f"matcaps {command}: interrupted{hint}", **PLAIN)
-        return 130
+            status = COMMANDS[command](arguments[1:])
+            sys.stdout.flush()  # a full disk shows here, and not when the interpreter has ended
+            return status
+    except KeyboardInterrupt as stop:
+        return say_stopped(command, stop)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and type(error).__name__ != "TrainingDivergedError":
             raise  # a mistake of ours: show where
-        err.print(f"matcaps {command}: {_describe(error)}", **PLAIN)
-        return 1
-
-
-def _describe(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())  # a YAML error has eight lines
+        return say_failed(command, error)
 
 
 def _print_help() -> None:
-    out.print("usage: matcaps COMMAND [--help]\n\nMatrix capsule networks with EM routing.\n\ncommands:", markup=False)
+    out.print("usage: matcaps COMMAND [--help]\n\nMatrix capsule networks with EM routing.\n\ncommands:", **PLAIN)
     for name, command in COMMANDS.items():
-        out.print(f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}", markup=False)
-    out.print("\n  --version  print the version", markup=False)
+        out.print(f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}", **PLAIN)
+    out.print("\n  --version  print the version", **PLAIN)

@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from matcaps.cli.parsing import PLAIN, SOURCE, make_parser, out
+from matcaps.cli.parsing import CHECKPOINT, PLAIN, SOURCE, as_train_names_them, err, make_parser, out
+from matcaps.data.names import printable
 from matcaps.data.settings import CROP_COUNTS
+
+_NAMED = 10
+"""Files that could not be read that are named; of more, the number."""
 
 if TYPE_CHECKING:
     from matcaps.training.evaluation import Evaluation
@@ -21,10 +25,12 @@ def eval_command(arguments: list[str]) -> int:
     parser.add_argument(
         "--folder",
         type=str | None,
-        help='with "--data folder": the folder of images, a folder a class; without one called "test" a fifth tests',
+        help="a folder of images to test on, a folder a class; without a test part a fifth tests: see --part all",
     )
     parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
-    parser.add_argument("--part", type=str, default="test", help="test, validation, familiar_test or train")
+    parser.add_argument(
+        "--part", type=str, default="test", help="test, validation, familiar_test or train; all: every image"
+    )
     parser.add_argument("--crops", type=int | None, help=f"crops of each image to average: one of {CROP_COUNTS}")
     parser.add_argument("--batch_size", type=int, default=200, help="images at a time")
     parser.add_argument(
@@ -32,8 +38,9 @@ def eval_command(arguments: list[str]) -> int:
         type=str | None,
         help="break the error down by an attribute: smallNORB has instance, elevation, azimuth and lighting",
     )
+    parser.add_argument("--checkpoint", type=str | None, help=CHECKPOINT)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON instead")
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args(as_train_names_them(arguments))
     from matcaps.training.inference import evaluate_saved
 
     result = evaluate_saved(
@@ -45,6 +52,7 @@ def eval_command(arguments: list[str]) -> int:
         num_crops=parsed.crops,
         batch_size=parsed.batch_size,
         by=parsed.by or (),
+        checkpoint=parsed.checkpoint,
     )
     if parsed.json:
         print(json.dumps(result.to_dict(), indent=2))
@@ -63,20 +71,19 @@ def _print_evaluation(result: "Evaluation") -> None:
         zip(result.classes, result.confusion, result.class_accuracy, strict=True)
     ):
         share = "–" if accuracy is None else f"{100 * accuracy:.2f} %"
-        table.add_row(f"{label} {name}", *(str(count) if count else "·" for count in counts), share)
+        table.add_row(f"{label} {printable(name)}", *(str(count) if count else "·" for count in counts), share)
     out.print(table)
     for name, found in result.class_accuracy_by.items():
         _print_errors_by(name, found, result.classes)
     out.print(
         f"accuracy {100 * result.accuracy:.2f} % (error {result.error_percent:.2f} %) on {result.num_images} images, "
         f"{result.num_images / result.seconds:.0f} images a second",
-        markup=False,
     )
 
 
 def _print_errors_by(name: str, found: Mapping[int, tuple[float | None, ...]], classes: tuple[str, ...]) -> None:
     table = Table(title=f"errors, %, by {name} (-1: unknown)")
-    for heading in (name, *classes):
+    for heading in (name, *map(printable, classes)):
         table.add_column(heading, justify="right")
     for value, accuracies in found.items():
         errors = ("–" if accuracy is None else f"{100 * (1 - accuracy):.1f}" for accuracy in accuracies)
@@ -86,18 +93,29 @@ def _print_errors_by(name: str, found: Mapping[int, tuple[float | None, ...]], c
 
 def predict_command(arguments: list[str]) -> int:
     """Classify image files with a trained network."""
-    parser = make_parser("predict", "Classify image files; prints the three most active classes of each.")
+    parser = make_parser(
+        "predict",
+        "Classify image files; prints the three most active classes of each. What cannot be read is passed over, and "
+        "said at the end with status 1.",
+    )
     parser.add_argument("run", type=str, help=SOURCE)
-    parser.add_argument("images", type=str, nargs="+", help="image files")
+    parser.add_argument("images", type=str, nargs="+", help="image files, folders of them, or patterns: 'a/**/*.png'")
+    parser.add_argument("--invert", action="store_true", help="exchange black and white: for ink on paper, say")
+    parser.add_argument("--checkpoint", type=str | None, help=CHECKPOINT)
     parser.add_argument("--json", action="store_true", help="print all classes' scores as JSON instead")
     parsed = parser.parse_args(arguments)
-    from matcaps.training.inference import predict_files
+    from matcaps.training.prediction import predict_files
 
-    predictions = predict_files(parsed.run, parsed.images)
-    if parsed.json:
-        print(json.dumps(predictions, indent=2))
-        return 0
-    for path, scores in predictions.items():
+    found = predict_files(parsed.run, parsed.images, invert=parsed.invert, checkpoint=parsed.checkpoint)
+    if parsed.json and found.scores:
+        print(json.dumps(found.scores, indent=2))
+    for path, scores in found.scores.items() if not parsed.json else ():
         best = sorted(scores.items(), key=lambda item: -item[1])[:3]
         out.print(f"{path}: " + ", ".join(f"{name} {score:.3f}" for name, score in best), **PLAIN)
-    return 0
+    if found.failures:
+        reasons = [*found.failures.values()]
+        total = len(found.scores) + len(reasons)
+        said = f"{len(reasons)} of {total} could not be classified: " if total > 1 else ""
+        more = f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
+        err.print(f"matcaps predict: {said}{'; '.join(reasons[:_NAMED])}{more}", **PLAIN)
+    return 1 if found.failures else 0

@@ -48,7 +48,7 @@ def experiment_command(arguments: list[str]) -> int:
     from matcaps.training.progress import EpochLines
 
     def write(line: str) -> None:
-        out.print(line, markup=False, soft_wrap=True)
+        out.print(line, **PLAIN)
 
     outcomes = run_trials(
         experiment, trials, base, callbacks=[EpochLines(write)], progress=sys.stderr.isatty(), report=write

@@ -1,6 +1,6 @@
 """``matcaps inspect``."""
 
-from matcaps.cli.parsing import PLAIN, SOURCE, make_parser, out
+from matcaps.cli.parsing import PLAIN, SOURCE, as_train_names_them, make_parser, out
 from matcaps.findings.settings import InspectSettings
 
 
@@ -16,7 +16,7 @@ def inspect_command(arguments: list[str]) -> int:
     parser.add_argument(
         "--train_decoder", action="store_true", help="train a decoder on the network's poses and save it beside it"
     )
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args(as_train_names_them(arguments))
     settings = InspectSettings(**vars(parsed))
 
     from matcaps.findings import inspect_saved

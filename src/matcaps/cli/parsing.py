@@ -6,14 +6,28 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
+from matcaps.data.names import printable
+
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-PLAIN: dict[str, Any] = {"markup": False, "soft_wrap": True}
+PLAIN: dict[str, Any] = {"soft_wrap": True}
 SOURCE = "folder of a run or of saved weights, weights that come with matcaps, or a name on the Hugging Face hub"
+CHECKPOINT = "last, or a path: a checkpoint of the run, finished or not, in place of its final weights"
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+class _PlainConsole(Console):
+    """Takes every text literally: a name with brackets is no markup, one with control characters commands nothing."""
+
+    def __init__(self, *, stderr: bool = False):
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **options)
+
+
+out = _PlainConsole()
+err = _PlainConsole(stderr=True)
 
 
 def make_parser(command: str, description: str) -> "ArgumentParser":
@@ -38,6 +52,12 @@ def _one_line(message: str) -> str:
         return " ".join(message.split())
     kinds = [re.sub(r"<class '(.+)'>|typing\.Literal\[(.+)\]", lambda m: m[1] or f"one of {m[2]}", e) for e in expected]
     return f"{key[1]} must be {' or '.join(kinds)}; got {given[1].strip()!r}"
+
+
+def as_train_names_them(arguments: list[str]) -> list[str]:
+    """Arguments in which data may be named as in a training: ``--data.folder`` for ``--folder``, and the like."""
+    names = {"--data.name": "--data", "--data.folder": "--folder", "--data.root": "--root"}
+    return [names.get(name := one.partition("=")[0], name) + one[len(name) :] for one in arguments]
 
 
 def find_option(arguments: list[str], option: str) -> str | None:

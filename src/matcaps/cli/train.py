@@ -10,7 +10,14 @@ from matcaps.cli.parsing import PLAIN, err, find_option, make_parser, out
 from matcaps.cli.report import REPORT_NAME, write_report
 from matcaps.data.settings import EARLIER_FOLDER, EARLIER_SPLIT, DataSettings, is_of_an_earlier_version
 from matcaps.training.recipes import list_recipes, recipe_settings
-from matcaps.training.settings import ModelSettings, TrainSettings, flatten
+from matcaps.training.settings import (
+    INCIDENTAL,
+    INCIDENTAL_DATA,
+    ModelSettings,
+    TrainSettings,
+    changes_of_a_run,
+    flatten,
+)
 
 _OF_A_RUN = {"recipe", "model", "data", "loss", "optimizer", "epochs", "seed", "precision", "checkpoint_minutes"}
 """What the settings.yaml of a run has held from the first version on, and hardly a file written by hand."""
@@ -21,9 +28,9 @@ def train_command(arguments: list[str]) -> int:
     from jsonargparse import ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
 
     base = _base_settings(arguments)
-    preset = find_option(arguments, "--model.preset")
-    if preset not in (None, base.model.preset):  # what the recipe changes in its own network does not fit another
-        base = replace(base, model=ModelSettings(preset))
+    preset, resumed = (find_option(arguments, option) for option in ("--model.preset", "--resume"))
+    if resumed is None and preset not in (None, base.model.preset):
+        base = replace(base, model=ModelSettings(preset))  # a recipe's changes of its own network do not fit another
     parser = make_parser("train", "Train a network by a recipe. Every setting of the recipe can be changed.")
     parser.add_argument("recipe", nargs="?", help=f"one of {', '.join(list_recipes())}")
     parser.add_argument(
@@ -31,7 +38,10 @@ def train_command(arguments: list[str]) -> int:
     )
     parser.add_argument("--output", type=str | None, help="the run's folder; default runs/RECIPE-DATE-TIME")
     parser.add_argument(
-        "--resume", type=str | None, help="folder of an interrupted run to go on with; no other setting"
+        "--resume",
+        type=str | None,
+        help="folder of a run to go on with, interrupted or finished; of its settings only --epochs can be others, and "
+        "what changes no number, such as --data.root",
     )
     parser.add_argument("--report", type=bool, default=True, help="write report.html into the run's folder at the end")
     parser.add_class_arguments(TrainSettings, skip={"recipe"})
@@ -39,25 +49,50 @@ def train_command(arguments: list[str]) -> int:
     del values["recipe"]
     parser.set_defaults(flatten(values))
     parsed = parser.parse_args(arguments)
-    if parsed.resume is not None:
-        if len(arguments) != (2 if arguments[0] == "--resume" else 1):
-            raise ValueError("--resume goes on with a run as it was set up: give no recipe or setting with it")
-        from matcaps.training.record import read_run_settings
-
-        return _fit(read_run_settings(user_path(parsed.resume)), parsed.resume, resume=True, report=True)
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name before 4.49
     chosen = vars(instantiate(parsed))
     for name in ("config", "output", "resume", "recipe", "report"):
         chosen.pop(name, None)
-    return _fit(TrainSettings(recipe=base.recipe, **chosen), parsed.output, resume=False, report=parsed.report)
+    settings = TrainSettings(recipe=base.recipe, **chosen)
+    if parsed.resume is not None:
+        _check_resumption(arguments, base, settings)
+        return _fit(settings, parsed.resume, resume=True, report=parsed.report)
+    if preset is not None and settings.model.pretrained is not None:
+        from matcaps.training.tuning import check_preset
+
+        check_preset(settings.model)
+    return _fit(settings, parsed.output, resume=False, report=parsed.report)
+
+
+def _check_resumption(arguments: list[str], run: TrainSettings, settings: TrainSettings) -> None:
+    """Refuse what cannot be changed when a run goes on, by name."""
+    if not arguments[0].startswith("-"):
+        raise ValueError(f"--resume goes on with a run as it was set up: give no recipe with it; got {arguments[0]}")
+    for option in ("--config", "--output"):
+        if find_option(arguments, option) is not None:
+            raise ValueError(f"--resume goes on with a run in its folder, as it was set up: give no {option} with it")
+    changed = changes_of_a_run(run.to_dict(), settings.to_dict())
+    fixed = [line for line in changed if not line.startswith("epochs: ")]
+    if fixed:
+        raise ValueError(
+            f"--resume goes on with a run as it was set up; this cannot be changed: {'; '.join(fixed)} (--epochs can, "
+            f"and {', '.join(f'--{name}' for name in (*INCIDENTAL, *(f'data.{name}' for name in INCIDENTAL_DATA)))})"
+        )
 
 
 def _base_settings(arguments: list[str]) -> TrainSettings:
     """What settings are where nothing is said: those of the recipe that is named first, or by the configuration file.
 
+    Of a run that goes on, its own.
+
     A run's own file says everything that its version knew. What came later has its neutral default then, and not what
     the recipe of today makes of it, so that the file gives that run again.
     """
+    resumed = find_option(arguments, "--resume")
+    if resumed is not None:
+        from matcaps.training.record import read_run_settings
+
+        return read_run_settings(user_path(resumed))
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
     config, whole, earlier = find_option(arguments, "--config"), False, False
     if config is not None:
@@ -70,7 +105,7 @@ def _base_settings(arguments: list[str]) -> TrainSettings:
         whole = found.keys() >= _OF_A_RUN
         earlier = whole and is_of_an_earlier_version(found["data"])
     if named is None:
-        if find_option(arguments, "--resume") is None and not {"-h", "--help"} & set(arguments):
+        if not {"-h", "--help"} & set(arguments):
             raise ValueError(f"name a recipe first: {', '.join(list_recipes())}")
         named = "quickstart"
     recipe = TrainSettings() if named == "custom" else recipe_settings(named)  # what Python's runs are called
@@ -84,11 +119,12 @@ def _base_settings(arguments: list[str]) -> TrainSettings:
 
 def _fit(settings: TrainSettings, folder: str | None, *, resume: bool, report: bool) -> int:
     if os.environ.get("LOCAL_RANK", "0") == "0":  # the first of several processes speaks
-        err.print(f"matcaps {__version__}: training {settings.model.preset} on {settings.data.name}", markup=False)
+        network = settings.model.pretrained or settings.model.preset
+        err.print(f"matcaps {__version__}: training {network} on {settings.data.name}", **PLAIN)
     from matcaps.training.progress import EpochLines
     from matcaps.training.run import train
 
-    lines = EpochLines(lambda line: out.print(line, markup=False))
+    lines = EpochLines(lambda line: out.print(line, **PLAIN))
     result = train(settings, folder, resume=resume, callbacks=[lines], progress=sys.stderr.isatty())
     if result.test is not None:
         out.print(

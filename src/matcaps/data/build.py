@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import torch
 from torch.utils.data import DataLoader
 
 from matcaps.data.dataset import ImageDataset
@@ -139,6 +140,39 @@ def load_data(settings: DataSettings, seed: int = 0) -> DataBundle:
         settings=settings,
         seed=seed,
         fingerprint=fingerprint({name: getattr(split, name) for name in get_args(Part)}),
+    )
+
+
+def load_whole(settings: DataSettings) -> DataBundle:
+    """Every image of a data set, whatever its part, to test on; training part and test part are both all of them.
+
+    Args:
+        settings: which data, prepared how; the split and the limits in number do not count.
+
+    Raises:
+        FileNotFoundError: files are missing; the message says how to get them.
+        ValueError: a file is malformed.
+    """
+    parts = [*_read(settings).values()]
+    keys = [part.keys for part in parts if part.keys is not None]
+    whole = replace(
+        parts[0],
+        split="all",
+        images=torch.cat([part.images for part in parts]),
+        labels=torch.cat([part.labels for part in parts]),
+        indices=torch.arange(sum(map(len, parts))),
+        attributes={name: torch.cat([part.attributes[name] for part in parts]) for name in parts[0].attributes},
+        keys=torch.cat(keys) if len(keys) == len(parts) else None,
+    )
+    settings = replace(settings, transform=settings.transform.resolve(settings.name))
+    return DataBundle(
+        train=whole,
+        validation=None,
+        test=whole,
+        familiar_test=None,
+        transform=Transform(settings.transform, whole.image_size),
+        settings=settings,
+        seed=0,
     )
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from matcaps.data.names import as_text
+
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
@@ -18,7 +20,8 @@ class ImageDataset:
             :mod:`matcaps.data.splits` gives it.
         images: ``[N, C, H, W]``, uint8, grey levels or colours in 0..255; H equals W.
         labels: ``[N]``, int64, in ``0..len(classes) - 1``.
-        classes: the classes' names, by label.
+        classes: the classes' names, by label; bytes of a name that are no UTF-8 (a folder from an old archive) are
+            escaped, as in ``caf\\xe9``, so that every file and figure can have it.
         indices: ``[N]``, int64; the image's position in the official part, from 0. Keys the augmentation.
         attributes: further labels by name, each ``[N]``, int64. smallNORB has ``category`` 0-4, ``instance`` 0-9,
             ``elevation`` 0-8 (30 to 70 degrees by 5), ``azimuth`` 0, 2, ..., 34 (units of 10 degrees) and
@@ -42,6 +45,7 @@ class ImageDataset:
     keys: Tensor | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(map(as_text, self.classes)))
         if self.images.ndim != 4 or self.images.dtype != torch.uint8:
             raise ValueError(
                 f"images must be uint8 of shape [N, C, H, W]; got {self.images.dtype} {list(self.images.shape)}: "

@@ -1,5 +1,6 @@
 """Batches in an order, and with an augmentation, that depend on seed and epoch alone."""
 
+import signal
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
@@ -255,5 +256,16 @@ def make_loader(
         # A loader seeds its workers at each epoch; from a generator of its own, so that a run with more or fewer
         # loaders keeps its numbers.
         generator=torch.Generator().manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF),
+        worker_init_fn=_leave_signals_to_the_parent,
         **options,
     )
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ignore what Slurm, or Ctrl+C, sends to all processes alike: without its workers a training cannot end its step.
+
+    A worker ends when its parent has no more work for it, or is gone.
+    """
+    for name in ("SIGTERM", "SIGHUP", "SIGINT"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

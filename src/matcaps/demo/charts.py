@@ -13,6 +13,7 @@ from html import escape
 from PIL import Image
 from torch import Tensor
 
+from matcaps.data.names import short_name
 from matcaps.viz.style import COLOURS, short_number
 
 CHOSEN, OTHER, SECOND = COLOURS[0], "#8c8c8c", COLOURS[1]
@@ -44,6 +45,7 @@ def draw_bars(names: Sequence[str], values: Sequence[float], *, chosen: int, tru
         chosen: the class to colour.
         truth: the class to mark as the true one.
     """
+    names = [short_name(name, 20) for name in names]
     left, right, row, top = 14 + 7.6 * max(map(len, names)) + (48 if truth is not None else 0), 290, 20, 6
     length, bottom = right - left, top + row * len(names)
     parts = []
@@ -142,7 +144,7 @@ def draw_sweep(names: Sequence[str], values: Tensor, *, at: int) -> str:
         x, y = left + place % 3 * 118, 14 + 20 * (place // 3)
         parts += [
             _line(x, y, x + 28, y, "series", f"{colour} {dash}"),
-            _text(x + 34, y + 4, name, size=13),
+            _text(x + 34, y + 4, short_name(name, 12), size=13),
             f'<path class="series" d="{_path(values[:, place].tolist(), left, step, top, bottom)}" {colour} {dash}/>',
         ]
     best = values.nan_to_num(-1).argmax(1)

@@ -29,6 +29,7 @@ class InspectSettings:
         decoder_epochs: times through the training images, with ``train_decoder``.
         output: folder to write to; None: ``inspect`` in the run's folder, or ``inspect-NAME`` here.
         batch_size: images at a time.
+        checkpoint: "last", or a path: a checkpoint of the run in place of its final weights.
 
     Raises:
         ValueError: a number is out of range.
@@ -47,6 +48,7 @@ class InspectSettings:
     decoder_epochs: int = 10
     output: str | None = None
     batch_size: int = 100
+    checkpoint: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("num_images", 0), ("batch_size", 1), ("decoder_epochs", 1)):

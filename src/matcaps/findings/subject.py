@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from matcaps.data import DataBundle, ImageDataset, Transform, make_loader
 from matcaps.data.loader import Batch
+from matcaps.data.names import short_name
 from matcaps.data.splits import limit_images
 from matcaps.findings.settings import InspectSettings
 from matcaps.inspection import has_viewpoints
@@ -16,6 +17,7 @@ from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder
 from matcaps.models.pretrained import DECODER_NAME
 from matcaps.training.decoding import load_decoder
 from matcaps.training.inference import SavedNetwork, load_saved_data, open_saved
+from matcaps.training.prediction import warn_of_unlike
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +65,9 @@ class Subject:
     @property
     def title(self) -> str:
         """What the image is, and what the network takes it for."""
-        truth = "" if self.truth is None else f"{self.classes[self.truth]}, "
-        return f"{self.name}: {truth}taken for {self.classes[self.predicted]} ({max(self.scores):.2f})"
+        truth = "" if self.truth is None else f"{short_name(self.classes[self.truth])}, "
+        taken = short_name(self.classes[self.predicted])
+        return f"{short_name(self.name, 80)}: {truth}taken for {taken} ({max(self.scores):.2f})"
 
     def loader(self, dataset: ImageDataset, saved: SavedNetwork | None = None) -> DataLoader[Batch]:
         """Batches of a data set, as this network, or another that was saved, takes them: the centre crop alone."""
@@ -80,7 +83,7 @@ def open_subject(settings: InspectSettings) -> Subject:
         FileExistsError: a decoder is to be trained where there is one.
         ValueError: something does not fit.
     """
-    saved = open_saved(settings.source)
+    saved = open_saved(settings.source, settings.checkpoint)
     network = saved.network
     if not isinstance(network, EMCapsNet):
         raise ValueError(f"{settings.source} has no capsules to look into: it is a {type(network).__name__}")
@@ -91,6 +94,8 @@ def open_subject(settings: InspectSettings) -> Subject:
     if not settings.train_decoder:
         decoder_path = find_decoder(settings, saved.folder) or decoder_path
     picture = None if settings.image is None else saved.load_image(settings.image)
+    if picture is not None:
+        warn_of_unlike(saved, {str(settings.image): picture})
     bundle = part = truth = None
     name = str(settings.image)
     if picture is None or settings.num_images or settings.train_decoder:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from matcaps._numbers import check_count
 from matcaps.capsules import POSE_COMPONENTS, Capsules, CapsulesLike, as_capsules
 from matcaps.layers.calibration import calibrate_routing
 from matcaps.layers.parameters import RoutingParameters
@@ -41,8 +42,8 @@ class ClassCapsules(nn.Module):
         routing: β and the settings, a :class:`RoutingParameters`.
 
     Raises:
-        ValueError: ``coordinate_components`` are not two different components, ``pose`` is neither of its two, or
-            ``inverse_temperature`` no schedule.
+        ValueError: a count is no whole number of at least 1, ``coordinate_components`` are not two different
+            components, ``pose`` is neither of its two, or ``inverse_temperature`` no schedule.
 
     Example:
         >>> layer = ClassCapsules(16, 5)
@@ -67,6 +68,8 @@ class ClassCapsules(nn.Module):
         implementation: str = "auto",
     ):
         super().__init__()
+        check_count("in_capsules", in_capsules)
+        check_count("num_classes", num_classes)
         if coordinate_components is not None and not (
             len(set(coordinate_components)) == len(coordinate_components) == 2
             and all(0 <= component < POSE_COMPONENTS for component in coordinate_components)

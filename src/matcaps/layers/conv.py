@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from matcaps._numbers import check_count
 from matcaps.capsules import Capsules, CapsulesLike, as_capsules
 from matcaps.layers.calibration import calibrate_routing
 from matcaps.layers.parameters import RoutingParameters
@@ -38,7 +39,8 @@ class ConvCapsules(nn.Module):
         routing: β and the settings, a :class:`RoutingParameters`.
 
     Raises:
-        ValueError: ``pose`` is neither, or ``inverse_temperature`` no schedule.
+        ValueError: a count is no whole number of at least 1, ``pose`` is neither, or ``inverse_temperature`` no
+            schedule.
 
     Example:
         >>> layer = ConvCapsules(8, 16, kernel_size=3, stride=2)
@@ -64,6 +66,13 @@ class ConvCapsules(nn.Module):
         implementation: str = "auto",
     ):
         super().__init__()
+        for name, value in (
+            ("in_capsules", in_capsules),
+            ("num_capsules", num_capsules),
+            ("kernel_size", kernel_size),
+            ("stride", stride),
+        ):
+            check_count(name, value)
         self.stride = stride
         self.pose = pose
         self.competition = competition

@@ -57,6 +57,11 @@ class RoutingParameters(nn.Module):
         self.annealing = annealing
         self.implementation = implementation
 
+    def is_untouched(self) -> bool:
+        """Whether both β and their unit are still a new layer's: neither calibrated, nor trained, nor loaded."""
+        learned = bool(self.beta_use.any() or self.beta_activation.any())
+        return not learned and float(self.data_scale) == 1
+
     def paper_beta_use(self) -> Tensor:
         """β_u in the paper's units, ``[J]``."""
         return self.beta_use / (self.inverse_temperature[-1] * self.data_scale)

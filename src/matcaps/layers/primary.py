@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from matcaps._numbers import check_count
 from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE, Capsules
 
 
@@ -18,7 +19,7 @@ class PrimaryCapsules(nn.Module):
         stride: of the convolution; 1 in the paper.
 
     Raises:
-        ValueError: a count is smaller than 1.
+        ValueError: a count is no whole number of at least 1.
 
     Example:
         >>> capsules = PrimaryCapsules(64, 8)(torch.rand(2, 64, 14, 14))
@@ -34,8 +35,7 @@ class PrimaryCapsules(nn.Module):
             ("kernel_size", kernel_size),
             ("stride", stride),
         ):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}")
+            check_count(name, value)
         self.pose = nn.Conv2d(in_channels, num_capsules * POSE_COMPONENTS, kernel_size, stride)
         self.activation = nn.Conv2d(in_channels, num_capsules, kernel_size, stride)
 

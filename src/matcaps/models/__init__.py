@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matcaps.models.decoder import PoseDecoder
     from matcaps.models.em_capsnet import EMCapsNet
     from matcaps.models.factory import create_model
+    from matcaps.models.freezing import freeze
     from matcaps.models.pretrained import from_pretrained, list_pretrained, save_pretrained
     from matcaps.models.summary import LayerSummary, summarise
 
@@ -22,6 +23,7 @@ __getattr__, __dir__ = lazy_names(
         "LayerSummary": "matcaps.models.summary",
         "PoseDecoder": "matcaps.models.decoder",
         "create_model": "matcaps.models.factory",
+        "freeze": "matcaps.models.freezing",
         "from_pretrained": "matcaps.models.pretrained",
         "list_pretrained": "matcaps.models.pretrained",
         "save_pretrained": "matcaps.models.pretrained",
@@ -38,6 +40,7 @@ __all__ = [
     "ModelConfig",
     "PoseDecoder",
     "create_model",
+    "freeze",
     "from_pretrained",
     "list_models",
     "list_pretrained",

@@ -1,6 +1,8 @@
 """The convolutional network that the paper compares capsules with."""
 
+from dataclasses import replace
 from os import PathLike
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -62,7 +64,26 @@ class BaselineCNN(nn.Module):
         """Write weights and configuration; see :func:`matcaps.models.pretrained.save_pretrained`."""
         save_pretrained(self, folder, **metadata)
 
+    @property
+    def num_classes(self) -> int:
+        """Classes of the last layer that the network has now."""
+        return self.classifier[-1].out_features  # type: ignore[return-value]
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Start the last fully connected layer anew, for other classes or as many.
+
+        Args:
+            num_classes: two or more.
+
+        Raises:
+            ValueError: fewer.
+        """
+        config, old = replace(self.config, num_classes=num_classes), self.classifier[-1]
+        assert isinstance(old, nn.Linear)
+        self.classifier[-1] = nn.Linear(old.in_features, config.num_classes).to(old.weight).train(old.training)
+        self.config = config
+
     @classmethod
-    def from_pretrained(cls, source: str | PathLike[str]) -> "BaselineCNN":
+    def from_pretrained(cls, source: str | PathLike[str], **changes: Any) -> "BaselineCNN":
         """Load from a folder or a hub id, in evaluation mode; see :func:`matcaps.from_pretrained`."""
-        return from_pretrained(source, expected=cls)
+        return from_pretrained(source, expected=cls, **changes)

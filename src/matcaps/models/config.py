@@ -1,8 +1,9 @@
 """What describes a model: frozen, JSON-able, and free of torch so that ``--help`` is quick."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
+
+from matcaps._numbers import check_count, is_number, plain, whole
 
 IMPLEMENTATIONS = ("auto", "reference", "native", "triton")
 """What can compute the routing; :func:`matcaps.routing.available_implementations` says which of them can here."""
@@ -78,9 +79,9 @@ class EMCapsNetConfig:
             "in_channels num_classes stem_channels primary_capsules conv_capsules1 conv_capsules2 "
             "stem_kernel_size stem_stride iterations",
         )
-        for name in ("class_temperature_ratio", "variance_floor", "annealing"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive; got {getattr(self, name)!r}")
+        _check_positive(
+            self, "class_temperature_ratio variance_floor annealing conv_weight_deviation class_weight_deviation"
+        )
         for name, choices in (
             ("stem_padding", ("valid", "same")),
             ("pose", ("matrix", "vector")),
@@ -93,13 +94,17 @@ class EMCapsNetConfig:
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}; got {getattr(self, name)!r}")
-        components = tuple(self.coordinate_components)
-        if not all(isinstance(component, int) for component in components):  # which, the layer checks
-            raise ValueError(f"coordinate_components must be whole numbers; got {self.coordinate_components!r}")
-        object.__setattr__(self, "coordinate_components", components)
+        components = self.coordinate_components
+        indices = [whole(component) for component in components] if isinstance(components, tuple | list) else [None]
+        if None in indices:  # which, the layer checks
+            raise ValueError(
+                f"coordinate_components must be whole numbers; got {components!r}: give two, such as (3, 7)"
+            )
+        object.__setattr__(self, "coordinate_components", tuple(indices))
         scale = self.coordinate_scale
-        if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
+        if not is_number(scale):
             raise ValueError(f"coordinate_scale must be a finite number; got {scale!r}")
+        object.__setattr__(self, "coordinate_scale", plain(scale))
 
     @property
     def inverse_temperature(self) -> tuple[float, ...]:
@@ -141,21 +146,41 @@ class BaselineCNNConfig:
 
     def __post_init__(self) -> None:
         _check_counts(self, "in_channels num_classes channels1 channels2 hidden_units")
-        size = self.image_size
-        if isinstance(size, int):
-            size = (size, size)
-        if len(size) != 2 or min(size) < 4:
-            raise ValueError(f"image_size must be rows and columns, at least 4 each; got {self.image_size!r}")
-        object.__setattr__(self, "image_size", tuple(size))
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1); got {self.dropout!r}")
+        size = (self.image_size,) * 2 if whole(self.image_size) is not None else self.image_size
+        sides = [whole(side) for side in size] if isinstance(size, tuple | list) else []
+        if len(sides) != 2 or not all(side is not None and side >= _SMALLEST_CNN_SIZE for side in sides):
+            raise ValueError(
+                f"image_size must be rows and columns, at least {_SMALLEST_CNN_SIZE} each; got {self.image_size!r}: "
+                "two poolings halve them"
+            )
+        object.__setattr__(self, "image_size", tuple(sides))
+        if not is_number(self.dropout) or not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1); got {self.dropout!r}: give the share of units to drop")
+        object.__setattr__(self, "dropout", plain(self.dropout))
 
 
 ModelConfig = EMCapsNetConfig | BaselineCNNConfig
 
+_SMALLEST_CNN_SIZE = 4
+
+_LEAST = {"num_classes": 2}
+"""A network tells classes apart; of all other counts one is enough."""
+
+_ADVICE = {
+    "num_classes": ": a network tells two classes or more apart",
+    "in_channels": ": give the images' channels, such as 1 for grey and 3 for colour",
+}
+
 
 def _check_counts(config: object, names: str) -> None:
     for name in names.split():
+        count = check_count(name, getattr(config, name), _LEAST.get(name, 1), _ADVICE.get(name, ""))
+        object.__setattr__(config, name, count)
+
+
+def _check_positive(config: object, names: str) -> None:
+    for name in names.split():
         value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
+        if not is_number(value) or not value > 0:
+            raise ValueError(f"{name} must be positive; got {value!r}: give a finite number above 0")
+        object.__setattr__(config, name, plain(value))

@@ -1,7 +1,11 @@
 """The matrix capsule network of Hinton, Sabour and Frosst (2018)."""
 
+import warnings
 from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +15,7 @@ from matcaps.capsules import Capsules, as_capsules
 from matcaps.layers import ClassCapsules, ConvCapsules, PrimaryCapsules
 from matcaps.models.config import EMCapsNetConfig
 from matcaps.models.geometry import Axis, receptive_field_coordinates, same_padding
+from matcaps.models.modules import ROUTED_LAYERS
 from matcaps.models.pretrained import from_pretrained, save_pretrained
 from matcaps.routing import RoutingIteration
 
@@ -135,34 +140,94 @@ class EMCapsNet(nn.Module):
         return self._coordinates(images)
 
     @torch.no_grad()
-    def calibrate(self, images: Tensor) -> None:
-        """Set each layer's starting point from a first batch, as ``config.calibration`` says; in place.
+    def calibrate(self, images: Tensor, layers: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Set new layers' starting point from a first batch, as ``config.calibration`` says; in place.
 
         Call it once, before training and before making an optimiser, with the parameters in
         :func:`matcaps.training.parameter_groups`; eight to thirty-two images are enough.
 
+        Layers that were calibrated, trained or loaded before stay as they are, so after
+        ``from_pretrained(..., num_classes=7)`` the class layer alone is set. To train such a network on other images,
+        set "all": the matrices keep their directions, and their scale, the inverse temperatures and β go back to where
+        gradients are alive; with the class layer alone our digits were not learnt (docs/log.md).
+
         Args:
             images: ``[B, C, H, W]``, prepared as in training.
+            layers: names of routed layers to set, whatever they hold now; "all" for all that are not frozen; None for
+                those of these that are as they were made: β zero and ``data_scale`` 1.
+
+        Returns:
+            The names of the layers that were set; with the calibration "none" there are none.
 
         Raises:
-            ValueError: there are no images, or they do not fit.
+            ValueError: there are no images, or they do not fit; there is no such layer, or it is frozen.
         """
         calibration, coordinates = self.config.calibration, self._coordinates(images)
         if len(images) == 0:
             raise ValueError(f"images must hold at least one image to calibrate by; got {list(images.shape)}")
+        chosen = self.new_layers() if layers is None else self._named_layers(layers)
+        if calibration == "none":
+            return ()
+        if not chosen:
+            warnings.warn(
+                "calibrate left all layers as they were, for each is calibrated, trained or frozen: name those to "
+                "set all the same, layers=[...]",
+                stacklevel=3,  # of no_grad, too
+            )
+            return ()
         capsules = self.primary_capsules(self._features(images))
-        capsules = self.conv_capsules1.calibrate(capsules, calibration)
-        capsules = self.conv_capsules2.calibrate(capsules, calibration)
-        self.class_capsules.calibrate(capsules, coordinates, calibration)
+        for name, layer in (("conv_capsules1", self.conv_capsules1), ("conv_capsules2", self.conv_capsules2)):
+            capsules = layer.calibrate(capsules, calibration) if name in chosen else layer(capsules)
+        if "class_capsules" in chosen:
+            self.class_capsules.calibrate(capsules, coordinates, calibration)
+        return chosen
+
+    def new_layers(self) -> tuple[str, ...]:
+        """The routed layers that :meth:`calibrate` would set: as they were made, and not frozen."""
+        routed = {name: getattr(self, name) for name in ROUTED_LAYERS}
+        return tuple(
+            name for name, layer in routed.items() if layer.weight.requires_grad and layer.routing.is_untouched()
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the class layer that the network has now."""
+        return self.class_capsules.weight.shape[1]
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Start the class layer anew, for other classes or as many; call ``calibrate(images)`` before training it.
+
+        Args:
+            num_classes: two or more.
+
+        Raises:
+            ValueError: fewer.
+        """
+        old, config = self.class_capsules, replace(self.config, num_classes=num_classes)
+        sizes = {"conv_capsules2": old.weight.shape[0], "pose": old.pose}  # of a layer that was replaced, too
+        new = EMCapsNet(replace(config, **sizes)).class_capsules.to(old.weight).train(old.training)
+        new.routing.implementation = old.routing.implementation
+        self.class_capsules, self.config = new, config
 
     def save_pretrained(self, folder: str | PathLike[str], **metadata: object) -> None:
         """Write weights and configuration; see :func:`matcaps.models.pretrained.save_pretrained`."""
         save_pretrained(self, folder, **metadata)
 
     @classmethod
-    def from_pretrained(cls, source: str | PathLike[str], *, implementation: str | None = None) -> "EMCapsNet":
+    def from_pretrained(cls, source: str | PathLike[str], **changes: Any) -> "EMCapsNet":
         """Load from a folder or a hub id, in evaluation mode; see :func:`matcaps.from_pretrained`."""
-        return from_pretrained(source, expected=cls, implementation=implementation)
+        return from_pretrained(source, expected=cls, **changes)
+
+    def _named_layers(self, layers: Sequence[str]) -> tuple[str, ...]:
+        if layers == "all":
+            return tuple(name for name in ROUTED_LAYERS if getattr(self, name).weight.requires_grad)
+        wanted = [layers] if isinstance(layers, str) else list(layers)
+        for name in wanted:
+            if name not in ROUTED_LAYERS or not getattr(self, name).weight.requires_grad:
+                raise ValueError(
+                    f"layers must be of {', '.join(ROUTED_LAYERS)}, none of them frozen, or all; got {name!r}"
+                )
+        return tuple(name for name in ROUTED_LAYERS if name in wanted)
 
     def _features(self, images: Tensor) -> Tensor:
         if self.config.stem_padding == "same":

@@ -1,39 +1,101 @@
 """From a preset's name to a network."""
 
+import warnings
+from os import PathLike
 from typing import Any
 
 from matcaps.models.baseline_cnn import BaselineCNN
+from matcaps.models.config import ModelConfig
 from matcaps.models.em_capsnet import EMCapsNet
-from matcaps.models.presets import model_config
-from matcaps.models.pretrained import build_model
+from matcaps.models.modules import build_model, changed_fields
+from matcaps.models.presets import DEFAULT_WEIGHTS, PRESETS, changed_config, list_models, model_config
+from matcaps.models.pretrained import load_tuned, read_model_config
+from matcaps.models.sources import list_pretrained, resolve_folder
+from matcaps.models.transfer import FROM_DATA, check_sizes
 
 
 def create_model(
-    preset: str, *, in_channels: int | None = None, num_classes: int | None = None, **changes: Any
+    preset: str,
+    *,
+    pretrained: bool | str | PathLike[str] | None = None,
+    in_channels: int | None = None,
+    num_classes: int | None = None,
+    **changes: Any,
 ) -> EMCapsNet | BaselineCNN:
-    """Make a network from a preset, with fresh weights.
+    """Make a network from a preset, with fresh weights, or with pretrained ones for fine-tuning.
 
     Args:
-        preset: one of :func:`matcaps.list_models`.
-        in_channels: image channels; the preset's own if None.
-        num_classes: classes; the preset's own if None.
+        preset: one of :func:`matcaps.list_models`, or the name of weights that come with matcaps, whose network it is
+            then.
+        pretrained: a source as :func:`matcaps.from_pretrained` takes it: a name, a folder, a hub id; True for the
+            preset's own weights (``annealed-small``, ``annealed-tutorial``, and each name of weights). The network is
+            then the one that the weights are of, for they were trained with its settings, apart from what is given
+            here; the preset's layers must have its sizes, and a warning says which other settings it would have had.
+            See :func:`matcaps.from_pretrained` for what is kept and what starts anew.
+        in_channels: image channels; the preset's own, or the weights', if None.
+        num_classes: classes; the preset's own, or the weights', if None.
         **changes: any other field of the preset's configuration
             (:class:`matcaps.models.EMCapsNetConfig`, or :class:`matcaps.models.BaselineCNNConfig`).
 
     Returns:
-        The network, in training mode. An :class:`EMCapsNet` wants ``calibrate(images)`` before it is trained.
+        The network, in training mode. An :class:`EMCapsNet` wants ``calibrate(images)`` before it is trained, which
+        leaves pretrained layers alone.
 
     Raises:
-        ValueError: no such preset, or a value that a setting cannot have.
+        ValueError: no such preset, a value that a setting cannot have, or weights that do not fit it.
         TypeError: no such setting.
+        FileNotFoundError: the pretrained weights are not there.
 
     Example:
         >>> network = create_model("paper-small", in_channels=3, num_classes=7, annealing=1 / 16)
         >>> network.config.num_classes
         7
+        >>> import torch
+        >>> network = create_model("annealed-small", pretrained=True, num_classes=7, in_channels=1)
+        >>> network.calibrate(torch.rand(32, 1, 32, 32))
+        ('class_capsules',)
     """
-    if in_channels is not None:
-        changes["in_channels"] = in_channels
-    if num_classes is not None:
-        changes["num_classes"] = num_classes
-    return build_model(model_config(preset, **changes))
+    for name, value in (("in_channels", in_channels), ("num_classes", num_classes)):
+        if value is not None:
+            changes[name] = value
+    config = _config(preset, changes)
+    if pretrained is None or pretrained is False:
+        return build_model(config)
+    source = _default_weights(preset) if pretrained is True else pretrained
+    folder = resolve_folder(source)
+    own = read_model_config(folder)
+    check_sizes(own, config, f"preset {preset}")
+    tuned = load_tuned(folder, changes)
+    ignored = [
+        f"{name} {getattr(own, name)!r} for {getattr(config, name)!r}"
+        for name in changed_fields(own, config)
+        if name not in changes and name not in FROM_DATA
+    ]
+    settings = f"settings are those of the weights, not of preset {preset} ({', '.join(ignored)})"
+    warning = tuned.warning(source, *([settings] if ignored else []))
+    if warning:
+        warnings.warn(warning, stacklevel=2)
+    return tuned.network.train()
+
+
+def _config(preset: str, changes: dict[str, Any]) -> ModelConfig:
+    if isinstance(preset, str) and preset in list_pretrained():
+        return changed_config(f"the network of {preset!r}", read_model_config(preset), changes)
+    if not isinstance(preset, str) or preset not in PRESETS:
+        raise ValueError(
+            f"preset must be one of {list_models()}, or of the weights {list_pretrained()}; got {preset!r}: for "
+            "weights of your own see from_pretrained"
+        )
+    return model_config(preset, **changes)
+
+
+def _default_weights(preset: str) -> str:
+    if preset in list_pretrained():
+        return preset
+    if preset not in DEFAULT_WEIGHTS:
+        raise ValueError(
+            f"pretrained must name the weights, for preset {preset!r} has none of its own, as "
+            f"{', '.join(DEFAULT_WEIGHTS)} have; got True: give one of {', '.join(list_pretrained())}, a folder or a "
+            "hub id"
+        )
+    return DEFAULT_WEIGHTS[preset]

@@ -53,6 +53,10 @@ PRESETS: dict[str, ModelConfig] = {
 }
 
 
+DEFAULT_WEIGHTS = {"annealed-small": "paper-small-smallnorb", "annealed-tutorial": "tutorial-mnist"}
+"""The weights that come with matcaps for a preset: what ``create_model(preset, pretrained=True)`` starts from."""
+
+
 def list_models() -> list[str]:
     """Return the names that :func:`matcaps.create_model` knows.
 
@@ -74,11 +78,20 @@ def model_config(preset: str, **changes: Any) -> ModelConfig:
         ValueError: no such preset, or a value that a field cannot have.
         TypeError: no such field.
     """
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise ValueError(f"preset must be one of {list_models()}; got {preset!r}")
-    config = PRESETS[preset]
+    return changed_config(f"preset {preset!r}", PRESETS[preset], changes)
+
+
+def changed_config(name: str, config: ModelConfig, changes: dict[str, Any]) -> ModelConfig:
+    """Return a configuration with some fields changed; ``name`` is what it is of, for the message.
+
+    Raises:
+        ValueError: a value that a field cannot have.
+        TypeError: no such field.
+    """
     known = [field.name for field in fields(config)]
-    for name in changes:
-        if name not in known:
-            raise TypeError(f"preset {preset!r} has no setting {name!r}; it has {', '.join(known)}")
+    for change in changes:
+        if change not in known:
+            raise TypeError(f"{name} has no setting {change!r}; it has {', '.join(known)}")
     return replace(config, **changes)

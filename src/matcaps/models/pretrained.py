@@ -1,104 +1,182 @@
 """Save and load a model: ``model.safetensors`` and ``config.json``, nothing that could execute code."""
 
+import hashlib
 import json
+import warnings
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
 
 from matcaps._paths import user_path
-from matcaps.models.config import IMPLEMENTATIONS, BaselineCNNConfig, EMCapsNetConfig
+from matcaps.models.config import ModelConfig
 from matcaps.models.files import whole_file
+from matcaps.models.modules import CONFIGS, build_model, describe, named_tensors, unwrap
+from matcaps.models.sources import (
+    CONFIG_NAME,
+    DECODER_NAME,
+    WEIGHTS_NAME,
+    list_pretrained,
+    read_config,
+    resolve_folder,
+)
+from matcaps.models.transfer import Tuned, transfer
 
-WEIGHTS_NAME = "model.safetensors"
-CONFIG_NAME = "config.json"
-DECODER_NAME = "decoder.safetensors"
-"""Beside a model, if it has a decoder from poses to images."""
+__all__ = [
+    "CONFIG_NAME",
+    "DECODER_NAME",
+    "WEIGHTS_NAME",
+    "describe_model",
+    "from_pretrained",
+    "list_pretrained",
+    "load_tuned",
+    "read_config",
+    "read_model_config",
+    "resolve_folder",
+    "save_pretrained",
+    "save_weights",
+    "weights_digest",
+]
 
-_SHIPPED = Path(__file__).with_name("weights")
+_OWN_KEYS = {"architecture", "model", "layers"}
 
-_CONFIGS = {"EMCapsNet": EMCapsNetConfig, "BaselineCNN": BaselineCNNConfig}
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+"""What from_pretrained reads into float32 without a loss."""
 
 _Model = TypeVar("_Model", bound=nn.Module)
 
 
 def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: object) -> None:
-    """Write a model's weights and configuration into a folder, each file whole or not at all.
+    """Write a model's weights and configuration into a folder, both files or neither.
+
+    The configuration is read off the modules as they are now, so that a new class layer is saved with its own number of
+    classes. What :func:`from_pretrained` could not make again is refused before anything is written. Hooks and frozen
+    parameters are no part of a model: it is read without them.
 
     Args:
-        model: an :class:`EMCapsNet` or :class:`BaselineCNN`, or what ``torch.compile`` made of one.
+        model: an :class:`EMCapsNet` or :class:`BaselineCNN`, or what ``torch.compile``, data parallelism or
+            ``AveragedModel`` made of one. Its numbers must be finite, float32 or of half precision; they are read as
+            float32.
         folder: is made if need be; an earlier model in it is replaced, and its decoder removed.
         **metadata: JSON-able facts to keep beside the configuration, such as ``classes`` (their names) and
             ``preprocessing``.
 
     Raises:
         TypeError: the model is not one of ours, or ``metadata`` cannot be written as JSON.
+        ValueError: no configuration makes such a model, its numbers are not finite, have no values (the meta device),
+            or are shared by two layers; or ``classes`` are not as many as the model's.
         OSError: the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from matcaps import create_model
+        >>> folder = tempfile.mkdtemp()
+        >>> save_pretrained(create_model("quickstart"), folder, classes=list("0123456789"))
+        >>> from_pretrained(folder).num_classes
+        10
     """
-    model = getattr(model, "_orig_mod", model)  # of torch.compile, whose class takes long to import
-    architecture = type(model).__name__
-    model_config: Any = getattr(model, "config", None)
-    if not isinstance(model_config, _CONFIGS.get(architecture, ())):
-        raise TypeError(
-            f"model must be one of {list(_CONFIGS)}; got {architecture}: a subclass has its weights saved by "
-            "safetensors, for from_pretrained would not know how to make it again"
-        )
-    for name in {"architecture", "model"} & metadata.keys():
+    description = describe(model)
+    for name in _OWN_KEYS & metadata.keys():
         raise TypeError(f"metadata must not be called {name!r}: config.json has that for itself")
+    classes, num_classes = metadata.get("classes"), description.config.num_classes
+    if isinstance(classes, list | tuple) and len(classes) != num_classes:
+        raise ValueError(f"classes must be {num_classes} names, as many as the model has classes; got {len(classes)}")
+    config = json.dumps({**describe_model(model), **metadata}, indent=2)
+    weights = _storable(model)
     folder = user_path(folder)
-    config = json.dumps({"architecture": architecture, "model": asdict(model_config), **metadata}, indent=2)
     folder.mkdir(parents=True, exist_ok=True)
-    save_weights(model, folder / WEIGHTS_NAME)
-    with whole_file(folder / CONFIG_NAME) as path:
-        path.write_text(config + "\n", encoding="utf-8")
+    with whole_file(folder / WEIGHTS_NAME) as weights_path, whole_file(folder / CONFIG_NAME) as config_path:
+        weights_path.write_bytes(save(weights, metadata={"format": "pt"}))  # into a file it hides a full disk
+        config_path.write_text(config + "\n", encoding="utf-8")
     (folder / DECODER_NAME).unlink(missing_ok=True)  # it read the earlier model's poses
 
 
+def describe_model(model: nn.Module) -> dict[str, Any]:
+    """What ``config.json`` says of the network itself; raises as :func:`save_pretrained` does."""
+    description = describe(model)
+    values = {"architecture": type(unwrap(model)).__name__, "model": asdict(description.config)}
+    if description.departures:
+        values["layers"] = description.departures
+    return values
+
+
 def save_weights(module: nn.Module, path: Path) -> None:
-    """Write a module's parameters and buffers as safetensors; at every moment the old file or the new one is there."""
-    weights = {name: tensor.detach().contiguous().cpu() for name, tensor in module.state_dict().items()}
+    """Write a module's parameters and buffers as safetensors; at every moment the old file or the new one is there.
+
+    Raises:
+        ValueError: they are not finite, of another dtype, have no values, or are shared.
+    """
+    content = save(_storable(module), metadata={"format": "pt"})
     with whole_file(path) as partial:
-        save_file(weights, partial, metadata={"format": "pt"})
+        partial.write_bytes(content)
 
 
-def from_pretrained(
-    source: str | PathLike[str], expected: type[_Model] = nn.Module, *, implementation: str | None = None
-) -> _Model:
-    """Load a model that :func:`save_pretrained` wrote, in evaluation mode, on the CPU.
+def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Module, **changes: Any) -> _Model:
+    """Load a model that :func:`save_pretrained` wrote, in evaluation mode, on the CPU, in float32.
+
+    With ``changes`` it is made ready for other data, as timm's users expect it:
+
+    - ``num_classes``: the class layer starts anew; before training call ``network.calibrate(images, "all")``, which
+      sets the scales and β of every routed layer that is not frozen, or ``network.calibrate(images)`` for the new layer
+      alone. Where the number is the saved one the layer is kept; ``network.reset_classifier(n)`` starts it anew all the
+      same.
+    - ``in_channels``: the first convolution's weights are summed over the channels for one, and repeated and scaled
+      by old over new channels for more, as timm's ``adapt_input_conv`` does.
+    - ``image_size``, of a :class:`BaselineCNN` alone, for its fully connected layers must know it: they start anew.
+      An :class:`EMCapsNet` takes images of any size.
+    - ``iterations``: the schedule of inverse temperatures is the new one, with the scale that calibration had found.
+    - what changes no weight's shape, such as ``annealing``: is as given, though the weights were trained otherwise.
+    - ``implementation``: what computes the routing, such as ``"reference"`` for second-order gradients; but for
+      rounding the numbers are the same.
+
+    One warning says all that was not kept. Sizes of layers in between cannot change: nothing above would fit.
 
     Args:
         source: a folder, or else the name of weights that come with matcaps (:func:`list_pretrained`), or the id of a
             repository on the Hugging Face hub (``"name/model"``).
         expected: the class that the model must be.
-        implementation: what computes the routing of a capsule network, such as ``"reference"`` for second-order
-            gradients (:class:`matcaps.models.EMCapsNetConfig` has all); None for what it was saved with, mostly
-            ``"auto"``.
+        **changes: fields of the model's configuration.
 
     Returns:
         The model; ``read_config(source)`` gives what was stored beside it.
 
     Raises:
         FileNotFoundError: neither a folder with both files, nor a name, nor a repository that can be reached.
-        ValueError: the files are malformed, of another class, or do not fit each other; or ``implementation`` is no
-            such thing, or the model has no routing.
+        ValueError: the files are malformed, of another class, or do not fit each other; or a change cannot be made.
+        TypeError: the configuration has no such field.
 
     Example:
         >>> network = from_pretrained("paper-small-smallnorb")
         >>> network.training, network.config.num_classes
         (False, 5)
+        >>> import torch
+        >>> network = from_pretrained("paper-small-smallnorb", num_classes=7, in_channels=1)
+        >>> network.calibrate(torch.rand(32, 1, 32, 32))
+        ('class_capsules',)
     """
-    folder = resolve_folder(source)
-    description = _with_implementation(read_config(folder), implementation)
-    model = _parse_model(description, folder)
+    tuned = load_tuned(source, changes)
+    model = tuned.network
     if not isinstance(model, expected):
         raise ValueError(
-            f"{folder} holds a model of class {type(model).__name__}, not {expected.__name__}: "
+            f"{source} holds a model of class {type(model).__name__}, not {expected.__name__}: "
             "load it with matcaps.from_pretrained"
         )
+    warning = tuned.warning(source)
+    if warning:
+        warnings.warn(warning, stacklevel=2)
+    return model
+
+
+def load_tuned(source: str | PathLike[str], changes: dict[str, Any]) -> Tuned:
+    """Do what :func:`from_pretrained` does, but say nothing."""
+    folder = resolve_folder(source)
+    description = read_config(folder)
+    model = _parse_model(description, folder)
     path = folder / WEIGHTS_NAME
     try:
         weights = load_file(path)
@@ -108,103 +186,66 @@ def from_pretrained(
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit the model in {CONFIG_NAME} beside it: {error}") from error
-    return model.eval()
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"the weights in {path} must be finite; {name} is not: they can classify nothing")
+    tuned = transfer(model, changes)
+    tuned.network.eval()
+    return tuned
 
 
-def build_model(config: EMCapsNetConfig | BaselineCNNConfig) -> Any:
-    """Make the network that a configuration describes, with fresh weights."""
-    from matcaps.models.baseline_cnn import BaselineCNN
-    from matcaps.models.em_capsnet import EMCapsNet
-
-    return EMCapsNet(config) if isinstance(config, EMCapsNetConfig) else BaselineCNN(config)
+def weights_digest(source: str | PathLike[str]) -> str:
+    """SHA-256 of a saved model's weights, in hexadecimal."""
+    return hashlib.sha256((resolve_folder(source) / WEIGHTS_NAME).read_bytes()).hexdigest()
 
 
-def read_config(source: str | PathLike[str]) -> dict[str, Any]:
-    """Read the whole ``config.json`` of a saved model.
-
-    Raises:
-        FileNotFoundError: see :func:`from_pretrained`.
-        ValueError: it is not JSON, or not a model's description.
-    """
-    path = resolve_folder(source) / CONFIG_NAME
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(description, dict) or description.get("architecture") not in list(_CONFIGS):
-        raise ValueError(f'{path} must be an object whose "architecture" is one of {list(_CONFIGS)}')
-    return description
-
-
-def list_pretrained() -> list[str]:
-    """Return the names of the weights that come with matcaps; a model card lies beside each.
-
-    Example:
-        >>> list_pretrained()
-        ['paper-small-smallnorb', 'tutorial-mnist']
-    """
-    return sorted(folder.name for folder in _SHIPPED.iterdir() if (folder / WEIGHTS_NAME).is_file())
-
-
-def resolve_folder(source: str | PathLike[str]) -> Path:
-    """Return the local folder with both files: ``source`` itself, one that comes with matcaps, or one from the hub.
-
-    From the hub a decoder comes along, if there is one.
-    """
-    folder = user_path(source)
-    if not folder.is_dir() and source in list_pretrained():
-        folder = _SHIPPED / source
-    if not folder.is_dir():
-        # "runs/typo" is a path that was mistyped, not a repository, where there is a folder "runs"
-        if not isinstance(source, str) or source.count("/") != 1 or folder.parent.is_dir() or source[0] in "./~":
-            raise FileNotFoundError(
-                f"no saved model at {source}: give a folder with {WEIGHTS_NAME} and {CONFIG_NAME}, one of the names "
-                f"that come with matcaps ({', '.join(list_pretrained())}), "
-                'or the id of a repository on the Hugging Face hub, "name/model"'
+def _storable(module: nn.Module) -> dict[str, Tensor]:
+    """What safetensors can hold and from_pretrained can read: copies on the CPU, each with numbers of its own."""
+    tensors = named_tensors(module)
+    places: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        if tensor.is_meta:
+            raise ValueError(f"{name} must have values; it is on the meta device: load weights first")
+        if tensor.dtype not in _DTYPES:
+            raise ValueError(
+                f"{name} must be float32 or of half precision, for from_pretrained makes float32 of it; got "
+                f"{str(tensor.dtype).removeprefix('torch.')}: call .float() first"
             )
-        folder = _fetch(source)
-    missing = [name for name in (WEIGHTS_NAME, CONFIG_NAME) if not (folder / name).is_file()]
-    if missing:
-        raise FileNotFoundError(f"{folder} has no {' and no '.join(missing)}: is it a folder of a saved model?")
-    return folder
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} must be finite; it has {_count_not_finite(tensor)}: save an earlier state")
+        other = places.setdefault(tensor.data_ptr(), name) if tensor.numel() else name
+        if other != name:
+            raise ValueError(
+                f"{other} and {name} must be two tensors; they share their memory and would be two once read: "
+                "give one of them a copy, torch.nn.Parameter(weight.detach().clone())"
+            )
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 
-def _fetch(repository: str) -> Path:
+def _count_not_finite(tensor: Tensor) -> str:
+    return f"{int((~tensor.isfinite()).sum())} of {tensor.numel()} numbers that are not"
+
+
+def read_model_config(source: str | PathLike[str]) -> ModelConfig:
+    """Return the configuration of a saved model; raises as :func:`from_pretrained` does."""
+    folder = resolve_folder(source)
+    description = read_config(folder)
     try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise FileNotFoundError(
-            f'no folder {repository}; to look for it on the Hugging Face hub: pip install "matcaps[hub]"'
-        ) from error
-
-    try:
-        return Path(snapshot_download(repository, allow_patterns=[WEIGHTS_NAME, CONFIG_NAME, DECODER_NAME]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise FileNotFoundError(
-            f"no folder {repository}, and the hub's repository of that name could not be fetched: {error}"
-        ) from error
-
-
-def _with_implementation(description: dict[str, Any], implementation: str | None) -> dict[str, Any]:
-    """A saved model's description with another implementation of its routing."""
-    if implementation is None or not isinstance(description.get("model"), dict):
-        return description
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(f"implementation must be one of {IMPLEMENTATIONS}; got {implementation!r}")
-    if description["architecture"] != "EMCapsNet":
-        raise ValueError(
-            f"implementation is for capsule networks; got a model of class {description['architecture']}, which has no "
-            "routing: leave it out"
-        )
-    return {**description, "model": {**description["model"], "implementation": implementation}}
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in description["model"].items()
+        }
+        return CONFIGS[description["architecture"]](**values)
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise _unfit(folder, error) from error
 
 
 def _parse_model(description: dict[str, Any], folder: Path) -> Any:
+    config = read_model_config(folder)
     try:
-        values = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in description["model"].items()
-        }
-        return build_model(_CONFIGS[description["architecture"]](**values))
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"the model described in {folder / CONFIG_NAME} cannot be built: {error}") from error
+        return build_model(config, description.get("layers"))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _unfit(folder, error) from error
+
+
+def _unfit(folder: Path, error: Exception) -> ValueError:
+    return ValueError(f"the model described in {folder / CONFIG_NAME} cannot be built: {error}")

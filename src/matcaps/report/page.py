@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from matcaps._version import __version__
+from matcaps.data.names import short_name
 from matcaps.report.collect import RunFacts
 from matcaps.viz.runs import draw_confusion, draw_curves, draw_health, draw_images
 from matcaps.viz.style import save_svg
@@ -139,11 +140,19 @@ def _sections(run: RunFacts) -> list[Section]:
     )
     fewest = f"{hits[worst]:,} of {sum(test['confusion'][worst]):,} images of {classes[worst]} are right, the fewest."
     return [
-        Section("Training", "", tuple(curves)),
+        Section("Training", _noticed(run.results), tuple(curves)),
         Section("What it takes for what", f"{fewest} {_hardest_objects(test)}".strip(), (confusion,)),
         _mistakes(run),
         *_inspection(run),
     ]
+
+
+def _noticed(results: dict[str, Any]) -> str:
+    """What was out of the ordinary in the training, in words; empty if nothing was."""
+    said = [
+        f"Set up for {one['before']} epochs, it went on to {one['after']}." for one in results.get("extensions", [])
+    ]
+    return " ".join([*said, *(f"It seemed stuck: {one}." for one in results.get("warnings", []))])
 
 
 def _hardest_objects(test: dict[str, Any], count: int = 3) -> str:
@@ -203,7 +212,7 @@ def _mistakes(run: RunFacts) -> Section:
     mistakes = [shown.mistake for shown in run.mistakes]
     figure = draw_images(
         np.stack([shown.image for shown in run.mistakes]),
-        [f"{one.label}\n→ {one.predicted}" for one in mistakes],
+        [f"{short_name(one.label, 20)}\n→ {short_name(one.predicted, 20)}" for one in mistakes],
         columns=4,
     )
     listing = "; ".join(f"{one.label} taken for {one.predicted} (number {one.index})" for one in mistakes)

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from matcaps.data.loader import Batch, EpochSampler
@@ -26,18 +27,37 @@ class ExactResume(Callback):
 
     Args:
         sampler: the training images' sampler.
+        facts: plain values for the checkpoint to hold: the settings, and what the network is.
+
+    Attributes:
+        seconds: spent on training, over all interruptions.
+        extension: another number of epochs than the run was set up for, from where it goes on now; None: the same.
+        extensions: all of them, over all interruptions, as plain values.
+        has_started: whether this process has begun to train.
     """
 
-    def __init__(self, sampler: EpochSampler):
+    def __init__(self, sampler: EpochSampler, facts: dict[str, Any]):
         self.seconds = 0.0
+        self.extension: Any = None
+        self.extensions: list[dict[str, int]] = []
+        self.has_started = False
+        self._facts = facts
         self._sampler = sampler
         self._started: float | None = None
         self._random_state: Tensor | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._started = time.perf_counter()
+        self.has_started = True
         if self._random_state is not None:
             torch.set_rng_state(self._random_state)
+        for config in trainer.lr_scheduler_configs:  # the rate of the step to come is the one before more epochs were
+            scheduler = config.scheduler  # wanted; without them it is what it is already
+            assert isinstance(scheduler, LambdaLR)
+            for group, rate, factor in zip(
+                scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+            ):
+                group["lr"] = rate * factor(scheduler.last_epoch)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.seconds = self._elapsed()
@@ -46,13 +66,21 @@ class ExactResume(Callback):
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["matcaps"] = {"random_state": torch.get_rng_state(), "seconds": self._elapsed()}
+        checkpoint["matcaps"] = {
+            "random_state": torch.get_rng_state(),
+            "seconds": self._elapsed(),
+            "extensions": self.extensions,
+            **self._facts,
+        }
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._random_state = checkpoint["matcaps"]["random_state"]
         self.seconds = checkpoint["matcaps"]["seconds"]
+        self.extensions = list(checkpoint["matcaps"].get("extensions", []))
+        if self.extension is not None:
+            self.extensions.append(vars(self.extension))
         # Lightning asks for the first batches before it tells the sampler the epoch, so the sampler hears it here.
         self._sampler.resume_at(*divmod(checkpoint["global_step"], len(self._sampler)))
 
@@ -63,12 +91,23 @@ class ExactResume(Callback):
 class AveragedWeights(EMAWeightAveraging):
     """Average the weights; leave the average in the network, also where a resumed run has no epoch left to train.
 
+    Frozen weights are their own average.
+
     Args:
         decay: share of the average that each optimiser step keeps.
     """
 
     def __init__(self, decay: float):
         super().__init__(decay=decay, use_buffers=False)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        assert self._average_model is not None
+        for average, current in zip(self._average_model.module.parameters(), pl_module.parameters(), strict=True):
+            if not current.requires_grad:  # the mean of a frozen number with itself is not always that number
+                average.data.copy_(current.data)
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.on_train_end(trainer, pl_module)  # Lightning skips it where every epoch is done; twice does no harm

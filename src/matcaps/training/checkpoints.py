@@ -1,5 +1,6 @@
 """Checkpoints that survive a kill at any moment and never execute code."""
 
+import io
 import pickle
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from matcaps.models.files import whole_file
+from matcaps.training.stopping import Halt, StopRequest
 
 CHECKPOINTS_NAME = "checkpoints"
 AFTER_EPOCH = "after-epoch"
@@ -23,8 +25,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        torch.save(checkpoint, content)  # into a file it would say of a full disk only that writing failed
         with whole_file(path) as partial:
-            torch.save(checkpoint, partial)
+            partial.write_bytes(content.getbuffer())
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
         return read_checkpoint(Path(path))
@@ -34,15 +38,22 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint's tensors and plain values.
 
     Raises:
-        ValueError: the file is damaged, or holds objects that would need code to be run.
+        ValueError: the file is damaged, is no checkpoint, or holds objects that would need code to be run.
     """
+    what = f"{path} is not a whole checkpoint of tensors and plain values"
+    mend = "remove it to go on from an earlier one"
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise ValueError(
-            f"{path} is not a whole checkpoint of tensors and plain values: {error}; "
-            "remove it to go on from an earlier one"
-        ) from error
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # whose own words would have it read with code
+        raise ValueError(f"{what}: it is damaged, or holds objects that only code could make: {mend}") from error
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise ValueError(f"{what}: {error}; {mend}") from error
+    steps = checkpoint.get("global_step") if isinstance(checkpoint, dict) else None
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise ValueError(f"{what}: it has no number of steps, global_step: {mend}")
+    return checkpoint
 
 
 class _Newest(ModelCheckpoint):
@@ -56,11 +67,28 @@ class _Newest(ModelCheckpoint):
 
 
 class _WithinEpoch(_Newest):
-    """A checkpoint every some minutes, but none after an epoch's last step.
+    """A checkpoint every some minutes, but none after an epoch's last step; and one where a signal ends the training.
 
     Lightning takes a run that resumes there as one whose epoch is over, validation, metrics and all; the checkpoint
-    after the epoch follows anyhow.
+    after the epoch follows anyhow, and a training that is asked to end there ends after that one.
     """
+
+    def __init__(self, request: StopRequest, **options: Any):
+        super().__init__(**options)
+        self._request = request
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._request.take_over()
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._is_asked_to_end(trainer):
+            raise Halt
+
+    def _is_asked_to_end(self, trainer: lightning.Trainer) -> bool:
+        """Whether a signal came, to any of several processes: all must end at the same step."""
+        asked = self._request.number is not None
+        return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
 
     def on_train_batch_end(
         self,
@@ -70,12 +98,22 @@ class _WithinEpoch(_Newest):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if batch_idx + 1 < trainer.num_training_batches:
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if batch_idx + 1 == trainer.num_training_batches:
+            return
+        if self._is_asked_to_end(trainer):
+            trainer.save_checkpoint(Path(str(self.dirpath)) / f"{WITHIN_EPOCH}.ckpt")
+            raise Halt
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
-def checkpoint_callbacks(folder: Path, minutes: float) -> list[Callback]:
-    """One checkpoint after each epoch and one every some minutes within, each replacing its predecessor."""
+def checkpoint_callbacks(folder: Path, minutes: float, request: StopRequest) -> list[Callback]:
+    """One checkpoint after each epoch and one every some minutes within, each replacing its predecessor.
+
+    Args:
+        folder: where they go.
+        minutes: from one within an epoch to the next.
+        request: tells of a signal that asks the training to end; it does so with a checkpoint.
+    """
     common: dict[str, Any] = {
         "dirpath": folder,
         "save_top_k": 1,
@@ -85,7 +123,7 @@ def checkpoint_callbacks(folder: Path, minutes: float) -> list[Callback]:
     }
     return [
         _Newest(filename=AFTER_EPOCH, every_n_epochs=1, save_on_train_epoch_end=True, **common),
-        _WithinEpoch(filename=WITHIN_EPOCH, train_time_interval=timedelta(minutes=minutes), **common),
+        _WithinEpoch(request, filename=WITHIN_EPOCH, train_time_interval=timedelta(minutes=minutes), **common),
     ]
 
 

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from matcaps._paths import user_path
 from matcaps.training.record import SETTINGS_NAME, read_run_settings, write_settings
-from matcaps.training.settings import TrainSettings
+from matcaps.training.settings import TrainSettings, changes_of_a_run
 
 FOLDER_VARIABLE = "MATCAPS_RUN_FOLDER"
 _LOCK_NAME = ".run.lock"
@@ -85,9 +85,12 @@ def claimed_folder(
         folder.mkdir(parents=True, exist_ok=True)
     with held(folder / _LOCK_NAME, folder), _environment(folder):
         if resume:
-            if read_run_settings(folder).with_incidentals_of(settings) != settings:
+            changed = changes_of_a_run(read_run_settings(folder).to_dict(), settings.to_dict())
+            changed = [line for line in changed if not line.startswith("epochs: ")]
+            if changed:
                 raise ValueError(
-                    f"settings must be those of the run that is resumed, in {folder / SETTINGS_NAME}; got others"
+                    f"settings must be those of the run that is resumed, in {folder / SETTINGS_NAME}, but for epochs "
+                    f"and what changes no number; got others ({'; '.join(changed)})"
                 )
         else:
             _check_empty(folder)  # again: another process may have claimed it meanwhile, and be gone

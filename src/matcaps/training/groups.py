@@ -27,7 +27,8 @@ def parameter_groups(
     now, times numbers near 1 that learn at that rate.
 
     Args:
-        network: any network with :class:`ConvCapsules` or :class:`ClassCapsules` in it, calibrated before.
+        network: any network with :class:`ConvCapsules` or :class:`ClassCapsules` in it, calibrated before. Frozen
+            parameters, those without ``requires_grad``, are left out.
         learning_rate: of all parameters but the matrices.
         matrix_learning_rate: of the matrices, relative to their size now; None: ``learning_rate``, as it is.
         weight_decay: of all parameters; with ``matrix_learning_rate``, of the numbers near 1. The groups carry it, so
@@ -37,14 +38,24 @@ def parameter_groups(
     Returns:
         One group; with ``matrix_learning_rate`` one for the other parameters, if there are any, and one a routed layer.
 
+    Raises:
+        ValueError: every parameter is frozen.
+
     Example:
         >>> network = matcaps.create_model("annealed-small")
         >>> network.calibrate(torch.rand(32, 2, 32, 32))
         >>> optimizer = torch.optim.Adam(parameter_groups(network, 3e-3, matrix_learning_rate=1e-2))
     """
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ValueError("network must have a parameter to train; all are frozen: leave one out, requires_grad_(True)")
     if matrix_learning_rate is None:
-        return [{"params": list(network.parameters()), "lr": learning_rate, "weight_decay": weight_decay}]
-    matrices = [module.weight for module in network.modules() if isinstance(module, ConvCapsules | ClassCapsules)]
+        return [{"params": parameters, "lr": learning_rate, "weight_decay": weight_decay}]
+    matrices = [
+        module.weight
+        for module in network.modules()
+        if isinstance(module, ConvCapsules | ClassCapsules) and module.weight.requires_grad
+    ]
     groups = []
     for weight in matrices:
         size = max(weight.detach().square().mean().sqrt().item(), _SMALLEST_SIZE)
@@ -57,6 +68,6 @@ def parameter_groups(
             }
         )
     known = {id(weight) for weight in matrices}
-    others = [parameter for parameter in network.parameters() if id(parameter) not in known]
+    others = [parameter for parameter in parameters if id(parameter) not in known]
     rest = {"params": others, "lr": learning_rate, "weight_decay": weight_decay}
     return [*([rest] if others else []), *groups]

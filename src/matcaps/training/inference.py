@@ -1,24 +1,25 @@
 """Use what a training left: test it on labelled images, or classify new ones."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from matcaps._paths import user_path
 from matcaps.data import DataBundle, DataSettings, Transform, load_data, load_image
-from matcaps.data.build import Part
+from matcaps.data.build import Part, load_whole
 from matcaps.data.settings import EARLIER_FOLDER
-from matcaps.models.pretrained import CONFIG_NAME, WEIGHTS_NAME, from_pretrained, read_config, resolve_folder
+from matcaps.models.pretrained import from_pretrained, read_config, resolve_folder
 from matcaps.training.data_record import check_folder_is_there, warn_of_changed_data
-from matcaps.training.evaluation import Evaluation, class_scores, evaluate
+from matcaps.training.evaluation import Evaluation, evaluate
 from matcaps.training.record import SETTINGS_NAME, read_run_settings
+from matcaps.training.unfinished import check_finished, open_checkpoint
 
-_PARTS = ("train", "validation", "test", "familiar_test")
+_ALL = "all"
+_PARTS = ("train", "validation", "test", "familiar_test", _ALL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,17 +63,18 @@ class SavedNetwork:
         )
 
 
-def open_saved(source: str) -> SavedNetwork:
+def open_saved(source: str, checkpoint: str | None = None) -> SavedNetwork:
     """Load a network and what lies beside it.
 
     Args:
         source: folder of a run or of saved weights, weights that come with matcaps, or an id on the Hugging Face hub.
+        checkpoint: "last", or a path: a checkpoint of the run in place of its final weights.
 
     Raises:
         FileNotFoundError: the network is missing, or the run has not finished.
         ValueError: its files are malformed.
     """
-    return SavedNetwork(*_load(source))
+    return SavedNetwork(*(_load(source) if checkpoint is None else open_checkpoint(source, checkpoint)))
 
 
 def load_saved_data(
@@ -87,7 +89,7 @@ def load_saved_data(
     """Labelled images for a saved network, prepared as its training images were; arguments as :func:`evaluate_saved`.
 
     Returns:
-        All parts, none limited in number.
+        All parts, none limited in number; for the part "all" every image as the test part.
 
     Raises:
         FileNotFoundError: the data are missing.
@@ -106,10 +108,20 @@ def load_saved_data(
     settings = replace(settings, transform=options, max_test_images=None, max_train_images=None)
     if settings.name in ("smallnorb", "folder"):
         settings = replace(settings, image_size=transform.image_size)
+    if part == _ALL:
+        bundle = load_whole(settings)
+        _check_fit(saved.description, bundle)
+        return bundle
     bundle = load_data(settings)
     _check_fit(saved.description, bundle)
     if is_own:
         warn_of_changed_data(saved.folder, bundle)
+    elif folder is not None and part == "test" and bundle.test.split == "train":
+        warnings.warn(
+            f"{folder} has no test part: tested on the {len(bundle.test)} images that a training on it would keep for "
+            f"that; --part {_ALL} takes every image",
+            stacklevel=2,
+        )
     if getattr(bundle, part) is None:
         raise ValueError(f"part must be one that the split makes; it makes no {part!r}: change the split")
     return bundle
@@ -125,6 +137,7 @@ def evaluate_saved(
     num_crops: int | None = None,
     batch_size: int = 200,
     by: str | Sequence[str] = (),
+    checkpoint: str | None = None,
 ) -> Evaluation:
     """Test a saved network on labelled images, prepared as its training images were, without augmentation.
 
@@ -133,11 +146,12 @@ def evaluate_saved(
         data: name of the data set; None: the one that it was trained on, divided as then.
         folder: for the data set "folder": where the images are.
         root: folder that holds the data sets.
-        part: "test", "validation", "familiar_test" or "train".
+        part: "test", "validation", "familiar_test" or "train"; or "all": every image there is, whatever its part.
         num_crops: crops of each image whose scores are averaged; None: as in training.
         batch_size: images at a time.
         by: an attribute of the images, such as smallNORB's "instance", or several, by whose values to break the
             accuracy down.
+        checkpoint: "last", or a path: a checkpoint of the run in place of its final weights.
 
     Raises:
         FileNotFoundError: the network or the data are missing.
@@ -146,37 +160,15 @@ def evaluate_saved(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-    saved = open_saved(source)
+    saved = open_saved(source, checkpoint)
     bundle = load_saved_data(saved, data=data, folder=folder, root=root, part=part, num_crops=num_crops)
     chosen: Part = part  # type: ignore[assignment]
+    if part == _ALL:
+        chosen = "test"
     if chosen == "train":  # as the other parts are seen: in order, without augmentation
         bundle = replace(bundle, test=bundle.train)
         chosen = "test"
     return evaluate(saved.network, bundle.loader(chosen, batch_size=batch_size), bundle.classes, by)
-
-
-@torch.inference_mode()
-def predict_files(source: str, images: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Classify image files with a saved network.
-
-    Args:
-        source: folder of a run or of saved weights, weights that come with matcaps, or an id on the Hugging Face hub.
-        images: paths of image files.
-
-    Returns:
-        For each path the score of each class, by the class's name.
-
-    Raises:
-        FileNotFoundError: the network or an image is missing.
-        ValueError: a file is no image, or the network was saved without a description of its input.
-    """
-    saved = open_saved(source)
-    loaded = {path: saved.load_image(path) for path in images}
-    predictions = {}
-    for path, image in loaded.items():
-        scores = class_scores(saved.network, saved.transform.evaluate(image))[0].tolist()
-        predictions[path] = dict(zip(saved.classes, scores, strict=True))
-    return predictions
 
 
 def _load(source: str) -> tuple[nn.Module, dict[str, Any], Path]:
@@ -186,27 +178,12 @@ def _load(source: str) -> tuple[nn.Module, dict[str, Any], Path]:
     return from_pretrained(folder), read_config(folder), folder
 
 
-def check_finished(source: str | PathLike[str]) -> None:
-    """Refuse the folder of a run that has not come to its weights.
-
-    Raises:
-        FileNotFoundError: it has settings, but no weights or no description of them.
-    """
-    folder = user_path(source)
-    if (folder / SETTINGS_NAME).is_file() and not all(
-        (folder / name).is_file() for name in (WEIGHTS_NAME, CONFIG_NAME)
-    ):
-        raise FileNotFoundError(
-            f"the run in {folder} has no final weights yet: finish it with matcaps train --resume {folder}"
-        )
-
-
 def _data_settings(saved: Path, description: dict[str, Any], data: str | None, folder: str | None) -> DataSettings:
     """The data to test on: the run's own, or the named set as published."""
     if _is_own(saved, data):
         own = read_run_settings(saved).data
         return own if folder is None else replace(own, folder=folder)
-    name = data or description.get("data")
+    name = data or ("folder" if folder is not None else description.get("data"))
     if name is None:
         raise ValueError(f"{saved} does not say what it was trained on: name the data set to test on with --data")
     channels = description["model"]["in_channels"]

@@ -48,11 +48,12 @@ class Training(lightning.LightningModule):
         self.decoder = decoder
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = steps_per_epoch * settings.epochs
-        num_classes: int = network.config.num_classes  # type: ignore[union-attr]
+        num_classes: int = network.num_classes  # type: ignore[assignment]
         self.train_loss = MeanMetric()
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         for metric in (self.train_loss, self.train_accuracy):
             metric.persistent(mode=True)  # so that an epoch which is interrupted still counts every image
+        self.gradient_norm = torch.zeros(())  # of the last step
         self.validation_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def forward(self, images: Tensor) -> Tensor:
@@ -64,16 +65,16 @@ class Training(lightning.LightningModule):
         """What the losses compare: class activations, or the softmax of logits."""
         return output.activations if isinstance(output, Capsules) else output.softmax(dim=1)
 
-    def margin(self, step: int) -> float:
-        """The spread loss's margin at an optimiser step."""
-        return margin_at(self.settings.loss, step, self.steps_per_epoch, self.total_steps)
+    def margin(self, step: int, total_steps: int | None = None) -> float:
+        """The spread loss's margin at an optimiser step, of this run or of one with so many steps."""
+        return margin_at(self.settings.loss, step, self.steps_per_epoch, total_steps or self.total_steps)
 
     def on_train_epoch_start(self) -> None:
         """Count anew; a run that resumes between two epochs comes with the counts of the one before."""
         self.train_loss.reset()
         self.train_accuracy.reset()
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         output = self.network(batch.images)
         scores = self.class_scores(output)
         margin = self.margin(self.global_step)
@@ -93,7 +94,7 @@ class Training(lightning.LightningModule):
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
         self.log("train/step_loss", loss.detach())
         self.log("train/margin", margin)
-        return loss
+        return {"loss": loss, "predicted": scores.detach().argmax(dim=1)}
 
     @torch.no_grad()
     def check_finite(self, images: Tensor) -> None:
@@ -147,6 +148,7 @@ class Training(lightning.LightningModule):
             )
         if limit is not None:
             nn.utils.clip_grads_with_norm_(self.parameters(), limit, norm)
+        self.gradient_norm = norm.detach()
         self.log("train/gradient_norm", norm)
 
     def _loss(self, output: Capsules | Tensor, scores: Tensor, labels: Tensor, margin: float) -> Tensor:

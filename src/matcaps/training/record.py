@@ -24,9 +24,12 @@ RESULTS_NAME = "results.json"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that at every moment either the old or the new one is there, whole."""
+    """Write a file so that at every moment either the old or the new one is there, whole.
+
+    What of a path or name is no UTF-8 is written as JSON and Python would escape it.
+    """
     with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -1,11 +1,8 @@
 """Train a network from settings, in a folder that says everything about the run."""
 
-import logging
+import json
 import os
-import signal
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,11 +15,14 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from matcaps._paths import user_path
-from matcaps.data import DataBundle, ImageDataset, load_data
+from matcaps.data import DataBundle, ImageDataset, appearance, load_data
 from matcaps.data.build import Part
+from matcaps.data.names import check_class_names
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, model_config
 from matcaps.models.config import BaselineCNNConfig
-from matcaps.models.pretrained import DECODER_NAME, from_pretrained, save_weights
+from matcaps.models.files import named_errors
+from matcaps.models.freezing import freeze
+from matcaps.models.pretrained import DECODER_NAME, describe_model, from_pretrained, save_weights
 from matcaps.training.callbacks import (
     AveragedWeights,
     CapsuleHealth,
@@ -35,22 +35,27 @@ from matcaps.training.checkpoints import (
     CHECKPOINTS_NAME,
     AtomicCheckpointIO,
     checkpoint_callbacks,
-    newest_checkpoint,
 )
 from matcaps.training.data_record import begin_with_data, check_folder_is_there
 from matcaps.training.evaluation import Evaluation, evaluate
 from matcaps.training.folder import claimed_folder
-from matcaps.training.inference import check_finished
+from matcaps.training.guards import processes_end, quiet, stoppable
 from matcaps.training.module import Training
 from matcaps.training.record import (
     RESULTS_NAME,
+    SETTINGS_NAME,
     command_line,
     describe_machine,
+    read_json,
     read_run_settings,
     source_commit,
     write_json,
 )
+from matcaps.training.resuming import prepare_to_resume, restoring
 from matcaps.training.settings import TrainSettings
+from matcaps.training.stuck import StuckWatch
+from matcaps.training.tuning import describe_origin, settle, settled_as, start_from_pretrained
+from matcaps.training.unfinished import check_finished
 from matcaps.training.views import CapsuleViews
 
 TENSORBOARD_NAME = "tensorboard"
@@ -88,7 +93,9 @@ def train(
     Args:
         settings: what to do.
         folder: where; by default a new folder ``runs/RECIPE-DATE-TIME``. It must not exist yet, or be empty.
-        resume: go on with the run in ``folder`` from its newest checkpoint, to the end that it would have had.
+        resume: go on with the run in ``folder`` from its newest checkpoint, to the end that it would have had. With
+            another number of epochs it goes on to these, finished or not: from there on learning rate and margin are
+            what they are at that step in a run of so many epochs (the schedules are stretched, or shortened).
         callbacks: further Lightning callbacks.
         progress: show Lightning's progress bar.
 
@@ -101,56 +108,76 @@ def train(
         RunBusyError: another process is at the run in ``folder``.
         ValueError: settings, data or checkpoint do not fit.
         TrainingDivergedError: a loss or gradient was not finite; the last checkpoint from before is kept.
+        StoppedBySignal: SIGTERM, SIGHUP or SIGINT (Ctrl+C, whose KeyboardInterrupt it is a kind of) ended it, after the
+            step that it was in, with a checkpoint to resume from.
+        OSError: a file cannot be written, the disk being full, say; the run can be resumed.
     """
     _check_devices(settings)
+    run = Path(folder) if resume and folder is not None and (Path(folder) / SETTINGS_NAME).is_file() else None
+    settings = settle(settings) if run is None else settled_as(settings, read_run_settings(run))
+    restored = run is not None and any((run / CHECKPOINTS_NAME).glob("*.ckpt"))
     commit = source_commit()  # now: the checkout may move on while the training runs
     if resume and folder is not None:
         check_folder_is_there(settings.data, Path(folder), "bring it back, or write where it is into settings.yaml")
     settings = replace(settings, data=settings.data.with_whole_paths())
     bundle = load_data(settings.data, settings.seed)
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
-    network = make_network(settings, bundle)
+    network = make_network(settings, bundle, restored=restored)
     loader = bundle.loader("train", rank=_rank(), world_size=_world_size(settings))
     training = _make_training(settings, network, bundle, len(loader))
     watched = {part: bundle.loader(cast(Part, part), batch_size=_TEST_BATCH) for part in settings.watched_parts}
-    clock, throughput = ExactResume(loader.batch_sampler), Throughput()  # type: ignore[arg-type]
+    described_input = describe_input(bundle)
+    described = {**describe_model(network), **described_input}
+    facts = {"settings": settings.to_dict(), "config": json.loads(json.dumps(described))}  # plain values alone
+    clock, throughput = ExactResume(loader.batch_sampler, facts), Throughput()  # type: ignore[arg-type]
     decay = settings.optimizer.ema_decay
     averaging = None if decay is None else AveragedWeights(decay)
     # last, so that what is refused leaves no folder behind
     with claimed_folder(settings, folder, resume=resume, rank=_rank()) as place:
         begin_with_data(place, bundle, resume=resume, rank=_rank())
-        with _quiet():
+        start = prepare_to_resume(place, training, clock, speaks=_rank() == 0) if resume else None
+        with quiet(), named_errors(place), stoppable(place) as request:
+            shown = bundle.transform.evaluate(_watched(bundle, _WATCHED_IMAGES).images)
+            stuck = StuckWatch(shown, bundle.classes)
             watching: list[Callback] = [
                 clock,
                 throughput,
                 *([] if averaging is None else [averaging]),
-                CapsuleHealth(bundle.transform.evaluate(_watched(bundle, _WATCHED_IMAGES).images)),
+                CapsuleHealth(shown),
+                stuck,
                 *([WatchedParts(watched, bundle.classes, settings.watch_every, averaging)] if watched else []),
                 MetricsFile(place),
                 *_views(settings, bundle, averaging),
             ]
-            trainer = _make_trainer(settings, place, [*watching, *callbacks], len(loader), progress)
-            with _interruptible():
+            saving = checkpoint_callbacks(place / CHECKPOINTS_NAME, settings.checkpoint_minutes, request)
+            trainer = _make_trainer(settings, place, [*watching, *callbacks, *saving], len(loader), progress)
+            with processes_end(trainer, request), restoring(start, clock):
                 trainer.fit(
                     training,
                     train_dataloaders=loader,
                     val_dataloaders=None if bundle.validation is None else bundle.loader("validation"),
-                    ckpt_path=newest_checkpoint(place / CHECKPOINTS_NAME) if resume else None,
+                    ckpt_path=start,
                     weights_only=True,
                 )
         if not trainer.is_global_zero:
             return TrainResult(place, None, clock.seconds)
         network.eval()
-        network.save_pretrained(place, **describe_input(bundle))
+        network.save_pretrained(place, **described_input)
         if training.decoder is not None:
             save_weights(training.decoder, place / DECODER_NAME)
         by = [name for name in _BROKEN_DOWN_BY if name in bundle.test.attributes]
         test = evaluate(network, bundle.loader("test"), bundle.classes, by)
-        if resume and (place / RESULTS_NAME).is_file():
+        before = read_json(place / RESULTS_NAME) if resume and (place / RESULTS_NAME).is_file() else None
+        if before is not None and clock.extension is None and before.get("epochs") in (None, settings.epochs):
             return TrainResult(place, test, clock.seconds)  # the run had finished: its record stays
         rate = throughput.images_per_second
         count = sum(parameter.numel() for parameter in network.parameters())
-        write_json(place / RESULTS_NAME, _results(settings, bundle, test, clock.seconds, rate, count, commit))
+        results = _results(settings, bundle, test, clock.seconds, rate, count, commit)
+        if clock.extensions:
+            results["extensions"] = clock.extensions
+        if stuck.said:
+            results["warnings"] = list(stuck.said.values())
+        write_json(place / RESULTS_NAME, results | describe_origin(settings))
         return TrainResult(place, test, clock.seconds)
 
 
@@ -169,10 +196,17 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[EMCapsNet | BaselineCNN, T
     return network, settings
 
 
-def make_network(settings: TrainSettings, bundle: DataBundle) -> EMCapsNet | BaselineCNN:
-    """Make the network that settings name, for the data at hand, and calibrate it on the first training images."""
+def make_network(settings: TrainSettings, bundle: DataBundle, *, restored: bool = False) -> EMCapsNet | BaselineCNN:
+    """Make the network that settings name, for the data at hand, and calibrate it on the first training images.
+
+    Args:
+        settings: of pretrained weights what :func:`matcaps.training.tuning.settle` makes of them.
+        bundle: the data.
+        restored: whether its weights will come from a checkpoint, so that pretrained ones need not be there any more.
+    """
     if len(bundle.classes) < 2:
         raise ValueError(f"the data must have two classes or more; got {', '.join(bundle.classes)} alone")
+    check_class_names(bundle.classes)
     changes: dict[str, Any] = {
         "in_channels": bundle.num_channels,
         "num_classes": len(bundle.classes),
@@ -180,18 +214,29 @@ def make_network(settings: TrainSettings, bundle: DataBundle) -> EMCapsNet | Bas
     }
     if isinstance(model_config(settings.model.preset), BaselineCNNConfig):
         changes["image_size"] = (bundle.image_size, bundle.image_size)
-    network = create_model(settings.model.preset, **changes)
+    if settings.model.pretrained is None or restored:
+        network = create_model(settings.model.preset, **changes)
+        if settings.model.freeze:
+            freeze(network, *settings.model.freeze)
+    else:
+        network = start_from_pretrained(settings, bundle, changes)
     if isinstance(network, EMCapsNet):
-        network.calibrate(_first_images(bundle, settings.calibration_images))
+        images = _first_images(bundle, settings.calibration_images)
+        new = network.new_layers()
+        if new:
+            anew = settings.model.recalibrate and "class_capsules" in new
+            network.calibrate(images, "all" if anew else None)
+        network.class_coordinates(images)  # the check that they fit, also where nothing is new
     return network
 
 
 def describe_input(bundle: DataBundle) -> dict[str, Any]:
-    """What a saved network must know to look at a new image: its classes' names and how to prepare it."""
+    """What a saved network must know to look at a new image: its classes' names, how to prepare it, how they look."""
     return {
         "classes": list(bundle.classes),
         "data": bundle.settings.name,
         "preprocessing": bundle.transform.to_dict(),
+        "appearance": {name: round(value, 4) for name, value in vars(appearance(bundle.train)).items()},
         "reading": {"fit": bundle.settings.fit, "transparency": bundle.settings.transparency},
     }
 
@@ -229,7 +274,7 @@ def _make_trainer(
         precision=settings.precision,
         max_epochs=settings.epochs,
         logger=TensorBoardLogger(folder, name="", version=TENSORBOARD_NAME),
-        callbacks=[*callbacks, *checkpoint_callbacks(folder / CHECKPOINTS_NAME, settings.checkpoint_minutes)],
+        callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,
         enable_progress_bar=progress,
@@ -303,40 +348,3 @@ def _rank() -> int:
 
 def _world_size(settings: TrainSettings) -> int:
     return settings.devices * settings.num_nodes
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl+C be a KeyboardInterrupt; Lightning makes an exit of it, and has the process ignore the next one."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as leaving:
-        if not isinstance(leaving.__context__, KeyboardInterrupt):
-            raise
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from leaving
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the hints of Lightning that do not apply here."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        for message in (
-            ".*does not have many workers.*",
-            ".*LeafSpec.*",
-            ".*isinstance\\(treespec.*",
-            ".*exists and is not empty.*",
-            ".*You defined a `validation_step` but have no `val_dataloader`.*",
-            ".*GPU available but not used.*",
-            ".*It is recommended to use `self.log\\(.*sync_dist=True.*",  # what is watched is the same everywhere
-            ".*your dataloader is not resumable.*",  # its sampler is: ExactResume
-        ):
-            warnings.filterwarnings("ignore", message=message)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)

@@ -42,6 +42,16 @@ class ModelSettings:
 
     Args:
         preset: a name that "matcaps models" lists.
+        pretrained: start from saved weights: the folder of a run or of save_pretrained, weights that come with matcaps,
+            or a name on the Hugging Face hub. The network is then theirs, where nothing else is said; the preset only
+            says of which kind. The class layer starts anew where the classes are others.
+        pretrained_sha256: of the weights' file; filled in when the training starts, and weights with another are
+            refused.
+        freeze: parts of the pretrained network that stay as they are, such as stem,primary; of capsules: stem, primary,
+            conv1, conv2, class; of a CNN: features, classifier.
+        recalibrate: where the class layer starts anew, calibrate the kept layers, too, if they are not frozen: their
+            matrices keep their directions, and scales and β are set for these images. Without it our digits were hardly
+            learnt from weights of smallNORB.
         stem_channels: feature maps of the ReLU convolution, the paper's A.
         primary_capsules: types of primary capsules, the paper's B.
         conv_capsules1: types of the first convolutional capsules, the paper's C.
@@ -72,6 +82,10 @@ class ModelSettings:
     """
 
     preset: str = "quickstart"
+    pretrained: str | None = None
+    pretrained_sha256: str | None = None
+    freeze: tuple[str, ...] | str = ()
+    recalibrate: bool = True
     stem_channels: int | None = None
     primary_capsules: int | None = None
     conv_capsules1: int | None = None
@@ -99,10 +113,25 @@ class ModelSettings:
     hidden_units: int | None = None
     dropout: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.pretrained is not None and not (isinstance(self.pretrained, str) and self.pretrained):
+            raise ValueError(f"pretrained must be a name or a folder; got {self.pretrained!r}: leave it out for none")
+        parts = self.freeze.split(",") if isinstance(self.freeze, str) else self.freeze
+        if not isinstance(parts, tuple | list) or not all(isinstance(part, str) for part in parts):
+            raise ValueError(f"freeze must be names of parts; got {self.freeze!r}: such as stem,primary")
+        object.__setattr__(self, "freeze", tuple(part.strip() for part in parts if part.strip()))
+        for name in ("freeze", "pretrained_sha256"):
+            if getattr(self, name) and self.pretrained is None:
+                raise ValueError(
+                    f"{name} must be left out without pretrained weights; got {getattr(self, name)!r}: say which, "
+                    "pretrained, or what is frozen stays random"
+                )
+
     def changes(self) -> dict[str, Any]:
         """The settings that depart from the preset."""
         values = asdict(self)
-        del values["preset"]
+        for name in ("preset", "pretrained", "pretrained_sha256", "freeze", "recalibrate"):
+            del values[name]
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -264,6 +293,7 @@ class TrainSettings:
         values = asdict(self)
         values["data"] = self.data.to_dict()
         values["watched_parts"] = list(self.watched_parts)
+        values["model"]["freeze"] = list(self.model.freeze)
         if values["model"]["coordinate_components"] is not None:
             values["model"]["coordinate_components"] = list(values["model"]["coordinate_components"])
         return values
@@ -309,6 +339,20 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = list(value) if isinstance(value, tuple) else value
     return flat
+
+
+def changes_of_a_run(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """In which settings, as :meth:`TrainSettings.to_dict` gives them, a run would go on otherwise than it began.
+
+    A setting that only one of the two has is another version's, and left out, like those that change no number.
+
+    Returns:
+        Such as ``"optimizer.learning_rate: 0.003, now 0.01"``.
+    """
+    one, two = flatten(before), flatten(after)
+    incidental = {"recipe", *INCIDENTAL, *(f"data.{name}" for name in INCIDENTAL_DATA)}
+    names = [name for name in one if name in two and name not in incidental and one[name] != two[name]]
+    return [f"{name}: {one[name]}, now {two[name]}" for name in names]
 
 
 def _make(cls: type, where: str, values: dict[str, Any]) -> Any:

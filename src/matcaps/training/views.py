@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from matcaps import inspection
 from matcaps.data import ImageDataset, Transform
+from matcaps.data.names import short_name
 from matcaps.models import EMCapsNet, PoseDecoder
 from matcaps.training.callbacks import AveragedWeights
 from matcaps.training.module import Training
@@ -114,8 +115,8 @@ class _Look:
         self.label = int(self.labels[0])
         taken = int(output.activations[0].argmax())
         self.title = (
-            f"{dataset.name}, {dataset.split} image {int(dataset.indices[0])}: {self.classes[self.label]}, "
-            f"taken for {self.classes[taken]} ({float(output.activations[0, taken]):.2f})"
+            f"{dataset.name}, {dataset.split} image {int(dataset.indices[0])}: {short_name(self.classes[self.label])}, "
+            f"taken for {short_name(self.classes[taken])} ({float(output.activations[0, taken]):.2f})"
         )
 
     @property

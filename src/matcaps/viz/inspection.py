@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Rectangle
 from torch import Tensor
 
+from matcaps.data.names import short_name
 from matcaps.inspection import Contributions, EMSteps, PoseTraversal, VoteHistogram
 from matcaps.models.geometry import Axis
 from matcaps.viz.style import COLOURS, new_figure, short_number
@@ -58,7 +59,10 @@ def draw_votes(found: VoteHistogram, classes: Sequence[str], chosen: int, title:
             if row == 0:
                 weight = "bold" if column == chosen else "normal"
                 axes.set_title(
-                    classes[column], fontsize=9, color=colour if column == chosen else "black", weight=weight
+                    short_name(classes[column], 16),
+                    fontsize=9,
+                    color=colour if column == chosen else "black",
+                    weight=weight,
                 )
         panels[row][0].set_ylabel(f"iteration {row + 1}", fontsize=8)
     # room for the figures above the bars
@@ -187,7 +191,7 @@ def _class_table(axes: Axes, table: Tensor, classes: Sequence[str]) -> None:
                 column, row, f"{value:.2g}", ha="center", va="center", fontsize=7,
                 color="white" if value < 0.6 else "black",
             )  # fmt: skip
-    axes.set_xticks(range(len(classes)), classes, fontsize=7)
+    axes.set_xticks(range(len(classes)), [short_name(name, 16) for name in classes], fontsize=7)
     axes.set_yticks(range(len(table)), [f"iteration {row + 1}" for row in range(len(table))], fontsize=7)
     axes.set_title(LAYER_TITLES["class_capsules"], fontsize=9, loc="left")
     axes.tick_params(length=0)
@@ -227,7 +231,9 @@ def draw_em_steps(found: Sequence[EMSteps], names: Sequence[str], title: str) ->
             axes.locator_params(nbins=5)
             axes.tick_params(labelsize=7)
             mass, activation = float(one.masses[column]), float(one.activations[column])
-            axes.set_title(f"{name}, iteration {column + 1}\nmass {mass:.3g}, a = {activation:.2g}", fontsize=8)
+            axes.set_title(
+                f"{short_name(name)}, iteration {column + 1}\nmass {mass:.3g}, a = {activation:.2g}", fontsize=8
+            )
         first, second = (100 * float(value) for value in one.explained)
         panels[row][0].set_ylabel(f"second axis, pose units ({second:.0f} % of variance)", fontsize=7)
         for axes in panels[row]:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from matcaps.data.names import short_name
 from matcaps.viz.style import COLOURS, new_figure
 
 Rows = Sequence[Mapping[str, str]]
@@ -24,8 +25,10 @@ def draw_curves(runs: Mapping[str, Rows]) -> Figure:
     upper, lower = figure.subplots(2, 1, sharex=True)
     parts = {"train": "-", "validation": "--", "test": ":"}
     for (name, rows), colour in zip(runs.items(), _endless(COLOURS), strict=False):
+        shown = short_name(name)
+        shown = f" {shown}" if shown.startswith("_") else shown  # matplotlib would leave it out of the legend
         for part, style in parts.items():
-            label = part if len(runs) == 1 else f"{name}, {part}"
+            label = part if len(runs) == 1 else f"{shown}, {part}"
             _draw_column(upper, rows, f"{part}/loss", style, colour, label)
             _draw_column(lower, rows, f"{part}/accuracy", style, colour, label, factor=100)
     upper.set_ylabel("loss")
@@ -100,9 +103,9 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -
                     fontsize=7,
                     color="white" if dark else "black",
                 )
-    places = range(len(classes))
-    axes.set_xticks(places, classes, rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(places, classes, fontsize=8)
+    places, names = range(len(classes)), [short_name(name) for name in classes]
+    axes.set_xticks(places, names, rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(places, names, fontsize=8)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     figure.colorbar(picture, ax=axes, label="share of the true class, %", shrink=0.8)

@@ -1,5 +1,9 @@
 """What all figures share: colours that colour-blind people tell apart, and how a figure is saved."""
 
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -7,6 +11,8 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter
 
 from matcaps.models.files import whole_file
 
@@ -46,14 +52,15 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
             if ending == "svg":
                 save_svg(figure, partial)
             else:
-                figure.savefig(partial, format=ending, dpi=150)
+                with _names_as_they_are(figure):
+                    figure.savefig(partial, format=ending, dpi=150)
         paths.append(target)
     return paths
 
 
 def save_svg(figure: Figure, target: Path | IO[bytes]) -> None:
     """Write a figure as SVG: without a date or names by chance, so that the same figure is the same file."""
-    with rc_context({"svg.hashsalt": "matcaps"}):
+    with rc_context({"svg.hashsalt": "matcaps"}), _names_as_they_are(figure):
         figure.savefig(target, format="svg", metadata={"Date": None})
 
 
@@ -61,5 +68,42 @@ def to_pixels(figure: Figure, dots_per_inch: float = 80) -> np.ndarray:
     """Return a figure as a picture, ``[height, width, 3]``, uint8."""
     figure.set_dpi(dots_per_inch)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with _names_as_they_are(figure):
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+@contextmanager
+def _names_as_they_are(figure: Figure) -> Iterator[None]:
+    """Draw texts as they stand, dollars and all; matplotlib takes what stands between two dollars for mathematics.
+
+    Only the numbers of a logarithmic axis are left to it, whose powers of ten are such mathematics. Letters that the
+    font lacks are drawn as boxes, and said in one warning, not one each.
+    """
+    numbers = {
+        label
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        if isinstance(axis.get_major_formatter(), LogFormatter)
+        for label in axis.get_ticklabels(which="both")
+    }
+    for text in figure.findobj(Text):
+        if text not in numbers:
+            text.set_parse_math(False)  # type: ignore[attr-defined]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    lacking = [one for one in caught if _GLYPH.search(str(one.message))]
+    for one in caught:
+        if one not in lacking:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    if lacking:
+        letters = {chr(int(found[1])) for one in lacking if (found := _GLYPH.search(str(one.message)))}
+        warnings.warn(
+            f"the figures' font has no letter {' '.join(sorted(letters))}: boxes stand for them; tables and reports "
+            "have them right",
+            stacklevel=3,
+        )
+
+
+_GLYPH = re.compile(r"Glyph (\d+) .*missing from")

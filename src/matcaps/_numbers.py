@@ -1,0 +1,35 @@
+"""Checks of numbers that callers give; free of torch."""
+
+import math
+import operator
+from numbers import Real
+
+
+def whole(value: object) -> int | None:
+    """An ``int`` of Python's, also of NumPy's and torch's whole numbers, so that JSON can hold it; else None."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number, and no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def plain(value: float) -> float:
+    """A number as JSON can hold it: NumPy's as Python's."""
+    return value if isinstance(value, int) else float(value)
+
+
+def check_count(name: str, value: object, least: int = 1, advice: str = "") -> int:
+    """Return a count as an ``int``.
+
+    Raises:
+        ValueError: it is no whole number of at least ``least``.
+    """
+    count = whole(value)
+    if count is None or count < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}{advice}")
+    return count

@@ -1,0 +1,238 @@
+"""What a network is, read off its modules: the configuration that makes it again, or the reason why none does."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+from matcaps.models.config import BaselineCNNConfig, EMCapsNetConfig, ModelConfig
+
+CONFIGS: dict[str, type[ModelConfig]] = {"EMCapsNet": EMCapsNetConfig, "BaselineCNN": BaselineCNNConfig}
+"""The architectures that can be saved and made again, by their class's name."""
+
+ROUTED_LAYERS = ("conv_capsules1", "conv_capsules2", "class_capsules")
+
+_OF_ONE_LAYER = ("activation_rule", "variance_floor", "annealing", "iterations", "competition")
+"""What a single routed layer may have other than the network's configuration says, a new class layer above all."""
+
+_CHANGE_NO_NUMBER = {"training", "inplace", "implementation", "config"}
+
+Departures = dict[str, dict[str, Any]]
+"""By routed layer and option, where single layers depart from the network's configuration."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What makes a network again, but for its weights.
+
+    Attributes:
+        config: the network's configuration, with the sizes that its modules have now.
+        departures: see :data:`Departures`.
+    """
+
+    config: ModelConfig
+    departures: Departures
+
+
+def build_model(config: ModelConfig, departures: Departures | None = None) -> Any:
+    """Make the network that a configuration describes, with fresh weights.
+
+    Raises:
+        ValueError: ``departures`` name no routed layer, or an option that a single layer cannot have.
+    """
+    from matcaps.models.baseline_cnn import BaselineCNN
+    from matcaps.models.em_capsnet import EMCapsNet
+
+    network = EMCapsNet(config) if isinstance(config, EMCapsNetConfig) else BaselineCNN(config)
+    for name, options in (departures or {}).items():
+        if not isinstance(network, EMCapsNet) or name not in ROUTED_LAYERS or not isinstance(options, dict):
+            raise ValueError(f"layers must hold options by routed layer, of {', '.join(ROUTED_LAYERS)}; got {name!r}")
+        layer = getattr(network, name)
+        for option, value in options.items():
+            if option not in _OF_ONE_LAYER or (option == "competition" and name == "class_capsules"):
+                raise ValueError(f"layer {name} cannot have {option!r} of its own; got {value!r}")
+            value = getattr(replace(config, **{option: value}), option)  # its check
+            if option == "iterations":
+                layer.routing.inverse_temperature = layer.routing.inverse_temperature.new_ones(value)
+            else:
+                setattr(layer if option == "competition" else layer.routing, option, value)
+    return network
+
+
+def describe(model: nn.Module) -> Description:
+    """Read off a network's modules what makes it again, whatever was put into it since it was made.
+
+    Args:
+        model: one of ours, also as ``torch.compile``, ``DataParallel``, ``DistributedDataParallel`` or
+            ``AveragedModel`` wrap it or its layers.
+
+    Raises:
+        TypeError: it is none of ours, or a subclass.
+        ValueError: no configuration makes such a network: a layer of another kind, parameters that ours have not,
+            layers that do not fit each other.
+    """
+    from matcaps.models.baseline_cnn import BaselineCNN
+    from matcaps.models.em_capsnet import EMCapsNet
+
+    model = unwrap(model)
+    config: Any = getattr(model, "config", None)
+    if type(model) not in (EMCapsNet, BaselineCNN) or not isinstance(config, CONFIGS[type(model).__name__]):
+        raise TypeError(
+            f"model must be one of {list(CONFIGS)}; got {type(model).__name__}: a subclass has its weights saved by "
+            "safetensors, for from_pretrained would not know how to make it again"
+        )
+    layers = dict(_walk(model))
+    _compare_kinds(layers, dict(_walk(_sketch(config, {}))))
+    if isinstance(config, EMCapsNetConfig):
+        config, departures = _read_capsules(layers, config)
+    else:
+        config, departures = _read_cnn(layers, config), {}
+    twin = _sketch(config, departures)
+    _compare_tensors(named_tensors(model), named_tensors(twin))
+    _compare_settings(layers, dict(_walk(twin)))
+    return Description(config, departures)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The network inside what ``torch.compile``, data parallelism and weight averaging make of one."""
+    while True:
+        if isinstance(model, nn.DataParallel | DistributedDataParallel | AveragedModel):
+            model = model.module
+        elif "_orig_mod" in model._modules:  # of torch.compile, whose class takes long to import
+            model = model.get_submodule("_orig_mod")
+        else:
+            return model
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by the names that they have in a network that nothing wraps."""
+    return {
+        f"{name}.{key}" if name else key: tensor
+        for name, module in _walk(model)
+        for key, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None and key not in module._non_persistent_buffers_set
+    }
+
+
+def _walk(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Every module by name, wrappers taken off, one that stands in two places twice."""
+    module = unwrap(module)
+    yield name, module
+    for key, child in module._modules.items():
+        if child is not None:
+            yield from _walk(child, f"{name}.{key}" if name else key)
+
+
+def _sketch(config: ModelConfig, departures: Departures) -> nn.Module:
+    """The network with weights of no account; on the meta device torch would import its compiler first."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        return build_model(config, departures)
+
+
+def _read_capsules(layers: dict[str, Any], config: EMCapsNetConfig) -> tuple[EMCapsNetConfig, Departures]:
+    stem, classes = layers["stem"], layers["class_capsules"]
+    values = {
+        "in_channels": stem.in_channels,
+        "stem_channels": stem.out_channels,
+        "primary_capsules": layers["primary_capsules"].activation.out_channels,
+        "conv_capsules1": _parents(layers, "conv_capsules1"),
+        "conv_capsules2": _parents(layers, "conv_capsules2"),
+        "num_classes": _parents(layers, "class_capsules"),
+        "pose": classes.pose,
+        "coordinate_scale": classes.coordinate_scale,
+    }
+    if classes.coordinate_components is None:
+        values["coordinates"] = "none"
+    else:
+        values["coordinate_components"] = tuple(classes.coordinate_components)
+        if config.coordinates == "none":  # what the layer does where the network gives it none
+            values["coordinates"] = "grid"
+    options = {name: _options(layers[name]) for name in ROUTED_LAYERS}
+    for option in _OF_ONE_LAYER:
+        found = [held[option] for held in options.values() if option in held]
+        if all(value == found[0] for value in found):
+            values[option] = found[0]
+    config = replace(config, **values)
+    departures = {
+        name: {option: value for option, value in held.items() if value != getattr(config, option)}
+        for name, held in options.items()
+    }
+    return config, {name: held for name, held in departures.items() if held}
+
+
+def _options(layer: Any) -> dict[str, Any]:
+    routing = layer.routing
+    options = {name: getattr(routing, name) for name in ("activation_rule", "variance_floor", "annealing")}
+    options["iterations"] = routing.inverse_temperature.numel()
+    return {**options, "competition": layer.competition} if hasattr(layer, "competition") else options
+
+
+def _parents(layers: dict[str, Any], name: str) -> int:
+    weight = layers[name].weight
+    expected = 4 if name == "class_capsules" else 6
+    if weight.ndim != expected:
+        raise ValueError(f"{name}.weight must have {expected} dimensions; got shape {list(weight.shape)}")
+    return weight.shape[expected - 3]
+
+
+def _read_cnn(layers: dict[str, Any], config: BaselineCNNConfig) -> BaselineCNNConfig:
+    return replace(
+        config,
+        in_channels=layers["features.0"].in_channels,
+        channels1=layers["features.0"].out_channels,
+        channels2=layers["features.3"].out_channels,
+        hidden_units=layers["classifier.1"].out_features,
+        dropout=layers["classifier.3"].p,
+        num_classes=layers["classifier.4"].out_features,
+    )
+
+
+def _compare_kinds(found: dict[str, nn.Module], expected: dict[str, nn.Module]) -> None:
+    for name, module in expected.items():
+        if type(found.get(name)) is not type(module):
+            got = type(found[name]).__name__ if name in found else "none"
+            raise ValueError(
+                f"{name} must be a {type(module).__name__}, so that from_pretrained can make it again; got {got}: "
+                f"{_INSTEAD}"
+            )
+    further = sorted(found.keys() - expected.keys())
+    if further:
+        raise ValueError(f"the network must have no layers but ours; got {', '.join(further)}: {_INSTEAD}")
+
+
+def _compare_tensors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    for name, tensor in expected.items():
+        got = list(found[name].shape) if name in found else None
+        if got != list(tensor.shape):
+            raise ValueError(
+                f"{name} must have shape {list(tensor.shape)}, as its configuration and other layers have it; got "
+                f"{'none' if got is None else got}: replace what does not fit"
+            )
+    further = sorted(found.keys() - expected.keys())
+    if further:
+        raise ValueError(f"the network must have no parameters but ours; got {', '.join(further)}: {_INSTEAD}")
+
+
+def _compare_settings(found: dict[str, nn.Module], expected: dict[str, nn.Module]) -> None:
+    for name, module in expected.items():
+        for setting, value in vars(module).items():
+            if setting.startswith("_") or setting in _CHANGE_NO_NUMBER:
+                continue
+            got = getattr(found[name], setting, None)
+            if got != value:
+                raise ValueError(
+                    f"{name}.{setting} must be {value!r}, as the network's configuration has it; got {got!r}: "
+                    f"set it back, or {_INSTEAD}"
+                )
+
+
+_INSTEAD = "save such a network's state_dict() with safetensors.torch.save_file"
+
+
+def changed_fields(config: ModelConfig, other: ModelConfig) -> list[str]:
+    """The names of the fields in which two configurations of one kind differ."""
+    return [entry.name for entry in fields(config) if getattr(config, entry.name) != getattr(other, entry.name)]

@@ -1,0 +1,157 @@
+"""Classify image files: files, folders and patterns, past what cannot be read, with a word on what looks unlike."""
+
+import glob
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from matcaps._paths import user_path
+from matcaps.data import Appearance, appearance
+from matcaps.data.images import endings
+from matcaps.data.names import printable
+from matcaps.training.evaluation import class_scores
+from matcaps.training.inference import SavedNetwork, open_saved
+
+_FAR, _NEAR = 0.4, 0.25
+"""Grey levels, of 1 in all, by which an image's border is another ground than the training images', or the same."""
+_BLANK, _SOME = 0.004, 0.04
+"""Standard deviation of grey levels below which an image is blank, and above which the training images are not."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What :func:`predict_files` found.
+
+    Attributes:
+        scores: of each image, by its path, the score of each class, by the class's name.
+        failures: of each file that could not be read, and each pattern that fits nothing, the reason.
+    """
+
+    scores: dict[str, dict[str, float]]
+    failures: dict[str, str]
+
+
+def find_images(patterns: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The image files that some files, folders and patterns mean, each once, in order.
+
+    Args:
+        patterns: a file of any name; a folder, for all images in it and below, hidden ones left out; or a pattern with
+            ``*``, ``?``, ``[...]``, and ``**`` for any folders between, for the images and folders that fit it.
+
+    Returns:
+        The files, and of each pattern that means none the reason.
+    """
+    found: dict[str, None] = {}
+    failures: dict[str, str] = {}
+    for pattern in patterns:
+        path = str(user_path(pattern))
+        if os.path.isdir(path):
+            files, reason = _images_below(path), f"{pattern} holds no image ({', '.join(endings())})"
+        elif os.path.exists(path) or not glob.has_magic(path):
+            files, reason = [path], ""  # if it is not there, reading says so
+        else:
+            fitting = sorted(glob.glob(path, recursive=True))
+            files = [file for one in fitting for file in (_images_below(one) if os.path.isdir(one) else _if_image(one))]
+            reason = f"no image fits the pattern {pattern}"
+        if not files:
+            failures[pattern] = reason
+        found |= dict.fromkeys(files)
+    return list(found), failures
+
+
+def _images_below(folder: str) -> list[str]:
+    files = (
+        path
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    return [one for path in files for one in _if_image(str(path))]
+
+
+def _if_image(path: str) -> list[str]:
+    return [path] if path.lower().endswith(endings()) else []
+
+
+@torch.inference_mode()
+def predict_files(
+    source: str, patterns: Sequence[str], *, invert: bool = False, checkpoint: str | None = None
+) -> Predictions:
+    """Classify image files with a saved network; warn of images that look unlike those that it was trained on.
+
+    Args:
+        source: folder of a run or of saved weights, weights that come with matcaps, or an id on the Hugging Face hub.
+        patterns: files, folders and patterns, as :func:`find_images` takes them.
+        invert: turn black into white first, and white into black.
+        checkpoint: "last", or a path: a checkpoint of the run in place of its final weights.
+
+    Raises:
+        FileNotFoundError: the network is missing.
+        ValueError: the network was saved without a description of its input.
+    """
+    saved = open_saved(source, checkpoint)
+    classes, transform = saved.classes, saved.transform
+    paths, failures = find_images(patterns)
+    scores: dict[str, dict[str, float]] = {}
+    seen: dict[str, Appearance] = {}
+    for path in paths:
+        try:
+            image = saved.load_image(path)
+        except OSError as error:
+            failures[path] = f"{path}: {error.strerror or error}"
+            continue
+        except ValueError as error:
+            failures[path] = str(error)
+            continue
+        image = 255 - image if invert else image
+        seen[path] = appearance(image)
+        found = class_scores(saved.network, transform.evaluate(image))[0].tolist()
+        scores[path] = dict(zip(classes, found, strict=True))
+    warn_of_unlike(saved, seen, inverted=invert)
+    return Predictions(scores, failures)
+
+
+def warn_of_unlike(saved: SavedNetwork, images: Mapping[str, Appearance | Tensor], *, inverted: bool = False) -> None:
+    """Warn of images that look unlike a network's training images, where it knows how those look.
+
+    Args:
+        saved: the network.
+        images: how they look, or themselves, ``[1, C, H, W]``, uint8, by name.
+        inverted: whether black and white were exchanged.
+    """
+    own = saved.description.get("appearance")
+    try:
+        usual = Appearance(**own) if isinstance(own, dict) else None
+    except TypeError:  # of another version
+        usual = None
+    if usual is None:
+        return
+    looks = {name: one if isinstance(one, Appearance) else appearance(one) for name, one in images.items()}
+    exchanged = [
+        name
+        for name, look in looks.items()
+        if abs(look.border_mean - usual.border_mean) > _FAR and abs(1 - look.border_mean - usual.border_mean) < _NEAR
+    ]
+    blank = [name for name, look in looks.items() if look.deviation < _BLANK and usual.deviation > _SOME]
+    if exchanged:
+        there, here = ("bright", "dark") if usual.border_mean > 0.5 else ("dark", "bright")
+        mend = "leave --invert out for them" if inverted else "--invert exchanges black and white"
+        warnings.warn(
+            f"{_listed(exchanged, len(looks))} a {here} ground, where the network was trained on a {there} one "
+            f"(grey level {usual.border_mean:.2f} of 1 at the border): {mend}",
+            stacklevel=2,
+        )
+    if blank:
+        warnings.warn(f"{_listed(blank, len(looks))} one grey level all over: blank", stacklevel=2)
+
+
+def _listed(names: Sequence[str], total: int) -> str:
+    if total == 1:
+        return f"{printable(names[0])} has"
+    return (
+        f"{len(names)} of {total} images ({', '.join(map(printable, names[:3]))}{', …' if len(names) > 3 else ''}) have"
+    )

@@ -1,0 +1,194 @@
+"""Going on with a run: whether its checkpoint fits, and what more epochs mean for its schedules."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from matcaps.training.callbacks import ExactResume
+from matcaps.training.checkpoints import CHECKPOINTS_NAME, newest_checkpoint, read_checkpoint
+from matcaps.training.module import Training
+from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, read_json, read_run_settings, write_settings
+from matcaps.training.settings import TrainSettings, changes_of_a_run
+
+_PARTS = {
+    "state_dict": Mapping,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "loops": Mapping,
+    "callbacks": Mapping,
+    "matcaps": Mapping,
+}
+"""What a checkpoint holds, beside its number of steps, and of which type each is."""
+
+
+@dataclass(frozen=True)
+class Extension:
+    """A run that goes on to another end than it was set up for.
+
+    Attributes:
+        before: epochs that it was set up for.
+        after: epochs that it has now.
+        step: optimiser steps that it had done.
+    """
+
+    before: int
+    after: int
+    step: int
+
+    def describe(self, training: Training) -> str:
+        """What that means for learning rate and margin, in words."""
+        settings, length = training.settings, training.steps_per_epoch
+        stretched = []
+        optimizer = settings.optimizer
+        if optimizer.schedule in ("cosine", "linear"):
+            old, new = (optimizer.factor(self.step, length * epochs) for epochs in (self.before, self.after))
+            stretched.append(f"the learning rate ({optimizer.schedule}) is {new:.0%} of its peak, not {old:.0%}")
+        loss = settings.loss
+        if loss.name == "spread" and loss.margin_schedule == "authors" and loss.margin_scale is None:
+            old, new = (training.margin(self.step, length * epochs) for epochs in (self.before, self.after))
+            stretched.append(f"the margin (authors) is {new:.2f}, not {old:.2f}")
+        said = f"the run goes on to {self.after} epochs instead of {self.before}: "
+        if not stretched:
+            return said + "no schedule depends on their number, so it ends as if it had been set up so"
+        return said + (
+            f"from here on its schedules are those of a run of {self.after}: {' and '.join(stretched)}; it is not the "
+            f"run that {self.after} epochs from the start would have been"
+        )
+
+
+def prepare_to_resume(folder: Path, training: Training, clock: ExactResume, *, speaks: bool) -> Path | None:
+    """The checkpoint that a run goes on from, once it is seen to fit; tells the clock of another number of epochs.
+
+    Args:
+        folder: the run's.
+        training: what its settings make.
+        clock: is told of the extension, if there is one, so that checkpoints and record have it.
+        speaks: whether this process is the one that warns and writes.
+
+    Returns:
+        None where the run has no checkpoint yet, and begins anew.
+
+    Raises:
+        ValueError: the checkpoint is damaged, of another network or of other settings, or the run has done more epochs.
+    """
+    settings = training.settings
+    path = newest_checkpoint(folder / CHECKPOINTS_NAME)
+    before = read_run_settings(folder).epochs
+    if path is not None:
+        checkpoint = read_checkpoint(path)
+        _check_parts(path, checkpoint)
+        planned = checkpoint["matcaps"].get("settings")
+        if planned is not None:
+            _check_settings(folder, planned, settings)
+            before = int(planned["epochs"])
+        elif (folder / RESULTS_NAME).is_file():  # an earlier version's: how long the finished run was
+            before = int(read_json(folder / RESULTS_NAME).get("epochs", before))
+        _check_fit(path, checkpoint, training)
+        step = checkpoint["global_step"]
+        if step > training.total_steps:
+            done = step / training.steps_per_epoch
+            raise ValueError(
+                f"epochs must be at least the {done:.4g} that the run in {folder} has done; got {settings.epochs}"
+            )
+        if before != settings.epochs:
+            clock.extension = Extension(before, settings.epochs, step)
+            if speaks:
+                warnings.warn(clock.extension.describe(training), stacklevel=3)
+    if speaks and read_run_settings(folder).epochs != settings.epochs:
+        own = read_run_settings(folder).to_dict()
+        write_settings(folder / SETTINGS_NAME, own | {"epochs": settings.epochs})
+    return path
+
+
+@contextmanager
+def restoring(path: Path | None, clock: ExactResume) -> Iterator[None]:
+    """Say of what fails before the training has gone on that it is the checkpoint's fault.
+
+    Args:
+        path: the checkpoint; None: there is none.
+        clock: knows whether it has gone on.
+    """
+    try:
+        yield
+    except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        if path is None or clock.has_started:
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} cannot be gone on from ({reason}): {_way_out(path)}") from error
+
+
+def _way_out(path: Path) -> str:
+    run = path.parent.parent
+    return (
+        "remove it to go on from another checkpoint or, where there is none, from the start; or train anew: "
+        f"matcaps train --config {run / SETTINGS_NAME} --output NEW"
+    )
+
+
+def _check_parts(path: Path, checkpoint: dict[str, Any]) -> None:
+    lacking = [name for name, kind in _PARTS.items() if not isinstance(checkpoint.get(name), kind)]
+    own = checkpoint["matcaps"] if "matcaps" not in lacking else {}
+    of_ours = {"random_state": Tensor, "seconds": int | float}
+    lacking += [f"matcaps.{name}" for name, kind in of_ours.items() if own and not isinstance(own.get(name), kind)]
+    if lacking:
+        raise ValueError(
+            f"{path} lacks {', '.join(lacking)}, which a run's checkpoint of this version has: {_way_out(path)}"
+        )
+
+
+def _check_settings(folder: Path, planned: dict[str, Any], settings: TrainSettings) -> None:
+    changed = [line for line in changes_of_a_run(planned, settings.to_dict()) if not line.startswith("epochs: ")]
+    if changed:
+        raise ValueError(
+            f"{folder / SETTINGS_NAME} has other settings than the run was trained with ({'; '.join(changed)}): put "
+            "them back, or begin a new run with them: matcaps train --config"
+        )
+
+
+def _check_fit(path: Path, checkpoint: dict[str, Any], training: Training) -> None:
+    """Refuse weights and an optimiser's state that are another network's, and weights that are not finite."""
+    averaged = ("current_model_state", "averaging_state")
+    if training.settings.optimizer.ema_decay is not None and not all(name in checkpoint for name in averaged):
+        raise ValueError(f"{path} lacks {' or '.join(averaged)}, the averaged weights: {_way_out(path)}")
+    expected = training.state_dict()
+    for part in ("state_dict", "current_model_state"):
+        found = checkpoint.get(part, expected)
+        problem = _misfit(found, expected)
+        if problem:
+            raise ValueError(
+                f"{path} does not fit the network of the run's {SETTINGS_NAME}: {problem}: {_way_out(path)}"
+            )
+        broken = [name for name, value in found.items() if value.is_floating_point() and not value.isfinite().all()]
+        if broken:
+            raise ValueError(
+                f"{path} has numbers that are not finite, first in {broken[0]}: {_way_out(path)}, with a lower "
+                "learning rate"
+            )
+    optimizer: torch.optim.Optimizer = training.configure_optimizers()["optimizer"]
+    try:
+        optimizer.load_state_dict(checkpoint["optimizer_states"][0])
+        for parameter, state in optimizer.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                if state[name].shape != parameter.shape:
+                    raise ValueError(f"{name} has the shape {list(state[name].shape)}, not {list(parameter.shape)}")
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} has an optimiser's state that does not fit ({error}): {_way_out(path)}") from error
+
+
+def _misfit(found: Any, expected: Mapping[str, Tensor]) -> str:
+    """What makes some weights another network's, in words; empty if they fit."""
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        return "it holds no tensors by name"
+    for name, value in expected.items():
+        if name not in found:
+            return f"{name} is missing"
+        if found[name].shape != value.shape:
+            return f"{name} has the shape {list(found[name].shape)}, where the network has {list(value.shape)}"
+    extra = next((name for name in found if name not in expected), None)
+    return "" if extra is None else f"it has {extra}, which the network has not"

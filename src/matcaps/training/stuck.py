@@ -1,0 +1,142 @@
+"""Seeing that a training stands still, and saying so once."""
+
+import warnings
+from typing import Any
+
+import lightning.pytorch as lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from matcaps.data.loader import Batch
+from matcaps.inspection.activations import DEAD_BELOW, SATURATED_ABOVE
+from matcaps.models import EMCapsNet
+from matcaps.training.module import Training
+
+GRADIENT_FLOOR = 1e-6
+"""A norm below which the gradient of all parameters together has vanished; good trainings here end at 1e-3 or more."""
+LOSS_FLOOR = 1e-3
+"""A mean loss below which there may be nothing left to learn: a spread loss whose margin is met has no gradient."""
+EPOCHS, STEPS = 3, 30
+"""Whole epochs in a row, of so many optimiser steps together, in which a class is never predicted, or a layer stays as
+it is, before that is called stuck: at the beginning both are usual."""
+_VANISHED_SHARE = 0.9
+"""Share of an epoch's steps whose gradient has vanished that makes an epoch without one."""
+
+
+class StuckWatch(Callback):
+    """Warn once of each: a gradient that has vanished, a class that is never predicted, a layer that says nothing.
+
+    Looks at the training images as the training sees them, and for the layers at a few images after each epoch.
+
+    Args:
+        images: ``[B, C, H, W]``, to look at the layers on.
+        classes: the classes' names.
+        epochs: whole epochs in a row that a class or a layer has.
+        steps: optimiser steps that these must have together.
+
+    Attributes:
+        said: the warnings so far, by what they are about, over all interruptions.
+    """
+
+    def __init__(self, images: Tensor, classes: tuple[str, ...], epochs: int = EPOCHS, steps: int = STEPS):
+        self.said: dict[str, str] = {}
+        self._images = images
+        self._classes = classes
+        self._epochs = epochs
+        self._steps = steps
+        self._since: dict[str, int] = {}  # epochs in a row, by what is wrong
+        self._norms: list[Tensor] = []
+        self._predicted = torch.zeros(0)
+        self._shown = torch.zeros(0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"said": self.said, "since": self._since}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.said, self._since = dict(state_dict["said"]), dict(state_dict["since"])
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._norms = []
+        self._predicted = torch.zeros(len(self._classes), dtype=torch.int64, device=pl_module.device)
+        self._shown = torch.zeros_like(self._predicted)
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        assert isinstance(pl_module, Training)
+        self._norms.append(pl_module.gradient_norm)
+        for counts, labels in ((self._predicted, outputs["predicted"]), (self._shown, batch.labels)):
+            counts += torch.bincount(labels, minlength=len(self._classes))
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, Training)
+        predicted, shown = self._predicted, self._shown
+        if trainer.world_size > 1:
+            predicted, shown = pl_module.all_gather(torch.stack([predicted, shown])).sum(dim=0)  # type: ignore[union-attr]
+        if len(self._norms) < trainer.num_training_batches:
+            return  # the run went on within this epoch: the rest of it was seen by another process
+        self._look_at_gradient(trainer, pl_module)
+        self._look_at_classes(trainer, predicted, shown)
+        self._look_at_layers(trainer, pl_module)
+
+    def _look_at_gradient(self, trainer: lightning.Trainer, training: Training) -> None:
+        norms, epoch = torch.stack(self._norms), trainer.current_epoch + 1
+        loss, accuracy = (float(trainer.callback_metrics[f"train/{name}"]) for name in ("loss", "accuracy"))
+        vanished = float((norms < GRADIENT_FLOOR).float().mean()) >= _VANISHED_SHARE
+        if vanished and loss > LOSS_FLOOR and accuracy < 1:
+            self._say(
+                trainer,
+                "gradient",
+                f"the gradient has vanished (norm {float(norms.median()):.0e} in epoch {epoch}), though the loss is "
+                f"{loss:.3g} and {accuracy:.0%} of the training images are right: nothing is learnt any more. Try "
+                "another --seed, a lower --optimizer.learning_rate, or --loss.name cross-entropy",
+            )
+
+    def _look_at_classes(self, trainer: lightning.Trainer, predicted: Tensor, shown: Tensor) -> None:
+        missing = ((predicted == 0) & (shown > 0)).tolist()
+        lasting = [name for name, one in zip(self._classes, missing, strict=True) if self._lasts(trainer, name, one)]
+        if lasting:
+            names = ", ".join(lasting[:5]) + (f" and {len(lasting) - 5} more" if len(lasting) > 5 else "")
+            self._say(
+                trainer,
+                "classes",
+                f"no training image has been taken for {names} in {self._epochs} whole epochs: see whether the classes "
+                "are uneven or mislabelled; else try another --seed, or a lower --optimizer.learning_rate",
+            )
+
+    @torch.no_grad()
+    def _look_at_layers(self, trainer: lightning.Trainer, training: Training) -> None:
+        if not isinstance(training.network, EMCapsNet):
+            return
+        said = []
+        for name, capsules in training.network.layer_outputs(self._images.to(training.device)).items():
+            low, high = float(capsules.activations.min()), float(capsules.activations.max())
+            for state, wrong in (("dead", high < DEAD_BELOW), ("saturated", low > SATURATED_ABOVE)):
+                if self._lasts(trainer, f"{state} {name}", wrong):
+                    said.append(f"all capsules of {name} are {state}, with activations from {low:.2g} to {high:.2g}")
+        if said:
+            self._say(
+                trainer,
+                "layers",
+                f"{'; '.join(said)}, on all images looked at, for {self._epochs} epochs: they tell no images apart. "
+                "Try --model.calibration full, another --seed, or a lower --optimizer.learning_rate",
+            )
+
+    def _lasts(self, trainer: lightning.Trainer, name: str, wrong: bool) -> bool:
+        """Whether something has been wrong for long enough."""
+        self._since[name] = self._since.get(name, 0) + 1 if wrong else 0
+        since = self._since[name]
+        return since >= self._epochs and since * int(trainer.num_training_batches) >= self._steps
+
+    def _say(self, trainer: lightning.Trainer, what: str, sentence: str) -> None:
+        if what in self.said:
+            return
+        self.said[what] = sentence
+        if trainer.is_global_zero:
+            warnings.warn(f"the training seems stuck: {sentence}", stacklevel=2)
