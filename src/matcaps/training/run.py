@@ -51,7 +51,7 @@ from matcaps.training.record import (
     write_json,
 )
 from matcaps.training.settings import TrainSettings
-from matcaps.training.tuning import describe_origin, settle, settled_as, start_from_pretrained
+from matcaps.training.tuning import describe_origin, settle, start_from_pretrained
 from matcaps.training.views import CapsuleViews
 
 TENSORBOARD_NAME = "tensorboard"
@@ -105,7 +105,7 @@ def train(
     """
     _check_devices(settings)
     run = Path(folder) if resume and folder is not None and (Path(folder) / SETTINGS_NAME).is_file() else None
-    settings = settle(settings) if run is None else settled_as(settings, read_run_settings(run))
+    settings = settle(settings) if run is None else settings.with_weights_of(read_run_settings(run))
     restored = run is not None and any((run / CHECKPOINTS_NAME).glob("*.ckpt"))
     commit = source_commit()  # now: the checkout may move on while the training runs
     bundle = load_data(settings.data, settings.seed)
