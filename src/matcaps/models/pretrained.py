@@ -35,6 +35,7 @@ __all__ = [
     "load_tuned",
     "read_config",
     "read_model_config",
+    "read_weights",
     "resolve_folder",
     "save_pretrained",
     "save_weights",
@@ -108,6 +109,25 @@ def save_weights(module: nn.Module, path: Path) -> None:
         save_file(weights, partial, metadata={"format": "pt"})
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read what :func:`save_weights` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not safetensors, not whole, or a number in it is not finite.
+    """
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file, or not whole: {error}") from error
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise ValueError(
+                f"the weights in {path} must be finite; {name} is not: they are of no use, take an earlier state"
+            )
+    return weights
+
+
 def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Module, **changes: Any) -> _Model:
     """Load a model that :func:`save_pretrained` wrote, in evaluation mode, on the CPU, in float32.
 
@@ -168,17 +188,11 @@ def load_tuned(source: str | PathLike[str], changes: dict[str, Any]) -> Tuned:
     description = read_config(folder)
     model = _parse_model(description, folder)
     path = folder / WEIGHTS_NAME
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file, or not whole: {error}") from error
+    weights = read_weights(path)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit the model in {CONFIG_NAME} beside it: {error}") from error
-    for name, tensor in weights.items():
-        if not tensor.isfinite().all():
-            raise ValueError(f"the weights in {path} must be finite; {name} is not: they can classify nothing")
     tuned = transfer(model, changes)
     tuned.network.eval()
     return tuned
