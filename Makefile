@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # One thread for each test process: two processes with two threads each would fight over two cores.
 TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup train test test-wheel test-triton test-browser sanitize bench bench-gpu results lint format clean
+.PHONY: help setup train test test-processors test-wheel test-triton test-browser sanitize bench bench-gpu results lint format clean
 # The release that belongs to the torch of constraints.txt; a download of 200 MB, so only the targets that need it have it.
 TRITON := triton==3.7.1
 
@@ -28,13 +28,16 @@ test: setup ## check style and run the tests; those on real data need MATCAPS_TE
 	$(BIN)/ruff format --check .
 	$(TESTS)
 
+test-processors: setup ## run the tests as several processors would, older instruction sets and two threads; an hour
+	$(BIN)/python tools/test_processors.py
+
 test-wheel: setup ## build the wheel and test it away from the sources, with and without a compiler
 	$(BIN)/python tools/test_wheel.py
 
 test-triton: setup ## test the GPU path without a GPU: its kernels in Triton's interpreter, and compiled for GPUs
 	$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps $(TRITON)
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -k triton tests/routing/test_triton_values.py \
-		tests/routing/test_triton_torch.py tests/routing/test_triton_compile.py tests/routing/test_laws.py
+		tests/routing/test_triton_torch.py tests/routing/test_triton_compile.py tests/routing/test_triton_boundary.py tests/routing/test_laws.py
 
 test-browser: setup ## drive the demo and the report in a headless Chromium; installs Gradio, playwright and, for want of one, Chromium
 	$(BIN)/python -c 'import gradio, playwright' 2>/dev/null || \

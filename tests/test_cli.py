@@ -1,6 +1,7 @@
 """The command: what it says and returns on good and on bad input."""
 
 import gzip
+import itertools
 import json
 import os
 import re
@@ -20,7 +21,7 @@ import matcaps
 from matcaps import cli
 from matcaps.cli import train as cli_train
 from matcaps.cli.train import flatten
-from matcaps.data import DataSettings
+from matcaps.data import DataSettings, load_data
 from matcaps.data.idx import write_idx
 from matcaps.training import (
     Evaluation,
@@ -159,7 +160,13 @@ def test_help_of_train_explains_settings(call):
     status, printed, _ = call("train", "smallnorb", "--help")
     assert status == 0
     text = " ".join(printed.split())
-    for setting in ("--model.annealing", "--optimizer.ema_decay", "--data.split.rule", "--checkpoint_minutes"):
+    for setting in (
+        "--model.implementation",
+        "--model.annealing",
+        "--optimizer.ema_decay",
+        "--data.split.rule",
+        "--checkpoint_minutes",
+    ):
         assert setting in text
     assert "0.0625 learns far faster" in text
     assert "smallnorb" in text
@@ -257,6 +264,15 @@ def test_doctor(call, tmp_path):
 
 
 # train
+
+
+def test_train_with_another_implementation_keeps_it_with_the_run(call, refuse):
+    assert (
+        call("train", "quickstart", *TINY, "--output=run", "--model.implementation=reference", "--report=false")[0] == 0
+    )
+    assert read_settings(Path("run/settings.yaml"))["model"]["implementation"] == "reference"
+    assert matcaps.from_pretrained("run").config.implementation == "reference"
+    refuse("implementation", "train", "quickstart", "--output=other", "--model.implementation=cuda")
 
 
 def test_train_eval_predict(call, tmp_path):
@@ -508,10 +524,9 @@ def test_bad_evaluation(refuse, run, tmp_path):
 
 
 def test_data_that_do_not_fit_the_network(refuse, run, tmp_path):
-    for split in ("train", "test"):
-        for name in ("cats", "dogs"):
-            (tmp_path / "pets" / split / name).mkdir(parents=True)
-            Image.new("L", (30, 30)).save(tmp_path / "pets" / split / name / "1.png")
+    for level, (split, name) in enumerate(itertools.product(("train", "test"), ("cats", "dogs"))):
+        (tmp_path / "pets" / split / name).mkdir(parents=True)
+        Image.new("L", (30, 30), level).save(tmp_path / "pets" / split / name / "1.png")
     text = "the data must have the network's classes, T-shirt/top, "
     refuse(text, "eval", run, "--data=folder", "--folder", tmp_path / "pets")
     refuse("; got cats, dogs in folder", "eval", run, "--data=folder", "--folder", tmp_path / "pets")
@@ -526,7 +541,7 @@ def test_images_of_another_size_are_not_tested_on(refuse, run, tmp_path):
 
 
 def test_a_copied_colour_network_is_tested_on_a_folder(call, tmp_path):
-    for number in range(10):
+    for number in range(20):
         for place, name in enumerate(("bee", "cow")):
             path = tmp_path / "farm" / name / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -540,7 +555,7 @@ def test_a_copied_colour_network_is_tested_on_a_folder(call, tmp_path):
         shutil.copy(network / name, tmp_path / "copy" / name)
     status, printed, complaint = call("eval", tmp_path / "copy", "--data=folder", "--folder", tmp_path / "farm")
     assert (status, complaint) == (0, "")
-    assert "on 4 images" in printed
+    assert f"on {len(load_data(settings.data).test)} images" in printed
 
 
 def test_one_class_alone_is_no_data(refuse, tmp_path):

@@ -13,9 +13,10 @@ Shape letters, used as suffixes of dense tensors everywhere (``votes_BIJP``):
 ====== =========================================================
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.utils import _pytree
 
 POSE_SIZE = 4
 """Rows and columns of a pose matrix."""
@@ -36,3 +37,34 @@ class Capsules(NamedTuple):
 
     poses: Tensor
     activations: Tensor
+
+
+CapsulesLike = Capsules | tuple[Tensor, Tensor]
+"""What a capsule layer takes: capsules, or the plain pair that hooks and checkpointing make of them."""
+
+# A named tuple is a tree to torch anyhow; torch.export.save also wants a name to write down.
+_pytree._register_namedtuple(Capsules, serialized_type_name="matcaps.capsules.Capsules")
+
+
+def as_capsules(capsules: Any) -> Capsules:
+    """Make :class:`Capsules` of what a layer was given.
+
+    Args:
+        capsules: :class:`Capsules`, or a tuple or list of two tensors, poses and activations.
+
+    Raises:
+        TypeError: it is neither.
+
+    Example:
+        >>> import torch
+        >>> as_capsules((torch.zeros(2, 8, 4, 4), torch.zeros(2, 8))).activations.shape
+        torch.Size([2, 8])
+    """
+    if isinstance(capsules, Capsules):
+        return capsules
+    if isinstance(capsules, tuple | list) and len(capsules) == 2 and all(isinstance(x, Tensor) for x in capsules):
+        return Capsules(*capsules)
+    got = type(capsules).__name__
+    if isinstance(capsules, tuple | list):
+        got += f" of {', '.join(type(x).__name__ for x in capsules) or 'nothing'}"
+    raise TypeError(f"capsules must be Capsules(poses, activations), or a tuple of these two tensors; got {got}")

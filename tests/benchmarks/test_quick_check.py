@@ -4,29 +4,30 @@ import pytest
 import torch
 
 from benchmarks import quick_check
+from matcaps.routing import conv_em_routing
+from tests.support.budget import run
 
 
 def stand_in(spoil):
-    """Every implementation is the reference; what stands for Triton's is spoilt."""
-    gradients = quick_check.gradients
+    """What stands for the GPU path is the reference, spoilt."""
 
-    def make(inputs, implementation, dtype, device, competition):
-        found = gradients(inputs, "reference", dtype, device, competition)
-        return [spoil(part) for part in found] if implementation == "triton" else found
+    def gpu_path(inputs, options):
+        results = run(conv_em_routing, inputs, torch.float32, "reference", **options)
+        return {name: spoil(part) for name, part in results.items()}
 
-    return make
+    return gpu_path
 
 
 @pytest.mark.parametrize(
-    ("spoil", "status"),
+    ("spoil", "status", "said"),
     [
-        (lambda part: part, 0),
-        (lambda part: part * 1.001, 1),
-        (lambda part: part * torch.nan, 1),
+        (lambda part: part, 0, "within the budget"),
+        (lambda part: part * 1.001, 1, "grad weight: errors are"),
+        (lambda part: part * torch.nan, 1, "grad weight: errors are nan times"),
     ],
     ids=["right", "off", "nan"],
 )
-def test_wrong_results_are_seen(spoil, status, monkeypatch, capsys):
-    monkeypatch.setattr(quick_check, "gradients", stand_in(spoil))
+def test_wrong_results_are_seen(spoil, status, said, monkeypatch, capsys):
+    monkeypatch.setattr(quick_check, "gpu_path", stand_in(spoil))
     assert quick_check.main() == status
-    assert "largest error" in capsys.readouterr().out
+    assert said in capsys.readouterr().out

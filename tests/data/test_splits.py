@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -194,3 +196,19 @@ def test_no_test_image_is_trained_on_in_the_real_sets(real_root):
     assert not {i.numpy().tobytes() for i in mnist[0].images} & {i.numpy().tobytes() for i in mnist[1].images}
     bundle = load_data(DataSettings("mnist", str(real_root), split=SplitSettings(validation_fraction=0.1)))
     assert_nothing_tested_is_trained_on(bundle)
+
+
+def test_published_sets_keep_their_divisions_bit_for_bit():
+    digests = []
+    for chosen in (
+        DataSettings(split=SplitSettings(validation_fraction=0.1)),
+        DataSettings(max_train_images=333, max_test_images=77, split=SplitSettings(validation_fraction=0.25, seed=7)),
+    ):
+        bundle = load_data(chosen)
+        for part in (bundle.train, bundle.validation, bundle.test):
+            assert part is not None
+            digests.append(hashlib.sha256(part.indices.numpy().tobytes()).hexdigest()[:16])
+    assert digests == [
+        *("48bd70cc8ae7f481", "57fa672d710a9375", "086af9e5f94aecad"),
+        *("478807c275e0f177", "30644cc31c1f4f8f", "9297c696b5ea2801"),
+    ]

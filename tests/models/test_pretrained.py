@@ -3,6 +3,7 @@ import os
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 import matcaps
 from matcaps.models import BaselineCNN, EMCapsNet, create_model
 from matcaps.models.pretrained import CONFIG_NAME, DECODER_NAME, WEIGHTS_NAME, read_config
+from matcaps.routing import available_implementations
 
 TINY = {
     "quickstart": {"stem_channels": 4, "primary_capsules": 2, "conv_capsules1": 2, "conv_capsules2": 2},
@@ -18,8 +20,8 @@ TINY = {
 }
 
 
-def make(preset: str = "quickstart") -> EMCapsNet | BaselineCNN:
-    network = create_model(preset, **TINY[preset])
+def make(preset: str = "quickstart", **changes: Any) -> EMCapsNet | BaselineCNN:
+    network = create_model(preset, **TINY[preset], **changes)
     if isinstance(network, EMCapsNet):
         network.calibrate(torch.rand(4, 1, 28, 28))
     return network
@@ -53,6 +55,46 @@ def test_round_trip_is_bit_for_bit(preset, tmp_path):
     description = read_config(tmp_path / "new" / "folder")
     assert (description["classes"], description["note"]) == (classes, "größe")
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == [CONFIG_NAME, WEIGHTS_NAME]
+
+
+def test_a_saved_network_is_loaded_with_the_implementation_asked_for(saved):
+    layers = ("conv_capsules1", "conv_capsules2", "class_capsules")
+    for found in (
+        matcaps.from_pretrained(saved, implementation="reference"),
+        EMCapsNet.from_pretrained(saved, implementation="reference"),
+        make("quickstart", implementation="reference"),
+    ):
+        assert found.config.implementation == "reference"
+        assert [found.get_submodule(name).routing.implementation for name in layers] == 3 * ["reference"]
+    assert matcaps.from_pretrained(saved).config.implementation == "auto"
+    with pytest.raises(ValueError, match=r"implementation must be one of \('auto', .*; got 'cuda'"):
+        matcaps.from_pretrained(saved, implementation="cuda")
+    make("baseline-cnn").save_pretrained(saved)
+    with pytest.raises(ValueError, match="got a model of class BaselineCNN, which has no routing: leave it out"):
+        matcaps.from_pretrained(saved, implementation="reference")
+
+
+def test_a_config_from_before_there_was_a_choice_loads(saved):
+    description = json.loads((saved / CONFIG_NAME).read_text())
+    assert description["model"].pop("implementation") == "auto"
+    (saved / CONFIG_NAME).write_text(json.dumps(description))
+    assert matcaps.from_pretrained(saved).config.implementation == "auto"
+
+
+def test_the_way_to_second_order_gradients_that_a_refusal_names_can_be_gone(saved):
+    """A gradient penalty on a network, by what the message says."""
+
+    def penalty(network, images):
+        (grad,) = torch.autograd.grad(network(images).activations.sum(), images, create_graph=True)
+        grad.square().sum().backward()
+
+    images = torch.rand(1, 1, 28, 28, requires_grad=True)
+    if "native" in available_implementations():
+        with pytest.raises(NotImplementedError, match=r"implementation='reference', an argument of .*from_pretrained"):
+            penalty(matcaps.from_pretrained(saved), images)
+    network = matcaps.from_pretrained(saved, implementation="reference")
+    penalty(network, images)
+    assert network.conv_capsules1.weight.grad.abs().max() > 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no permissions of this kind")

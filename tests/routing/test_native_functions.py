@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from matcaps.routing import native
+from matcaps.routing.native_library import load
 
 pytestmark = pytest.mark.skipif(native.MISSING is not None, reason="the compiled core is missing")
 
@@ -45,6 +46,17 @@ def test_log(target, dtype):
     found = native.LIBRARY.elementwise("log", special)
     assert found[:3].tolist() == [0, torch.inf, -torch.inf]
     assert found[3].isnan()
+
+
+def test_the_environment_chooses_the_instruction_set(monkeypatch):
+    monkeypatch.setenv("MATCAPS_NATIVE_TARGET", "baseline")
+    best = native.LIBRARY.target
+    try:
+        assert load().target == "baseline"  # the library keeps one choice a process
+        monkeypatch.setenv("MATCAPS_NATIVE_TARGET", "8086")
+        assert "asks for '8086', which this build or processor lacks" in load()
+    finally:
+        assert native.LIBRARY.set_target(best)
 
 
 def test_instruction_sets_agree(target):

@@ -7,7 +7,8 @@ import torch
 
 from matcaps.routing import native, trace_class_em_routing, trace_conv_em_routing
 from matcaps.routing.reference import RoutingIteration
-from tests.routing.test_native_values import SIZES, class_inputs, conv_inputs
+from tests.routing.test_native_values import SIZES
+from tests.support.routings import class_inputs, conv_inputs
 
 pytestmark = pytest.mark.skipif(native.LIBRARY is None, reason=str(native.MISSING))
 

@@ -65,6 +65,7 @@ def test_files(run):
         ".run.lock",
         "checkpoints",
         "config.json",
+        "data.json",
         "metrics.csv",
         "model.safetensors",
         "results.json",

@@ -4,7 +4,8 @@ from dataclasses import MISSING, FrozenInstanceError, fields, replace
 import pytest
 import yaml
 
-from matcaps.data import DataSettings, SplitSettings, TransformSettings
+from matcaps.data import DataSettings, SplitSettings, TransformSettings, load_data
+from matcaps.experiments.differences import differences
 from matcaps.models import BaselineCNNConfig, EMCapsNetConfig, list_models, model_config
 from matcaps.training import (
     LossSettings,
@@ -16,6 +17,8 @@ from matcaps.training import (
 )
 from matcaps.training.module import margin_at
 from matcaps.training.record import read_settings, write_settings
+from matcaps.training.run import make_network
+from tests.training.runs import TINY, tiny_settings
 
 EVERYTHING = TrainSettings(
     recipe="mine",
@@ -41,6 +44,22 @@ def test_round_trip(settings, tmp_path):
     write_settings(tmp_path / "settings.yaml", settings.to_dict())
     assert TrainSettings.from_dict(read_settings(tmp_path / "settings.yaml")) == settings
     assert yaml.safe_load(yaml.safe_dump(settings.to_dict())) == settings.to_dict()
+
+
+def test_a_run_may_go_on_with_another_implementation_and_old_settings_have_none(tmp_path):
+    """They differ in rounding, as devices do."""
+    with_one = replace(EVERYTHING, model=replace(EVERYTHING.model, implementation="reference"))
+    assert EVERYTHING.with_incidentals_of(with_one) == with_one
+    assert differences(EVERYTHING, with_one) == []
+    values = EVERYTHING.to_dict()
+    del values["model"]["implementation"]
+    assert TrainSettings.from_dict(values).model.implementation is None
+    network = make_network(
+        tiny_settings(model=replace(TINY, implementation="reference")), load_data(tiny_settings().data, 0)
+    )
+    assert network.config.implementation == "reference"
+    with pytest.raises(TypeError, match="preset 'baseline-cnn' has no setting 'implementation'"):
+        model_config("baseline-cnn", **ModelSettings("baseline-cnn", implementation="native").changes())
 
 
 def test_defaults_are_settings():

@@ -1,8 +1,8 @@
 """``matcaps experiment`` and ``matcaps table``."""
 
 import sys
-from pathlib import Path
 
+from matcaps._paths import user_path
 from matcaps.cli.parsing import PLAIN, err, make_parser, out
 from matcaps.experiments.definitions import get_experiment, list_experiments
 from matcaps.experiments.plan import make_trials, parse_list, parse_seeds, parse_shard
@@ -39,7 +39,7 @@ def experiment_command(arguments: list[str]) -> int:
         max_train_images=parsed.max_train_images,
         max_test_images=parsed.max_test_images,
     )
-    base = Path(parsed.folder)
+    base = user_path(parsed.folder)
     if parsed.list:
         for trial in trials:
             out.print(f"{trial.folder(base)}: {trial.row.title}", **PLAIN)
@@ -69,7 +69,7 @@ def table_command(arguments: list[str]) -> int:
     parser.add_argument("--folder", type=str, default=_FOLDER, help="folder of all experiments")
     parser.add_argument("--output", type=str | None, help="folder for the table and figures; default: FOLDER/NAME")
     parsed = parser.parse_args(arguments)
-    experiment, base = get_experiment(parsed.name), Path(parsed.folder)
+    experiment, base = get_experiment(parsed.name), user_path(parsed.folder)
     if not base.is_dir():
         raise FileNotFoundError(
             f"no folder {base}: run matcaps experiment {parsed.name}, or name another with --folder"
@@ -80,7 +80,7 @@ def table_command(arguments: list[str]) -> int:
     from matcaps.viz.experiments import draw_experiment
     from matcaps.viz.style import save_figure
 
-    output = Path(parsed.output) if parsed.output is not None else base / experiment.name
+    output = user_path(parsed.output) if parsed.output is not None else base / experiment.name
     records = gather(experiment, base)
     text = make_table(experiment, records)
     output.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from matcaps._paths import user_path
 from matcaps.cli.parsing import PLAIN, make_parser, out
 
 REPORT_NAME = "report.html"
@@ -19,8 +20,8 @@ def report_command(arguments: list[str]) -> int:
     parser.add_argument("--root", type=str | None, help="folder that holds the data sets; default: as in the run")
     parser.add_argument("--title", type=str | None, help="the page's title; default: the runs' names")
     parsed = parser.parse_args(arguments)
-    folders = [Path(run) for run in parsed.runs]
-    path = Path(parsed.output) if parsed.output is not None else folders[0] / REPORT_NAME
+    folders = [user_path(run) for run in parsed.runs]
+    path = user_path(parsed.output) if parsed.output is not None else folders[0] / REPORT_NAME
     if not path.resolve().parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} into: make it, or give another --output")
     write_report(folders, path, root=parsed.root, title=parsed.title)

@@ -3,11 +3,12 @@
 import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 
+from matcaps._paths import user_path
 from matcaps._version import __version__
 from matcaps.cli.parsing import PLAIN, err, find_option, make_parser, out
 from matcaps.cli.report import REPORT_NAME, write_report
+from matcaps.data.settings import EARLIER_FOLDER, EARLIER_SPLIT, DataSettings, is_of_an_earlier_version
 from matcaps.training.recipes import list_recipes, recipe_settings
 from matcaps.training.settings import ModelSettings, TrainSettings, flatten
 
@@ -43,7 +44,7 @@ def train_command(arguments: list[str]) -> int:
             raise ValueError("--resume goes on with a run as it was set up: give no recipe or setting with it")
         from matcaps.training.record import read_run_settings
 
-        return _fit(read_run_settings(Path(parsed.resume)), parsed.resume, resume=True, report=True)
+        return _fit(read_run_settings(user_path(parsed.resume)), parsed.resume, resume=True, report=True)
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name before 4.49
     chosen = vars(instantiate(parsed))
     for name in ("config", "output", "resume", "recipe", "report"):
@@ -63,21 +64,27 @@ def _base_settings(arguments: list[str]) -> TrainSettings:
     the recipe of today makes of it, so that the file gives that run again.
     """
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    config, whole = find_option(arguments, "--config"), False
+    config, whole, earlier = find_option(arguments, "--config"), False, False
     if config is not None:
-        if not Path(config).is_file():
+        if not user_path(config).is_file():
             raise FileNotFoundError(f"no settings file {config}: give a YAML file, such as a run's settings.yaml")
         from matcaps.training.record import read_settings
 
-        found = read_settings(Path(config))
+        found = read_settings(user_path(config))
         named = named or str(found.get("recipe", "quickstart"))
         whole = found.keys() >= _OF_A_RUN
+        earlier = whole and is_of_an_earlier_version(found["data"])
     if named is None:
         if find_option(arguments, "--resume") is None and not {"-h", "--help"} & set(arguments):
             raise ValueError(f"name a recipe first: {', '.join(list_recipes())}")
         named = "quickstart"
     recipe = TrainSettings() if named == "custom" else recipe_settings(named)  # what Python's runs are called
-    return TrainSettings(recipe=named) if whole else recipe
+    if not whole:
+        return recipe
+    neutral = DataSettings()
+    if earlier:  # what was neutral then
+        neutral = replace(neutral, split=replace(neutral.split, **EARLIER_SPLIT), **EARLIER_FOLDER)
+    return TrainSettings(recipe=named, data=neutral)
 
 
 def _fit(settings: TrainSettings, folder: str | None, *, resume: bool, report: bool) -> int:

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from matcaps.data.download import DownloadError, fetch
     from matcaps.data.embedded import load_embedded
     from matcaps.data.files import FileStatus, missing_files, verify
-    from matcaps.data.folder import load_image, load_image_folder
+    from matcaps.data.fingerprint import Fingerprint
+    from matcaps.data.folder import load_image_folder
+    from matcaps.data.grey_levels import Appearance, appearance
     from matcaps.data.idx import read_idx
+    from matcaps.data.images import load_image
     from matcaps.data.loader import Batch, EpochSampler, make_loader
     from matcaps.data.mnist import load_mnist
     from matcaps.data.roots import data_root
@@ -26,13 +29,16 @@ if TYPE_CHECKING:
     from matcaps.data.transforms import Transform
 
 _MODULES = {
+    "grey_levels": ("Appearance", "appearance"),
     "build": ("DataBundle", "load_data"),
     "dataset": ("ImageDataset",),
     "distortions": ("rotate_images", "shift_images"),
     "download": ("DownloadError", "fetch"),
     "embedded": ("load_embedded",),
     "files": ("FileStatus", "missing_files", "verify"),
-    "folder": ("load_image", "load_image_folder"),
+    "fingerprint": ("Fingerprint",),
+    "folder": ("load_image_folder",),
+    "images": ("load_image",),
     "idx": ("read_idx",),
     "loader": ("Batch", "EpochSampler", "make_loader"),
     "mnist": ("load_mnist",),
@@ -49,17 +55,20 @@ __getattr__, __dir__ = lazy_names(
 
 __all__ = [
     "SOURCES",
+    "Appearance",
     "Batch",
     "DataBundle",
     "DataSettings",
     "DownloadError",
     "EpochSampler",
     "FileStatus",
+    "Fingerprint",
     "ImageDataset",
     "Split",
     "SplitSettings",
     "Transform",
     "TransformSettings",
+    "appearance",
     "data_root",
     "fetch",
     "load_data",

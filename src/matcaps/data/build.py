@@ -1,16 +1,19 @@
 """From settings to data: the one way in for training, evaluation and experiments."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from torch.utils.data import DataLoader
 
 from matcaps.data.dataset import ImageDataset
 from matcaps.data.embedded import load_embedded
-from matcaps.data.folder import load_image_folder
+from matcaps.data.fingerprint import Fingerprint, fingerprint
+from matcaps.data.folder import read_earlier, read_part, say_passed_over
+from matcaps.data.layouts import find_layout
 from matcaps.data.loader import Batch, make_loader
 from matcaps.data.mnist import load_mnist
 from matcaps.data.settings import DataSettings, SplitSettings
+from matcaps.data.shares import hold_out_tests, warn_of_copies, warn_of_missing_classes
 from matcaps.data.smallnorb import load_smallnorb
 from matcaps.data.splits import limit_images, split_dataset, stratified_fraction
 from matcaps.data.transforms import Transform
@@ -30,6 +33,7 @@ class DataBundle:
         transform: how images become the network's input.
         settings: where all this came from, with the transform resolved.
         seed: seed of the order and the augmentation.
+        fingerprint: of all images, before any limit on their number; None if it was not taken.
     """
 
     train: ImageDataset
@@ -39,6 +43,7 @@ class DataBundle:
     transform: Transform
     settings: DataSettings
     seed: int
+    fingerprint: Fingerprint | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -81,6 +86,7 @@ class DataBundle:
             num_workers=self.settings.num_workers,
             rank=rank,
             world_size=world_size,
+            balanced=self.settings.balance == "sampling",
         )
 
 
@@ -98,8 +104,27 @@ def load_data(settings: DataSettings, seed: int = 0) -> DataBundle:
         FileNotFoundError: files are missing; the message says how to get them.
         ValueError: a file is malformed, or the rule leaves a part empty.
     """
-    train, test, rule = _read(settings)
-    split = split_dataset(train, test, rule)
+    parts, rule = _read(settings), settings.split
+    if "validation" in parts:  # the folder's own: no more is taken from the training images
+        rule = replace(rule, validation_fraction=0.0)
+    whole = parts.get("train")
+    holds_tests = settings.name == "folder" and "test" not in parts
+    if holds_tests:
+        assert whole is not None
+        train, test = _hold_out_tests(whole, rule)
+        parts |= {"train": train, "test": test}
+    split = split_dataset(parts.get("train"), parts.get("test"), rule)
+    if "validation" in parts:
+        split = replace(split, validation=parts["validation"])
+    if whole is not None and whole.keys is not None:
+        drawn: dict[str, ImageDataset | None] = {"train": split.train}
+        if holds_tests:
+            drawn["test"] = split.test
+        if rule.validation_fraction:
+            drawn["validation"] = split.validation
+        if len(drawn) > 1:
+            warn_of_missing_classes(whole, drawn, rule, holds_tests=holds_tests)
+        warn_of_copies({"train": split.train, "validation": split.validation, "test": split.test})
     settings = replace(settings, transform=settings.transform.resolve(settings.name))
 
     def limited(part: ImageDataset | None, count: int | None) -> ImageDataset | None:
@@ -113,32 +138,54 @@ def load_data(settings: DataSettings, seed: int = 0) -> DataBundle:
         transform=Transform(settings.transform, split.train.image_size),
         settings=settings,
         seed=seed,
+        fingerprint=fingerprint({name: getattr(split, name) for name in get_args(Part)}),
     )
 
 
-def _read(settings: DataSettings) -> tuple[ImageDataset | None, ImageDataset | None, SplitSettings]:
-    """The official parts that the split needs, and the split's rule."""
+def _read(settings: DataSettings) -> dict[str, ImageDataset]:
+    """The official parts that the split needs, by name; of a folder the training part may be all that it has."""
     name, rule = settings.name, settings.split
     if name == "embedded":
-        return load_embedded("train"), load_embedded("test"), rule
+        return {part: load_embedded(part) for part in ("train", "test")}
     if name == "smallnorb":
         size = settings.image_size or 48
         needed = {"both": ("train", "test")}.get(rule.source, (rule.source,))
-        parts = {split: load_smallnorb(settings.root, split, size=size) for split in needed}
-        return parts.get("train"), parts.get("test"), rule
+        return {part: load_smallnorb(settings.root, part, size=size) for part in needed}
     if name == "folder":
-        assert settings.folder is not None
-        size = settings.image_size or 32
-        train = load_image_folder(settings.folder, size, settings.channels)
-        test = load_image_folder(settings.folder, size, settings.channels, split="test")
-        assert train is not None
-        if test is None:
-            tests = stratified_fraction(train.labels, rule.test_fraction, rule.seed)
-            if not tests.any():
-                raise ValueError(
-                    f"{settings.folder} has no folder 'test', and test_fraction={rule.test_fraction} of its "
-                    f"{len(train)} images leaves none to test: raise test_fraction, or add a folder 'test'"
-                )
-            return train.subset(~tests), train.subset(tests), rule
-        return train, test, rule
-    return load_mnist(settings.root, "train", name=name), load_mnist(settings.root, "test", name=name), rule
+        return _read_folder(settings)
+    return {part: load_mnist(settings.root, part, name=name) for part in ("train", "test")}
+
+
+def _read_folder(settings: DataSettings) -> dict[str, ImageDataset]:
+    assert settings.folder is not None
+    size, channels, fit, transparency = (
+        settings.image_size or 32,
+        settings.channels,
+        settings.fit,
+        settings.transparency,
+    )
+    if settings.split.choose_by == "position":
+        read = {
+            part: read_earlier(settings.folder, part, size, channels, fit=fit, transparency=transparency)
+            for part in ("train", "test")
+        }
+    else:
+        layout = find_layout(settings.folder)
+        say_passed_over(layout)
+        read = {
+            part: read_part(layout, part, size, channels, fit=fit, transparency=transparency) for part in layout.files
+        }
+    return {name: part for name, part in read.items() if part is not None}
+
+
+def _hold_out_tests(images: ImageDataset, rule: SplitSettings) -> tuple[ImageDataset, ImageDataset]:
+    """The images of a folder without a test part to train on, and those to test on."""
+    if images.keys is not None:
+        return hold_out_tests(images, rule)
+    tests = stratified_fraction(images.labels, rule.test_fraction, rule.seed)
+    if not tests.any():
+        raise ValueError(
+            f"{images.origin} has no folder 'test', and test_fraction={rule.test_fraction} of its "
+            f"{len(images)} images leaves none to test: raise test_fraction, or add a folder 'test'"
+        )
+    return images.subset(~tests), images.subset(tests)

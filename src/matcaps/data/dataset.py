@@ -13,8 +13,9 @@ class ImageDataset:
 
     Attributes:
         name: the set's name, for example ``"smallnorb"``.
-        split: the official part the images come from, ``"train"`` or ``"test"``. It never changes: an image keeps
-            its identity ``(name, split, index)`` whatever part a rule of :mod:`matcaps.data.splits` gives it.
+        split: the official part the images come from, ``"train"`` or ``"test"``, or ``"validation"`` of a folder. It
+            never changes: an image keeps its identity ``(name, split, index)`` whatever part a rule of
+            :mod:`matcaps.data.splits` gives it.
         images: ``[N, C, H, W]``, uint8, grey levels or colours in 0..255; H equals W.
         labels: ``[N]``, int64, in ``0..len(classes) - 1``.
         classes: the classes' names, by label.
@@ -23,6 +24,8 @@ class ImageDataset:
             ``elevation`` 0-8 (30 to 70 degrees by 5), ``azimuth`` 0, 2, ..., 34 (units of 10 degrees) and
             ``lighting`` 0-5; -1 means unknown.
         origin: where the images came from, and whether the checksums agreed.
+        keys: ``[N]``, int64, which picture each image is, by its content: equal for copies. Shares and limits are
+            drawn by them, so that no image depends on the others. None: by ``indices``, as for published sets.
 
     Raises:
         ValueError: a shape, dtype or range is not as above.
@@ -36,6 +39,7 @@ class ImageDataset:
     indices: Tensor
     attributes: Mapping[str, Tensor] = field(default_factory=dict)
     origin: str = ""
+    keys: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != torch.uint8:
@@ -48,6 +52,8 @@ class ImageDataset:
                 f"images must be square; got {self.images.shape[2]} rows and {self.images.shape[3]} columns: crop them"
             )
         columns = {"labels": self.labels, "indices": self.indices, **self.attributes}
+        if self.keys is not None:
+            columns["keys"] = self.keys
         for name, values in columns.items():
             if values.shape != (len(self.images),) or values.dtype != torch.int64:
                 raise ValueError(
@@ -97,4 +103,5 @@ class ImageDataset:
             labels=self.labels[positions],
             indices=self.indices[positions],
             attributes={name: values[positions] for name, values in self.attributes.items()},
+            keys=None if self.keys is None else self.keys[positions],
         )

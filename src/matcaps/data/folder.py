@@ -1,168 +1,171 @@
-"""A folder of images, one folder inside for each class; and a single image, for prediction."""
+"""A folder of images, one folder inside for each class, as a set of labelled images."""
 
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
-from matcaps.data.averaging import average_blocks
 from matcaps.data.dataset import ImageDataset
+from matcaps.data.images import check_reading, read_known_image, shown
+from matcaps.data.layouts import Layout, check_folder, find_layout
+from matcaps.data.settings import Fit, Transparency
 
-# Only formats that Pillow decodes by itself: EPS, for one, would start another program.
-_FORMATS = {
-    "PNG": (".png",),
-    "JPEG": (".jpg", ".jpeg"),
-    "BMP": (".bmp",),
-    "GIF": (".gif",),
-    "PPM": (".pbm", ".pgm", ".ppm"),
-    "TIFF": (".tif", ".tiff"),
-    "WEBP": (".webp",),
-}
-_ENDINGS = tuple(ending for endings in _FORMATS.values() for ending in endings)
+_NAMED = 10
+"""How many images that cannot be read are named, after the first."""
 
-MAX_PIXELS = 64_000_000
-"""A larger image is refused before it is decoded: a small file can claim an enormous picture."""
+_EARLIER_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 
 
-def read_image(path: str | os.PathLike[str], image_size: int, channels: int) -> NDArray[np.uint8]:
-    """One image from a file, turned upright, cut to its middle square and brought to a size.
+def load_image_folder(
+    folder: str | os.PathLike[str],
+    image_size: int = 32,
+    channels: int = 1,
+    *,
+    split: str = "train",
+    fit: Fit = "crop",
+    transparency: Transparency = "auto",
+) -> ImageDataset | None:
+    """The images of a folder, by class.
 
-    Pixels are averaged when the image shrinks. Of a moving image the first picture counts; transparency is dropped.
-
-    Args:
-        path: a PNG, JPEG, BMP, GIF, PPM, TIFF or WebP file with 8 bits a channel.
-        image_size: side of the result in pixels.
-        channels: 1 for grey, 3 for colour, 2 for the grey image twice (a stereo pair without parallax).
-
-    Returns:
-        ``[channels, image_size, image_size]``, uint8.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no image, is damaged, too large, or has more than 8 bits a channel.
-    """
-    path = Path(path)
-    if channels not in (1, 2, 3):
-        raise ValueError(f"channels must be 1 (grey), 2 (the grey image twice) or 3 (colour); got {channels}")
-    try:
-        with warnings.catch_warnings():
-            # The size is judged below; a decoder's other complaints are not for the caller of a library.
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=list(_FORMATS)) as image:
-                _check_picture(path, image)
-                upright = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{path} cannot be read as an image ({error}): repair it or take it away") from error
-    width, height = upright.size
-    if width == height and width % image_size == 0:
-        pixels = np.asarray(upright, dtype=np.uint8).reshape(width, width, -1).transpose(2, 0, 1)
-        pixels = average_blocks(np.ascontiguousarray(pixels), width // image_size)
-    else:
-        # The largest square in the middle, averaged down or interpolated up to the size.
-        fitted = ImageOps.fit(upright, (image_size, image_size), method=Image.Resampling.BILINEAR)
-        pixels = np.asarray(fitted, dtype=np.uint8).reshape(image_size, image_size, -1).transpose(2, 0, 1)
-    return np.repeat(pixels, 2, 0) if channels == 2 else pixels.copy()
-
-
-def _check_picture(path: Path, image: Image.Image) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{path} must have at most {MAX_PIXELS:,} pixels; got {width}×{height}: make it smaller")
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"{path} must have 8 bits a channel; got mode {image.mode}: convert it to 8 bits")
-
-
-def load_image(path: str | os.PathLike[str], image_size: int, channels: int) -> Tensor:
-    """One image from a file, as :meth:`matcaps.data.Transform.evaluate` takes it.
+    Either the classes are folders in ``folder``, or ``folder`` holds a folder ``train``, and perhaps ``val`` and
+    ``test``, with the classes inside; see :func:`matcaps.data.layouts.find_layout`. Classes are numbered in the order
+    of their names, images in the order of their paths. Whatever is passed over is said in one warning.
 
     Args:
-        path: the file.
-        image_size: side in pixels that the transform was made for.
-        channels: 1, 2 or 3, as :func:`read_image`.
+        folder: the folder.
+        image_size: side in pixels to which every image is brought.
+        channels: 1 for grey, 3 for colour.
+        split: ``"train"``, or ``"validation"`` or ``"test"`` for the folder of that part.
+        fit: what becomes of pictures that are not square, as :func:`matcaps.data.images.read_image`.
+        transparency: what lies under transparent pixels, as there.
 
     Returns:
-        ``[1, channels, image_size, image_size]``, uint8.
+        The images; None if the folder has no such part. ``indices`` number the images of the split.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: as :func:`read_image`.
+        FileNotFoundError: there is no such folder.
+        ValueError: the folder is laid out otherwise, the test images have other classes, or an image cannot be read.
     """
-    return torch.from_numpy(read_image(path, image_size, channels))[None]
+    layout = find_layout(folder)
+    say_passed_over(layout)
+    return read_part(layout, split, image_size, channels, fit=fit, transparency=transparency)
+
+
+def say_passed_over(layout: Layout) -> None:
+    """Warn of what is not used of a folder, and of classes that a part lacks."""
+    if len(layout.passed_over):
+        warnings.warn(layout.passed_over.describe(layout.base), stacklevel=3)
+    for part, files in layout.files.items():
+        lacking = [name for name, paths in files.items() if not paths]
+        if lacking:
+            warnings.warn(f"{layout.places[part]} has no image of {', '.join(lacking)}", stacklevel=3)
+
+
+def read_part(
+    layout: Layout, part: str, image_size: int, channels: int, *, fit: Fit, transparency: Transparency
+) -> ImageDataset | None:
+    """The images of one part, each with the key that says which picture it is; None if there is no such part."""
+    if part not in layout.files:
+        return None
+    return _read(
+        layout.files[part], part, layout.places[part], image_size, channels, fit=fit, transparency=transparency
+    )
+
+
+def read_earlier(
+    folder: str | os.PathLike[str],
+    part: str,
+    image_size: int,
+    channels: int,
+    *,
+    fit: Fit,
+    transparency: Transparency,
+) -> ImageDataset | None:
+    """A folder as versions before content decided saw it, for runs that were trained with them.
+
+    The parts are "train" and "test" by exactly these names, a file counts by the endings of then, and images have no
+    keys: their places decide. Nothing here may change, or such runs would be tested on what they were trained on.
+    """
+    base = check_folder(folder)
+    has_parts = (base / "train").is_dir()
+    if part == "test" and not (has_parts and (base / "test").is_dir()):
+        return None
+    place = base / part if has_parts else base
+    classes = [entry.name for entry in _folders(base / "train" if has_parts else base)]
+    files = {name: tuple(_earlier_images(place, name)) for name in classes}
+    unknown = sorted({entry.name for entry in _folders(place)} - set(classes))
+    empty = [name for name, paths in files.items() if not paths]
+    if unknown or (empty and (part == "train" or len(empty) == len(files))) or not files:
+        raise ValueError(
+            f"{place} must be as it was when this run was trained, for images chosen by position; its classes are "
+            f"{', '.join(classes) or 'none'}; unknown to the training images {', '.join(unknown) or 'none'}; without "
+            f"images {', '.join(empty) or 'none'}"
+        )
+    read = _read(files, part, place, image_size, channels, fit=fit, transparency=transparency)
+    return ImageDataset(read.name, part, read.images, read.labels, read.classes, read.indices, origin=read.origin)
 
 
 def _folders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _is_hidden(file: Path, below: Path) -> bool:
-    """Whether the file, or a folder between, is hidden: an editor's copies would stand on both sides of a split."""
-    return any(part.startswith(".") for part in file.relative_to(below).parts)
+def _earlier_images(place: Path, name: str) -> list[Path]:
+    files = sorted((place / name).rglob("*")) if (place / name).is_dir() else []
+    return [
+        file
+        for file in files
+        if file.suffix.lower() in _EARLIER_ENDINGS
+        and not any(part.startswith(".") for part in file.relative_to(place).parts)
+    ]
 
 
-def load_image_folder(
-    folder: str | os.PathLike[str], image_size: int = 32, channels: int = 1, *, split: str = "train"
-) -> ImageDataset | None:
-    """The images of a folder, by class.
-
-    Either the classes are folders in ``folder``, or ``folder`` holds a folder ``train`` and perhaps a folder ``test``
-    with the classes inside. Classes are numbered in the order of their names, images in the order of their paths;
-    files that do not end as an image does, and hidden ones, are passed over.
-
-    Args:
-        folder: the folder.
-        image_size: side in pixels to which every image is brought.
-        channels: 1 for grey, 3 for colour.
-        split: ``"train"``, or ``"test"`` for the folder of that name.
-
-    Returns:
-        The images; None if the split is "test" and there is no such folder. ``indices`` number the images of the
-        split.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: there are no classes, a class has no image, the test images have other classes, or an image
-            cannot be read.
-    """
-    base = Path(folder)
-    if not base.is_dir():
-        raise FileNotFoundError(f"folder must be a folder of images; there is none at {base.absolute()}")
-    has_parts = (base / "train").is_dir()
-    if split == "test" and not (has_parts and (base / "test").is_dir()):
-        return None
-    where = base / split if has_parts else base
-    classes = [entry.name for entry in _folders(base / "train" if has_parts else base)]
-    if not classes:
-        raise ValueError(f"{where} must hold a folder for each class; it holds none: make {where}/NAME/image.png")
-    found = [entry.name for entry in _folders(where)]
-    unknown = sorted(set(found) - set(classes))
-    if unknown:
-        raise ValueError(f"{where} has the class {unknown[0]!r}, which the training images have not: {classes}")
-    paths, labels = [], []
-    for label, name in enumerate(classes):
-        files = sorted((where / name).rglob("*")) if name in found else []
-        files = [file for file in files if file.suffix.lower() in _ENDINGS and not _is_hidden(file, where)]
-        if not files and split == "train":
-            raise ValueError(f"{where / name} must hold images ({', '.join(_ENDINGS)}); it holds none")
-        paths += files
-        labels += [label] * len(files)
-    if not paths:
-        raise ValueError(f"{where} must hold images ({', '.join(_ENDINGS)}) in a folder for each class; it holds none")
+def _read(
+    files: Mapping[str, tuple[Path, ...]],
+    part: str,
+    place: Path,
+    image_size: int,
+    channels: int,
+    *,
+    fit: Fit,
+    transparency: Transparency,
+) -> ImageDataset:
+    check_reading(image_size, channels, fit, transparency)
+    paths = [path for own in files.values() for path in own]
     images = np.empty((len(paths), channels, image_size, image_size), np.uint8)
+    keys = np.empty(len(paths), np.int64)
+    unread: dict[Path, ValueError] = {}
+    dim = 0
     for position, path in enumerate(paths):
-        images[position] = read_image(path, image_size, channels)
+        try:
+            read = read_known_image(path, image_size, channels, fit=fit, transparency=transparency)
+        except ValueError as error:
+            unread[path] = error
+        else:
+            images[position], keys[position] = read.pixels, read.key
+            dim += read.is_dim
+    if unread:  # all at once, or they would have to be found one by one
+        first, *others = unread
+        if not others:
+            raise unread[first]
+        more = ", ".join(shown(path) for path in others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
+        raise ValueError(f"{unread[first]}; {len(others):,} more images cannot be read: {more}") from unread[first]
+    if dim:
+        warnings.warn(
+            f"folder {shown(place)}: {dim:,} images of more than 8 bits use a sixteenth of their range or less, and "
+            "keep some 16 grey levels: scale them up before",
+            stacklevel=3,
+        )
+    labels = torch.arange(len(files)).repeat_interleave(torch.tensor([len(own) for own in files.values()]))
     return ImageDataset(
         name="folder",
-        split=split,
+        split=part,
         images=torch.from_numpy(images),
-        labels=torch.tensor(labels, dtype=torch.int64),
-        classes=tuple(classes),
+        labels=labels,
+        classes=tuple(files),
         indices=torch.arange(len(paths)),
-        origin=f"folder {where}",
+        origin=f"folder {place}",
+        keys=torch.from_numpy(keys),
     )

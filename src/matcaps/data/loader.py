@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from matcaps.data.balance import Balance
 from matcaps.data.dataset import ImageDataset
 from matcaps.data.random import permutation
 from matcaps.data.transforms import Transform
+
+_REPEAT_BITS = 40  # indices are far below
 
 
 class Batch(NamedTuple):
@@ -33,10 +36,12 @@ class BatchKey(NamedTuple):
     Attributes:
         epoch: the epoch, from 0.
         positions: ``[B]``, int64 positions in the dataset.
+        repeats: ``[B]``, int64, how often each has come before where images may come several times; varied anew then.
     """
 
     epoch: int
     positions: np.ndarray
+    repeats: np.ndarray | None = None
 
 
 class EpochSampler(Sampler[BatchKey]):
@@ -58,6 +63,8 @@ class EpochSampler(Sampler[BatchKey]):
         world_size: number of processes.
         drop_last: in training, leave out a last step that is not full. Otherwise the last step is divided evenly,
             and its images are left out only if they are fewer than the processes.
+        balance: in training, draws equally many images of every class, some of them several times in an epoch; None:
+            each image once.
 
     Raises:
         ValueError: a number is out of range, or a process would have nothing to do.
@@ -73,7 +80,10 @@ class EpochSampler(Sampler[BatchKey]):
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = False,
+        balance: Balance | None = None,
     ) -> None:
+        if balance is not None and train:
+            num_images = balance.num_images
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
         if not 0 <= rank < world_size:
@@ -91,6 +101,7 @@ class EpochSampler(Sampler[BatchKey]):
         self.rank = rank
         self.world_size = world_size
         self.drop_last = drop_last
+        self.balance = balance
         self.epoch = 0
         self._resume: tuple[int, int] | None = None
 
@@ -129,10 +140,14 @@ class EpochSampler(Sampler[BatchKey]):
         if self._resume is not None and self._resume[0] == epoch:
             self._resume = None
         if self.is_train:
-            order = permutation(self.seed, epoch, self.num_images)
+            order, repeats = permutation(self.seed, epoch, self.num_images), None
+            if self.balance is not None:
+                drawn, repeats = self.balance.draw(self.seed, epoch)
+                order, repeats = drawn[order], repeats[order]
             step = self.batch_size * self.world_size
             for batch in range(start, len(self)):
-                yield BatchKey(epoch, order[batch * step : (batch + 1) * step][self.rank :: self.world_size])
+                own = slice(batch * step + self.rank, (batch + 1) * step, self.world_size)
+                yield BatchKey(epoch, order[own], None if repeats is None else repeats[own])
         else:
             own = np.arange(self.rank, self.num_images, self.world_size)
             for batch in range(start, len(self)):
@@ -167,7 +182,9 @@ class PreparedImages(Dataset[Batch]):
         images = self.dataset.images[positions]
         indices = self.dataset.indices[positions]
         if self.is_train:
-            prepared = self.transform.train(images, indices.numpy(), seed=self.seed, epoch=key.epoch)
+            # An image that comes again in an epoch is varied as if it were another.
+            varied = indices.numpy() if key.repeats is None else indices.numpy() + (key.repeats << _REPEAT_BITS)
+            prepared = self.transform.train(images, varied, seed=self.seed, epoch=key.epoch)
         elif self.transform.num_test_crops > 1:
             prepared = self.transform.evaluate_crops(images)
         else:
@@ -190,6 +207,7 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     drop_last: bool = False,
+    balanced: bool = False,
 ) -> DataLoader[Batch]:
     """A loader of :class:`Batch` that draws nothing from torch's global random numbers.
 
@@ -206,6 +224,7 @@ def make_loader(
         rank: this process, from 0.
         world_size: number of processes.
         drop_last: in training, leave out a last step that is not full.
+        balanced: in training, whether every class comes equally often; see :class:`matcaps.data.balance.Balance`.
 
     Raises:
         ValueError: the transform is for another size, or as :class:`EpochSampler`.
@@ -223,6 +242,7 @@ def make_loader(
         rank=rank,
         world_size=world_size,
         drop_last=drop_last,
+        balance=Balance(dataset.labels) if balanced and train else None,
     )
     options: dict[str, Any] = {"persistent_workers": True} if num_workers else {}
     return DataLoader(

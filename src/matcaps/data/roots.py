@@ -5,6 +5,8 @@ from pathlib import Path
 
 import platformdirs
 
+from matcaps._paths import user_path
+
 ENVIRONMENT_VARIABLE = "MATCAPS_DATA"
 
 
@@ -19,7 +21,10 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
 
     Returns:
         An absolute path.
+
+    Raises:
+        ValueError: it begins with ``~`` and the name of no user.
     """
     chosen = root or os.environ.get(ENVIRONMENT_VARIABLE)
     path = Path(chosen) if chosen else Path(platformdirs.user_cache_dir("matcaps")) / "data"
-    return path.expanduser().absolute()
+    return user_path(path).absolute()

@@ -2,9 +2,14 @@
 
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from matcaps._paths import user_path
 
 DataName = Literal["embedded", "mnist", "fashion-mnist", "smallnorb", "folder"]
+
+Fit = Literal["crop", "pad", "stretch"]
+Transparency = Literal["auto", "white", "black", "drop"]
 
 CROP_COUNTS = (1, 5, 9, 13)
 """How many crops :meth:`matcaps.data.Transform.evaluate_crops` can take."""
@@ -131,6 +136,24 @@ class TransformSettings:
         return replace(self, **(defaults | given))
 
 
+EARLIER_FOLDER: dict[str, Any] = {"transparency": "drop"}
+"""How a folder was read before the settings said it."""
+
+EARLIER_SPLIT: dict[str, Any] = {"choose_by": "position"}
+"""How it was divided then."""
+
+_WRITTEN_FROM_THE_FIRST = {"rule", "validation_fraction", "test_fraction", "seed"}
+
+
+def is_of_an_earlier_version(values: Any) -> bool:
+    """Whether these are a whole :meth:`DataSettings.to_dict` of a folder, from before content decided its division.
+
+    A run with such settings keeps the parts, and the pictures, that it was trained with.
+    """
+    split = values.get("split") if isinstance(values, dict) and values.get("name") == "folder" else None
+    return isinstance(split, dict) and split.keys() >= _WRITTEN_FROM_THE_FIRST and "choose_by" not in split
+
+
 def _check_codes(name: str, values: tuple[int, ...], allowed: range) -> None:
     expected = f"different whole numbers, each one of {', '.join(map(str, allowed))}"
     good = all(isinstance(value, int) and value in allowed for value in values) and len(set(values)) == len(values)
@@ -153,9 +176,14 @@ class SplitSettings:
             (section 5).
         train_azimuths: azimuths to train on under the rule "azimuth", in units of 10 degrees. Default 300, 320, 340,
             0, 20 and 40 degrees (section 5).
-        validation_fraction: share of the training images of each class kept for validation, from 0 to below 1.
+        validation_fraction: share of the training images of each class kept for validation, from 0 to below 1; left
+            aside where a folder of images has a "val" of its own.
         test_fraction: share of the images of each class kept for testing, for a folder of images that has no "test"
             folder of its own.
+        choose_by: for a folder of images, what decides which images those fractions and the limits on the number of
+            images take. "content": each image's own content, so that no image changes its part when others come or go,
+            and copies of a picture stay together; the shares are then met on average only. "position": its place in
+            the folder, with exact shares, as runs before this setting had it; one image more moves others.
         seed: seed of the two fractions and of the limits on the number of images; apart from the run's seed, so that
             runs with different seeds share one split.
     """
@@ -169,6 +197,7 @@ class SplitSettings:
     train_azimuths: tuple[int, ...] = (30, 32, 34, 0, 2, 4)
     validation_fraction: float = 0.0
     test_fraction: float = 0.2
+    choose_by: Literal["content", "position"] = "content"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -189,6 +218,7 @@ class SplitSettings:
             value = getattr(self, name)
             good = isinstance(value, (int, float)) and 0 <= value < 1
             _check(good, name, "a number from 0 to below 1", value)
+        _check(self.choose_by in ("content", "position"), "choose_by", "content or position", self.choose_by)
         _check(isinstance(self.seed, int), "seed", "a whole number", self.seed)
         _check(bool(self.train_elevations), "train_elevations", "at least one elevation", self.train_elevations)
         _check(bool(self.train_azimuths), "train_azimuths", "at least one azimuth", self.train_azimuths)
@@ -227,12 +257,20 @@ class DataSettings:
             "fashion-mnist", "smallnorb", or "folder" for images of your own.
         root: folder that holds the data sets; None: the environment variable MATCAPS_DATA, then the user's cache
             folder.
-        folder: for "folder": the folder of images, with a folder for each class, or "train" and "test" with those
-            inside.
+        folder: for "folder": the folder of images, with a folder for each class, or "train", and perhaps "val" and
+            "test", with those inside.
         image_size: side in pixels to which images are brought as they are read: for smallNORB a divisor of 96
             (default 48: 2×2 pixels averaged, section 4 of the paper), for "folder" any (default 32). The others are
             28 as published.
         channels: for "folder": 1 for grey, 3 for colour.
+        fit: for "folder", what becomes of a picture that is not square: "crop", its middle; "pad", all of it on a
+            ground of the mean colour of its border; "stretch", all of it, its sides made equal.
+        transparency: for "folder", what lies under transparent pixels: "auto" for white, or black where the drawing
+            would hardly show on white; "white"; "black"; "drop" for the colour that the file happens to hold there,
+            as runs before this setting had it.
+        balance: "sampling" draws equally many training images of every class in an epoch: those of small classes come
+            several times, each time varied anew, those of large ones take turns over the epochs. "none": each
+            training image once an epoch.
         batch_size: images in a batch, of each process.
         num_workers: further processes that prepare batches; 0: the training process itself, which keeps up with a
             training of thousands of images a second.
@@ -247,6 +285,9 @@ class DataSettings:
     folder: str | None = None
     image_size: int | None = None
     channels: Literal[1, 3] = 1
+    fit: Fit = "crop"
+    transparency: Transparency = "auto"
+    balance: Literal["none", "sampling"] = "none"
     batch_size: int = 32
     num_workers: int = 0
     max_train_images: int | None = None
@@ -270,6 +311,10 @@ class DataSettings:
             good = self.image_size in (None, 28)
             _check(good, "image_size", f"28 for {self.name}, as published", self.image_size, "leave it out")
         _check(self.channels in (1, 3), "channels", "1 (grey) or 3 (colour)", self.channels)
+        _check(self.fit in get_args(Fit), "fit", "crop, pad or stretch", self.fit)
+        good = self.transparency in get_args(Transparency)
+        _check(good, "transparency", "auto, white, black or drop", self.transparency)
+        _check(self.balance in ("none", "sampling"), "balance", "none or sampling", self.balance)
         _check_number("batch_size", self.batch_size, 1, 1_000_000, whole=True)
         _check_number("num_workers", self.num_workers, 0, 1024, whole=True)
         _check_number("max_train_images", self.max_train_images, 1, math.inf, whole=True)
@@ -283,6 +328,11 @@ class DataSettings:
                 "only smallNORB labels them",
             )
 
+    def with_whole_paths(self) -> "DataSettings":
+        """These settings with absolute paths and no ``~``, so that they mean the same from wherever they are read."""
+        root = self.root and str(user_path(self.root).absolute())
+        return replace(self, root=root, folder=self.folder and str(user_path(self.folder).absolute()))
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DataSettings":
         """The settings that :meth:`to_dict` wrote.
@@ -291,6 +341,8 @@ class DataSettings:
             ValueError: a name is unknown or a value is out of range.
         """
         values = dict(values)
+        if is_of_an_earlier_version(values):
+            values = EARLIER_FOLDER | values | {"split": EARLIER_SPLIT | values["split"]}
         split = _build(SplitSettings, values.pop("split", {}), "split")
         transform = _build(TransformSettings, values.pop("transform", {}), "transform")
         return _build(cls, values | {"split": split, "transform": transform}, "data")

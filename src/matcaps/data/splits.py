@@ -12,6 +12,7 @@ from torch import Tensor
 from matcaps.data.dataset import ImageDataset
 from matcaps.data.random import make_keys
 from matcaps.data.settings import SplitSettings
+from matcaps.data.shares import VALIDATION, drawn_share
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class Split:
             assert len(indices.unique()) == len(indices), f"an image of the {source} part is in two parts of a split"
 
 
-def balanced_choice(labels: Tensor, count: int, seed: int) -> Tensor:
+def balanced_choice(labels: Tensor, count: int, seed: int, identities: Tensor | None = None) -> Tensor:
     """A seeded choice of images, evenly over the classes.
 
     Each class is put in an order of its own; the choice takes the first of every class, then the second of every
@@ -49,11 +50,13 @@ def balanced_choice(labels: Tensor, count: int, seed: int) -> Tensor:
         labels: ``[N]``, int64.
         count: how many to choose; all if there are fewer.
         seed: the seed.
+        identities: ``[N]``, int64, what an image's place in that order follows from; None: its position.
 
     Returns:
         ``[min(count, N)]`` positions, int64, ascending.
     """
-    keys = torch.from_numpy((make_keys(seed, 0, torch.arange(len(labels)).numpy()) >> 1).astype("int64"))
+    known = torch.arange(len(labels)) if identities is None else identities
+    keys = torch.from_numpy((make_keys(seed, 0, known.numpy()) >> 1).astype("int64"))
     by_key = keys.argsort(stable=True)
     by_class = by_key[labels[by_key].argsort(stable=True)]
     first_of_class = torch.searchsorted(labels[by_class].contiguous(), labels[by_class].contiguous())
@@ -159,12 +162,16 @@ def split_dataset(train: ImageDataset | None, test: ImageDataset | None, setting
 
     trains &= ~validates
     if settings.validation_fraction:
-        candidates = trains.nonzero().flatten()
-        chosen = stratified_fraction(train_pool.labels[candidates], settings.validation_fraction, settings.seed)
-        validates[candidates[chosen]] = True
+        if train_pool.keys is not None:
+            validates |= trains & drawn_share(train_pool.keys, settings.validation_fraction, settings.seed, VALIDATION)
+        else:
+            candidates = trains.nonzero().flatten()
+            chosen = stratified_fraction(train_pool.labels[candidates], settings.validation_fraction, settings.seed)
+            validates[candidates[chosen]] = True
         trains &= ~validates
     parts = {"train": (train_pool, trains), "test": (test_pool, tests)}
-    if settings.validation_instances or settings.validation_fraction:
+    # Of few images chosen by their content none may fall to validation: then there is none.
+    if settings.validation_instances or (settings.validation_fraction and (train_pool.keys is None or validates.any())):
         parts["validation"] = (train_pool, validates)
     for role, (pool, chosen) in parts.items():
         if not chosen.any():
@@ -179,5 +186,5 @@ def limit_images(dataset: ImageDataset, count: int | None, seed: int) -> ImageDa
     """At most ``count`` images of a set, evenly over the classes; all of them if None."""
     if count is None or count >= len(dataset):
         return dataset
-    limited = dataset.subset(balanced_choice(dataset.labels, count, seed))
+    limited = dataset.subset(balanced_choice(dataset.labels, count, seed, dataset.keys))
     return replace(limited, origin=f"{dataset.origin}; {count:,} of {len(dataset):,} images")

@@ -22,6 +22,7 @@ from matcaps.demo.ports import check_address
 from matcaps.demo.session import LARGEST_EPSILON, DemoNetwork, Reading, attack, read
 from matcaps.demo.strokes import draw_strokes, parse_strokes
 from matcaps.demo.viewpoint_page import fill_viewpoint_page
+from matcaps.training.inference import read_as
 
 MAX_UPLOAD = "10mb"
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # the machine's own: none is fetched
@@ -227,7 +228,9 @@ def _image_page(demo: DemoNetwork) -> None:
 
     def take(path: str, prepare: bool, number: int) -> tuple[Any, ...]:
         try:
-            prepared = read_upload(path, demo.transform.image_size, demo.channels, as_digit=prepare)
+            reading = read_as(demo.saved.description)
+            size = demo.transform.image_size
+            prepared = read_upload(path, size, demo.channels, as_digit=prepare, reading=reading)
         except (ValueError, OSError) as error:
             said = str(error).replace(str(path), os.path.basename(path))
             return "", *nothing(panels.note(f"That picture could not be used: {said}.", "problem"))

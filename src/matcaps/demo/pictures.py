@@ -1,7 +1,8 @@
 """From a drawing or a photograph of a digit to an image like MNIST's; from any file to the network's image."""
 
+from collections.abc import Mapping
 from os import PathLike
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -78,14 +79,21 @@ def _place(mass: np.ndarray, size: int) -> int:
     return int(np.clip(round((size - 1) / 2 - centre), 0, size - len(mass)))
 
 
-def read_upload(path: str | PathLike[str], size: int, channels: int, *, as_digit: bool) -> Prepared:
+_FITTED = {"crop": "The middle square of the picture", "pad": "The whole picture", "stretch": "The picture made square"}
+
+
+def read_upload(
+    path: str | PathLike[str], size: int, channels: int, *, as_digit: bool, reading: Mapping[str, Any] | None = None
+) -> Prepared:
     """Read an image file of a user's.
 
     Args:
         path: the file; nothing about it is trusted.
         size: side of the result.
         channels: 1, 2 or 3, as :func:`matcaps.data.load_image`.
-        as_digit: whether to bring it into the form of MNIST's images, or to take its middle square as it is.
+        as_digit: whether to bring it into the form of MNIST's images, or to take it as it is.
+        reading: the fit and transparency with which the network's images were read; see
+            :func:`matcaps.training.inference.read_as`.
 
     Returns:
         ``pixels`` ``[1, channels, size, size]``.
@@ -95,6 +103,9 @@ def read_upload(path: str | PathLike[str], size: int, channels: int, *, as_digit
         ValueError: the file is no image, is damaged or too large, or nothing is drawn on it.
     """
     if not as_digit:
-        return Prepared(load_image(path, size, channels), "The middle square of the picture, with its own shades.")
+        how = dict(reading or {})
+        return Prepared(
+            load_image(path, size, channels, **how), f"{_FITTED[how.get('fit', 'crop')]}, with its own shades."
+        )
     prepared = prepare_digit(load_image(path, _READ_SIZE, 1)[0, 0], size)
     return prepared._replace(pixels=prepared.pixels.repeat(1, channels, 1, 1))

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from matcaps._paths import user_path
+
 INSPECTION_NAME = "inspect"
 """The folder in a run's own that an inspection writes to."""
 RECORD_NAME = "inspect.json"
@@ -54,11 +56,12 @@ class InspectSettings:
     @property
     def home(self) -> Path | None:
         """The folder that ``source`` is; None where it is a name."""
-        return Path(self.source) if Path(self.source).is_dir() else None
+        source = user_path(self.source)
+        return source if source.is_dir() else None
 
     @property
     def target(self) -> Path:
         """The folder to write to."""
         if self.output is not None:
-            return Path(self.output)
+            return user_path(self.output)
         return Path(f"inspect-{self.source.replace('/', '-')}") if self.home is None else self.home / INSPECTION_NAME

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from matcaps.data import DataBundle, ImageDataset, Transform, load_image, make_loader
+from matcaps.data import DataBundle, ImageDataset, Transform, make_loader
 from matcaps.data.loader import Batch
 from matcaps.data.splits import limit_images
 from matcaps.findings.settings import InspectSettings
@@ -90,7 +90,7 @@ def open_subject(settings: InspectSettings) -> Subject:
         raise FileExistsError(f"{decoder_path} is there already: leave --train_decoder out, or move the file away")
     if not settings.train_decoder:
         decoder_path = find_decoder(settings, saved.folder) or decoder_path
-    picture = None if settings.image is None else load_image(settings.image, transform.image_size, channels)
+    picture = None if settings.image is None else saved.load_image(settings.image)
     bundle = part = truth = None
     name = str(settings.image)
     if picture is None or settings.num_images or settings.train_decoder:

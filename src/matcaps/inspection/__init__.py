@@ -9,6 +9,7 @@ from matcaps._lazy import lazy_names
 
 if TYPE_CHECKING:
     from matcaps.inspection.activations import LayerHealth, activation_maps, capsule_health
+    from matcaps.inspection.agreement import LayerActivity, RoutingAgreement, routing_agreement
     from matcaps.inspection.numbers import save_arrays, to_arrays
     from matcaps.inspection.origins import Contributions, contributions
     from matcaps.inspection.probe import Probe, linear_probe, principal_components
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "activations": ("LayerHealth", "activation_maps", "capsule_health"),
+    "agreement": ("LayerActivity", "RoutingAgreement", "routing_agreement"),
     "origins": ("Contributions", "contributions"),
     "steps": ("EMSteps", "em_steps"),
     "numbers": ("save_arrays", "to_arrays"),
@@ -63,10 +65,12 @@ __all__ = [
     "Agreement",
     "Contributions",
     "EMSteps",
+    "LayerActivity",
     "LayerHealth",
     "PoseResponse",
     "PoseTraversal",
     "Probe",
+    "RoutingAgreement",
     "ViewpointProbe",
     "VoteDistances",
     "VoteHistogram",
@@ -81,6 +85,7 @@ __all__ = [
     "pose_response",
     "pose_traversal",
     "principal_components",
+    "routing_agreement",
     "save_arrays",
     "to_arrays",
     "true_poses",

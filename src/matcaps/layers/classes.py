@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from matcaps._numbers import check_count
-from matcaps.capsules import POSE_COMPONENTS, Capsules
+from matcaps.capsules import POSE_COMPONENTS, Capsules, CapsulesLike, as_capsules
 from matcaps.layers.calibration import calibrate_routing
 from matcaps.layers.parameters import RoutingParameters
 from matcaps.layers.transformation import random_transformations, transform_poses
@@ -93,7 +93,7 @@ class ClassCapsules(nn.Module):
             implementation=implementation,
         )
 
-    def forward(self, capsules: Capsules, coordinates: Tensor | None = None) -> Capsules:
+    def forward(self, capsules: CapsulesLike, coordinates: Tensor | None = None) -> Capsules:
         """Map capsules ``[B, H, W, I, ...]`` to class capsules, poses ``[B, J, 4, 4]``, activations ``[B, J]``.
 
         Args:
@@ -101,6 +101,7 @@ class ClassCapsules(nn.Module):
             coordinates: ``[H, W, 2]``, row and column of each position in [0, 1], such as the centre of its
                 receptive field over the image's size; without it ``(index + 1/2) / size``, as in the tutorial.
         """
+        capsules = as_capsules(capsules)
         return class_em_routing(
             *capsules,
             self.weight,
@@ -109,8 +110,9 @@ class ClassCapsules(nn.Module):
             implementation=self.routing.implementation,
         )
 
-    def trace(self, capsules: Capsules, coordinates: Tensor | None = None) -> list[RoutingIteration]:
+    def trace(self, capsules: CapsulesLike, coordinates: Tensor | None = None) -> list[RoutingIteration]:
         """Return every iteration's state; see :func:`matcaps.routing.trace_class_em_routing`."""
+        capsules = as_capsules(capsules)
         return trace_class_em_routing(
             *capsules,
             self.weight,
@@ -119,8 +121,9 @@ class ClassCapsules(nn.Module):
             implementation=self.routing.implementation,
         )
 
-    def votes(self, capsules: Capsules, coordinates: Tensor | None = None) -> Tensor:
+    def votes(self, capsules: CapsulesLike, coordinates: Tensor | None = None) -> Tensor:
         """Write out the votes of some few images, coordinates added: ``[B, H·W·I, J, 16]``, ordered as in a trace."""
+        capsules = as_capsules(capsules)
         votes_BHWIJP = transform_poses(capsules.poses, self.weight)
         offset = self._vote_offset(capsules, coordinates)
         if offset is not None:
@@ -130,7 +133,7 @@ class ClassCapsules(nn.Module):
     @torch.no_grad()
     def calibrate(
         self,
-        capsules: Capsules,
+        capsules: CapsulesLike,
         coordinates: Tensor | None = None,
         calibration: str = "full",
         gain: float = 1.0,
@@ -139,6 +142,7 @@ class ClassCapsules(nn.Module):
 
         See :func:`matcaps.layers.calibration.calibrate_routing` for what is set.
         """
+        capsules = as_capsules(capsules)
         calibrate_routing(
             self.weight,
             self.routing,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from matcaps._numbers import check_count
-from matcaps.capsules import Capsules
+from matcaps.capsules import Capsules, CapsulesLike, as_capsules
 from matcaps.layers.calibration import calibrate_routing
 from matcaps.layers.parameters import RoutingParameters
 from matcaps.layers.transformation import random_transformations, transform_poses
@@ -90,8 +90,9 @@ class ConvCapsules(nn.Module):
             implementation=implementation,
         )
 
-    def forward(self, capsules: Capsules) -> Capsules:
+    def forward(self, capsules: CapsulesLike) -> Capsules:
         """Map capsules ``[B, H, W, I, ...]`` to ``[B, H', W', J, ...]``, ``H' = (H - K) // stride + 1``."""
+        capsules = as_capsules(capsules)
         return conv_em_routing(
             *capsules,
             self.weight,
@@ -101,8 +102,9 @@ class ConvCapsules(nn.Module):
             implementation=self.routing.implementation,
         )
 
-    def trace(self, capsules: Capsules) -> list[RoutingIteration]:
+    def trace(self, capsules: CapsulesLike) -> list[RoutingIteration]:
         """Return every iteration's state; see :func:`matcaps.routing.trace_conv_em_routing`."""
+        capsules = as_capsules(capsules)
         return trace_conv_em_routing(
             *capsules,
             self.weight,
@@ -112,19 +114,21 @@ class ConvCapsules(nn.Module):
             implementation=self.routing.implementation,
         )
 
-    def votes(self, capsules: Capsules) -> Tensor:
+    def votes(self, capsules: CapsulesLike) -> Tensor:
         """Write out the votes of some few images, ``[B, H', W', K·K·I, J, 16]``, children as :meth:`trace` has them."""
+        capsules = as_capsules(capsules)
         kernel_size = self.weight.shape[0]
         windows_BHWI44KK = capsules.poses.unfold(1, kernel_size, self.stride).unfold(2, kernel_size, self.stride)
         windows_BHWKKI44 = windows_BHWI44KK.movedim((-2, -1), (3, 4))
         return transform_poses(windows_BHWKKI44, self.weight).flatten(3, 5)
 
     @torch.no_grad()
-    def calibrate(self, capsules: Capsules, calibration: str = "full", gain: float = 1.0) -> Capsules:
+    def calibrate(self, capsules: CapsulesLike, calibration: str = "full", gain: float = 1.0) -> Capsules:
         """Set β, and for ``"full"`` the scales, from one batch; return what the layer then makes of it.
 
         See :func:`matcaps.layers.calibration.calibrate_routing` for what is set.
         """
+        capsules = as_capsules(capsules)
         calibrate_routing(self.weight, self.routing, self.trace, capsules, calibration=calibration, gain=gain)
         return self(capsules)
 

@@ -46,6 +46,7 @@ class PrimaryCapsules(nn.Module):
         """
         poses = self.pose(features).movedim(1, -1).unflatten(-1, (-1, POSE_SIZE, POSE_SIZE))
         activations = self.activation(features).movedim(1, -1)
-        if torch.is_autocast_enabled(features.device.type):
+        device = features.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             poses, activations = poses.float(), activations.float()
         return Capsules(poses, activations.sigmoid())

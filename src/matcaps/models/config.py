@@ -5,6 +5,9 @@ from typing import Literal
 
 from matcaps._numbers import check_count, is_number, plain, whole
 
+IMPLEMENTATIONS = ("auto", "reference", "native", "triton")
+"""What can compute the routing; :func:`matcaps.routing.available_implementations` says which of them can here."""
+
 
 @dataclass(frozen=True)
 class EMCapsNetConfig:
@@ -40,6 +43,9 @@ class EMCapsNetConfig:
         conv_weight_deviation: standard deviation of the convolutional capsules' initial matrices; half of it with
             vector poses, whose votes sum four times as many products.
         class_weight_deviation: standard deviation of the class capsules' initial matrices; with vector poses half.
+        implementation: what computes the routing: "auto" takes the fastest that the tensors allow
+            (:func:`matcaps.routing.resolve_implementation`); "reference" can do everything that PyTorch can, slower and
+            with all votes in memory; "native" (CPU) and "triton" (GPU) are the compiled ones.
     """
 
     in_channels: int = 1
@@ -65,6 +71,7 @@ class EMCapsNetConfig:
     calibration: Literal["none", "beta", "full"] = "beta"
     conv_weight_deviation: float = 0.3
     class_weight_deviation: float = 0.01
+    implementation: Literal["auto", "reference", "native", "triton"] = "auto"
 
     def __post_init__(self) -> None:
         _check_counts(
@@ -83,6 +90,7 @@ class EMCapsNetConfig:
             ("activation_rule", ("paper", "standardised")),
             ("coordinates", ("receptive-field", "grid", "none")),
             ("calibration", ("none", "beta", "full")),
+            ("implementation", IMPLEMENTATIONS),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}; got {getattr(self, name)!r}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from matcaps.capsules import Capsules
+from matcaps.capsules import Capsules, as_capsules
 from matcaps.layers import ClassCapsules, ConvCapsules, PrimaryCapsules
 from matcaps.models.config import EMCapsNetConfig
 from matcaps.models.geometry import Axis, receptive_field_coordinates, same_padding
@@ -44,6 +44,7 @@ class EMCapsNet(nn.Module):
             "activation_rule": config.activation_rule,
             "variance_floor": config.variance_floor,
             "annealing": config.annealing,
+            "implementation": config.implementation,
         }
         conv = {
             "kernel_size": _KERNEL_SIZE,
@@ -75,15 +76,15 @@ class EMCapsNet(nn.Module):
         coordinates = self._coordinates(images)
         capsules = self.primary_capsules(self._features(images))
         capsules = self.conv_capsules2(self.conv_capsules1(capsules))
-        return self.class_capsules(capsules, coordinates)
+        return as_capsules(self.class_capsules(capsules, coordinates))  # what a hook may have put in its place
 
     def layer_outputs(self, images: Tensor) -> "OrderedDict[str, Capsules]":
         """Return the capsules that leave each capsule layer, by the layer's name, in order."""
         coordinates = self._coordinates(images)
-        outputs = OrderedDict(primary_capsules=self.primary_capsules(self._features(images)))
-        outputs["conv_capsules1"] = self.conv_capsules1(outputs["primary_capsules"])
-        outputs["conv_capsules2"] = self.conv_capsules2(outputs["conv_capsules1"])
-        outputs["class_capsules"] = self.class_capsules(outputs["conv_capsules2"], coordinates)
+        outputs = OrderedDict(primary_capsules=as_capsules(self.primary_capsules(self._features(images))))
+        outputs["conv_capsules1"] = as_capsules(self.conv_capsules1(outputs["primary_capsules"]))
+        outputs["conv_capsules2"] = as_capsules(self.conv_capsules2(outputs["conv_capsules1"]))
+        outputs["class_capsules"] = as_capsules(self.class_capsules(outputs["conv_capsules2"], coordinates))
         return outputs
 
     def trace(self, images: Tensor) -> "OrderedDict[str, list[RoutingIteration]]":

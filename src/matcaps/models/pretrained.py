@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from matcaps.models.config import ModelConfig
+from matcaps._paths import user_path
+from matcaps.models.config import IMPLEMENTATIONS, ModelConfig
 from matcaps.models.files import whole_file
 from matcaps.models.modules import CONFIGS, build_model, describe, named_tensors, unwrap
 from matcaps.models.sources import (
@@ -90,7 +91,7 @@ def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: o
         values["layers"] = description.departures
     config = json.dumps({**values, **metadata}, indent=2)
     weights = _storable(model)
-    folder = Path(folder)
+    folder = user_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / WEIGHTS_NAME) as weights_path, whole_file(folder / CONFIG_NAME) as config_path:
         save_file(weights, weights_path, metadata={"format": "pt"})
@@ -128,7 +129,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Module, **changes: Any) -> _Model:
+def from_pretrained(
+    source: str | PathLike[str],
+    expected: type[_Model] = nn.Module,
+    *,
+    implementation: str | None = None,
+    **changes: Any,
+) -> _Model:
     """Load a model that :func:`save_pretrained` wrote, in evaluation mode, on the CPU, in float32.
 
     With ``changes`` it is made ready for other data, as timm's users expect it:
@@ -150,6 +157,9 @@ def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Mod
         source: a folder, or else the name of weights that come with matcaps (:func:`list_pretrained`), or the id of a
             repository on the Hugging Face hub (``"name/model"``).
         expected: the class that the model must be.
+        implementation: what computes the routing of a capsule network, such as ``"reference"`` for second-order
+            gradients (:class:`matcaps.models.EMCapsNetConfig` has all); None for what it was saved with, mostly
+            ``"auto"``.
         **changes: fields of the model's configuration.
 
     Returns:
@@ -157,7 +167,8 @@ def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Mod
 
     Raises:
         FileNotFoundError: neither a folder with both files, nor a name, nor a repository that can be reached.
-        ValueError: the files are malformed, of another class, or do not fit each other; or a change cannot be made.
+        ValueError: the files are malformed, of another class, or do not fit each other; a change cannot be made;
+            or ``implementation`` is no such thing, or the model has no routing.
         TypeError: the configuration has no such field.
 
     Example:
@@ -169,7 +180,7 @@ def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Mod
         >>> network.calibrate(torch.rand(32, 1, 32, 32))
         ('class_capsules',)
     """
-    tuned = load_tuned(source, changes)
+    tuned = load_tuned(source, {"implementation": implementation, **changes})
     model = tuned.network
     if not isinstance(model, expected):
         raise ValueError(
@@ -185,15 +196,15 @@ def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Mod
 def load_tuned(source: str | PathLike[str], changes: dict[str, Any]) -> Tuned:
     """Do what :func:`from_pretrained` does, but say nothing."""
     folder = resolve_folder(source)
-    description = read_config(folder)
-    model = _parse_model(description, folder)
+    implementation = changes.get("implementation")
+    model = _parse_model(_with_implementation(read_config(folder), implementation), folder)
     path = folder / WEIGHTS_NAME
     weights = read_weights(path)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit the model in {CONFIG_NAME} beside it: {error}") from error
-    tuned = transfer(model, changes)
+    tuned = transfer(model, {name: value for name, value in changes.items() if name != "implementation"})
     tuned.network.eval()
     return tuned
 
@@ -233,7 +244,24 @@ def _count_not_finite(tensor: Tensor) -> str:
 def read_model_config(source: str | PathLike[str]) -> ModelConfig:
     """Return the configuration of a saved model; raises as :func:`from_pretrained` does."""
     folder = resolve_folder(source)
-    description = read_config(folder)
+    return _parse_config(read_config(folder), folder)
+
+
+def _with_implementation(description: dict[str, Any], implementation: str | None) -> dict[str, Any]:
+    """A saved model's description with another implementation of its routing."""
+    if implementation is None or not isinstance(description.get("model"), dict):
+        return description
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation must be one of {IMPLEMENTATIONS}; got {implementation!r}")
+    if description["architecture"] != "EMCapsNet":
+        raise ValueError(
+            f"implementation is for capsule networks; got a model of class {description['architecture']}, which has no "
+            "routing: leave it out"
+        )
+    return {**description, "model": {**description["model"], "implementation": implementation}}
+
+
+def _parse_config(description: dict[str, Any], folder: Path) -> ModelConfig:
     try:
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in description["model"].items()
@@ -244,7 +272,7 @@ def read_model_config(source: str | PathLike[str]) -> ModelConfig:
 
 
 def _parse_model(description: dict[str, Any], folder: Path) -> Any:
-    config = read_model_config(folder)
+    config = _parse_config(description, folder)
     try:
         return build_model(config, description.get("layers"))
     except (AttributeError, TypeError, ValueError) as error:

@@ -1,11 +1,11 @@
 """Where saved models are: folders, what comes with matcaps, the Hugging Face hub; and what their config.json says."""
 
 import json
-import os
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from matcaps._paths import user_path
 from matcaps.models.modules import CONFIGS
 
 WEIGHTS_NAME = "model.safetensors"
@@ -31,7 +31,7 @@ def resolve_folder(source: str | PathLike[str]) -> Path:
 
     From the hub a decoder comes along, if there is one.
     """
-    folder = Path(os.path.expanduser(source))  # that of pathlib raises where there is no such user
+    folder = user_path(source)
     if not folder.is_dir() and source in list_pretrained():
         folder = _SHIPPED / source
     if not folder.is_dir():

@@ -1,5 +1,6 @@
 """The facts of a run that its report shows: what its folder holds, and its worst mistakes."""
 
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from matcaps._paths import user_path
 from matcaps.data import load_data
 from matcaps.findings.settings import INSPECTION_NAME, RECORD_NAME
+from matcaps.training.data_record import changed_data
 from matcaps.training.evaluation import Mistake, evaluate
 from matcaps.training.record import METRICS_NAME, RESULTS_NAME, SETTINGS_NAME, read_json, read_metrics, read_settings
 from matcaps.training.run import load_run
@@ -71,6 +74,7 @@ def collect_run(folder: Path, *, num_mistakes: int = 12, root: str | None = None
         FileNotFoundError: the folder holds no run, or one that has not finished.
         ValueError: its files are malformed.
     """
+    folder = user_path(folder)
     settings = read_settings(folder / SETTINGS_NAME)
     network, typed = load_run(folder)
     if not (folder / RESULTS_NAME).is_file():
@@ -92,6 +96,13 @@ def collect_run(folder: Path, *, num_mistakes: int = 12, root: str | None = None
         bundle = load_data(data, typed.seed)
     except FileNotFoundError as error:
         return replace(facts, note=f"The worst mistakes are not shown, because the data are not here: {error}")
+    except ValueError as error:  # of the data alone: the run's own files have been read
+        return replace(facts, note=f"The worst mistakes are not shown, because the data cannot be read: {error}")
+    changed = changed_data(folder, bundle)
+    if changed:  # mistakes are known by the places of their images
+        warnings.warn(f"the images are not those that the run in {folder} was made with: {changed}", stacklevel=2)
+        note = f"The worst mistakes are not shown, because the images are not those of the run any more: {changed}."
+        return replace(facts, note=note)
     if "worst" in results["test"]:
         try:
             worst = tuple(Mistake(**one) for one in results["test"]["worst"])

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from matcaps.capsules import POSE_SIZE, Capsules
 from matcaps.routing import native, reference, triton
+from matcaps.routing.autocast import without_autocast
 from matcaps.routing.checks import prepare_class, prepare_conv, prepare_votes
 from matcaps.routing.choice import (
     IMPLEMENTATIONS,
@@ -87,7 +88,7 @@ def em_routing(
         variance_floor=variance_floor,
         annealing=annealing,
     )
-    with torch.autocast(votes.device.type, enabled=False):
+    with without_autocast(votes.device):
         last = _last(reference.em_routing(*tensors, **options))
     dtype = _promoted(votes, activations, beta_use, beta_activation)
     return last.mean.to(dtype), last.activation.to(dtype)
@@ -128,8 +129,8 @@ def conv_em_routing(
         variance_floor: see :func:`em_routing`.
         annealing: see :func:`em_routing`.
         implementation: ``"auto"`` (see :func:`resolve_implementation`), or one of ``IMPLEMENTATIONS``. Only the
-            reference has vector poses, second-order gradients and forward-mode derivatives; "auto" takes it for the
-            first and the last.
+            reference has vector poses, second-order gradients and forward-mode derivatives. "auto" takes it for these,
+            but for the gradient of a gradient by ordinary autograd, of which nobody knows beforehand: that is refused.
 
     Returns:
         ``Capsules`` with poses ``[B, H', W', J, 4, 4]`` and activations ``[B, H', W', J]``, where
@@ -140,7 +141,8 @@ def conv_em_routing(
         ValueError: shapes, devices or options do not fit, or the implementation asked for has no vector poses; the
             message says how.
         RuntimeError: the implementation asked for is not installed; the message says why.
-        NotImplementedError: the implementation asked for has no forward-mode derivatives, and one is taken.
+        NotImplementedError: the implementation asked for does not go along with the transform (forward mode;
+            ``torch.func`` within ``torch.compile``).
 
     Example:
         >>> parents = conv_em_routing(torch.randn(1, 14, 14, 8, 4, 4), torch.rand(1, 14, 14, 8),
@@ -164,7 +166,7 @@ def conv_em_routing(
         annealing=annealing,
     )
     chosen = choose_implementation(implementation, tensors, options)
-    with torch.autocast(poses.device.type, enabled=False):
+    with without_autocast(poses.device):
         if chosen == "native":
             parents = native.conv_em_routing(*tensors, **options)
         elif chosen == "triton":
@@ -204,8 +206,8 @@ def class_em_routing(
         variance_floor: see :func:`em_routing`.
         annealing: see :func:`em_routing`.
         implementation: ``"auto"`` (see :func:`resolve_implementation`), or one of ``IMPLEMENTATIONS``. Only the
-            reference has vector poses, second-order gradients and forward-mode derivatives; "auto" takes it for the
-            first and the last.
+            reference has vector poses, second-order gradients and forward-mode derivatives. "auto" takes it for these,
+            but for the gradient of a gradient by ordinary autograd, of which nobody knows beforehand: that is refused.
 
     Returns:
         ``Capsules`` with poses ``[B, J, 4, 4]`` and activations ``[B, J]``.
@@ -215,7 +217,8 @@ def class_em_routing(
         ValueError: shapes, devices or options do not fit, or the implementation asked for has no vector poses; the
             message says how.
         RuntimeError: the implementation asked for is not installed; the message says why.
-        NotImplementedError: the implementation asked for has no forward-mode derivatives, and one is taken.
+        NotImplementedError: the implementation asked for does not go along with the transform (forward mode;
+            ``torch.func`` within ``torch.compile``).
 
     Example:
         >>> classes = class_em_routing(torch.randn(1, 4, 4, 16, 4, 4), torch.rand(1, 4, 4, 16),
@@ -238,7 +241,7 @@ def class_em_routing(
         annealing=annealing,
     )
     chosen = choose_implementation(implementation, tensors, options)
-    with torch.autocast(poses.device.type, enabled=False):
+    with without_autocast(poses.device):
         if chosen == "native":
             parents = native.class_em_routing(*tensors, **options)
         elif chosen == "triton":

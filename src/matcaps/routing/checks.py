@@ -201,7 +201,7 @@ def _check_options(options: dict[str, Any], beta: Tensor) -> dict[str, Any]:
 
 
 def _is_positive(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and math.isfinite(value) and float(value) > 0
+    return isinstance(value, numbers.Real) and 0 < float(value) < math.inf
 
 
 def _in_computing_dtype(tensors: dict[str, Tensor]) -> list[Tensor]:

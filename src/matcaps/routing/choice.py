@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
 
 from matcaps.capsules import POSE_COMPONENTS
 from matcaps.routing import native, triton
+from matcaps.routing.operators import lacks
+from matcaps.routing.transforms import SECOND_ORDER, lacking
 
 IMPLEMENTATIONS = ("reference", "native", "triton")
 """The implementations that this version of matcaps has, whether or not this machine can run them."""
@@ -82,14 +83,12 @@ def choose_implementation(implementation: str, tensors: Sequence[Tensor], option
     """
     device, dtype, weight = tensors[0].device, tensors[0].dtype, tensors[2]
     vector_poses = weight.shape[-1] == POSE_COMPONENTS
-    forward_mode = _has_tangent(tensors_among(tensors, options))
+    lacks_rule = lacking(tensors_among(tensors, options))
     if implementation == "auto":
-        return "reference" if forward_mode else resolve_implementation(device, dtype, vector_poses=vector_poses)
-    if implementation != "reference" and forward_mode:
-        raise NotImplementedError(
-            f"implementation={implementation!r} has no forward-mode derivatives: use implementation='auto' or "
-            "'reference' for torch.func.jvp and jacfwd"
-        )
+        return "reference" if lacks_rule else resolve_implementation(device, dtype, vector_poses=vector_poses)
+    # a gradient of a gradient that is not asked for is no harm, and one that is, the operator refuses
+    if implementation != "reference" and lacks_rule and lacks_rule != SECOND_ORDER:
+        raise NotImplementedError(lacks(implementation, lacks_rule) + ", or 'auto', which takes it by itself here")
     if implementation != "reference" and vector_poses:
         raise ValueError(
             f"implementation={implementation!r} transforms poses by 4×4 matrices; got weight "
@@ -114,14 +113,6 @@ def choose_implementation(implementation: str, tensors: Sequence[Tensor], option
                 "TRITON_INTERPRET=1 before Triton is imported)"
             )
     return implementation
-
-
-def _has_tangent(tensors: Sequence[Tensor]) -> bool:
-    """Whether a forward-mode derivative is being taken: torch gives an operator without a rule for it zeros, silently.
-
-    Code that is compiled cannot ask.
-    """
-    return not torch.compiler.is_compiling() and any(unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def check_implementation(implementation: str) -> None:

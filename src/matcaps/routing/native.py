@@ -9,16 +9,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from matcaps.routing.boundary import check_gradients, check_routing, check_state, output_shape
 from matcaps.routing.native_library import Library, Problem, load
-from matcaps.routing.operators import call_operator, make_implementation, register_gradients
+from matcaps.routing.operators import call_operator, make_implementation, register_derivatives
 
 DTYPES = (torch.float32, torch.float64)
 
 _INPUTS = ("poses", "activations", "weight", "beta_use", "beta_activation", "inverse_temperature", "coordinates")
 
 RECORD = 36  # kRecord in native/src/job.h
-_STATE_PARENTS = 16  # kLanesOfState in native/src/driver.cpp
-
 
 LIBRARY: Library | None
 """The compiled core, where it could be loaded."""
@@ -53,22 +52,39 @@ def _library() -> Library:
     return LIBRARY
 
 
-def _out_shape(poses: Tensor, weight: Tensor, stride: int) -> list[int]:
-    """``[B, H', W', J]``, or ``[B, J]`` for class capsules, whose weights have no places in a kernel."""
+def _state_size(poses: Tensor, weight: Tensor, stride: int, iterations: int) -> int:
+    """The elements that the forward pass of one image leaves to the backward pass: the core says how many.
+
+    Where torch compiles for maps of any size, these are symbols, and the core cannot be asked about them. Then it is
+    asked about one window, or one place and two, and what it says grows with the windows, or with the places.
+    """
+    height, width = poses.shape[1:3]
+
+    def ask(height: int, width: int) -> int:
+        return _library().state_size(_sizes(height, width, poses.shape[3], weight, stride, iterations))
+
+    if type(height) is int and type(width) is int:
+        return ask(height, width)
     if weight.ndim == 4:
-        return [poses.shape[0], weight.shape[1]]
-    rows, columns = ((size - weight.shape[0]) // stride + 1 for size in poses.shape[1:3])
-    return [poses.shape[0], rows, columns, weight.shape[3]]
+        one = ask(1, 1)
+        return one + (height * width - 1) * (ask(1, 2) - one)
+    _, rows, columns, _ = output_shape(poses, weight, stride)
+    return rows * columns * ask(weight.shape[0], weight.shape[0])
 
 
-def _state_size(poses: Tensor, weight: Tensor, stride: int, num_iterations: int) -> int:
-    """The elements that the forward pass of one image leaves to the backward pass, as ``state_size`` in the core."""
-    _, *windows, num_parents = _out_shape(poses, weight, stride)
-    num_windows = windows[0] * windows[1] if windows else 1
-    places = poses.shape[1] * poses.shape[2] if weight.ndim == 4 else weight.shape[0] * weight.shape[1]
-    num_children = places * poses.shape[3]
-    padded = (num_parents + _STATE_PARENTS - 1) // _STATE_PARENTS * _STATE_PARENTS
-    return num_windows * padded * ((num_iterations - 1) * num_children + num_iterations * RECORD)
+def _sizes(height: int, width: int, child_types: int, weight: Tensor, stride: int, iterations: int) -> Problem:
+    """The part of a problem that says how large its state is."""
+    is_class = weight.ndim == 4
+    return Problem(
+        height=height,
+        width=width,
+        child_types=child_types,
+        parent_types=weight.shape[-3],
+        kernel_size=1 if is_class else weight.shape[0],
+        stride=stride,
+        iterations=iterations,
+        one_window=is_class,
+    )
 
 
 def _problem(
@@ -78,37 +94,20 @@ def _problem(
     standardised: bool,
     variance_floor: float,
     annealing: float,
-    **results: Tensor | None,
 ) -> Problem:
-    """Describe a routing to the core; the tensors must be contiguous and outlive the call."""
-    tensors = {**dict(zip(_INPUTS, inputs, strict=True)), **results}
-    poses, weight, inverse_temperature = inputs[0], inputs[2], inputs[5]
-    assert poses is not None
-    assert weight is not None
-    assert inverse_temperature is not None
-    assert weight.shape[-2:] == poses.shape[-2:], "vector poses"
-    is_class = weight.ndim == 4
-    problem = Problem(
-        batch=poses.shape[0],
-        height=poses.shape[1],
-        width=poses.shape[2],
-        child_types=poses.shape[3],
-        parent_types=weight.shape[-3],
-        kernel_size=1 if is_class else weight.shape[0],
-        stride=stride,
-        iterations=inverse_temperature.shape[0],
-        one_window=is_class,
-        child_competition=child_competition,
-        standardised=standardised,
-        double_precision=poses.dtype == torch.float64,
-        threads=torch.get_num_threads(),
-        variance_floor=variance_floor,
-        annealing=annealing,
-    )
-    for name, tensor in tensors.items():
+    """Describe a routing to the core. The tensors have passed :func:`check_routing` and must outlive the call."""
+    poses, _, weight, _, _, inverse_temperature, _ = inputs
+    batch, height, width, child_types = poses.shape[:4]  # type: ignore[union-attr]
+    problem = _sizes(height, width, child_types, weight, stride, len(inverse_temperature))  # type: ignore[arg-type]
+    problem.batch = batch
+    problem.child_competition = child_competition
+    problem.standardised = standardised
+    problem.double_precision = poses.dtype == torch.float64  # type: ignore[union-attr]
+    problem.threads = torch.get_num_threads()
+    problem.variance_floor = variance_floor
+    problem.annealing = annealing
+    for name, tensor in zip(_INPUTS, inputs, strict=True):
         if tensor is not None:
-            assert tensor.is_contiguous(), name
-            assert tensor.dtype == poses.dtype, name
             setattr(problem, name, tensor.data_ptr())
     return problem
 
@@ -129,19 +128,15 @@ def _forward(
     annealing: float,
     keep_state: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    out_poses, out_activations, state = _empty_results(poses, weight, inverse_temperature, stride, keep_state)
-    inputs = _contiguous(poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    problem = _problem(
-        inputs,
-        stride,
-        child_competition,
-        standardised,
-        variance_floor,
-        annealing,
-        out_poses=out_poses,
-        out_activations=out_activations,
-        state=state if keep_state else None,
-    )
+    tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
+    check_routing("native_routing", DTYPES, *tensors, stride)
+    inputs = _contiguous(*tensors)
+    problem = _problem(inputs, stride, child_competition, standardised, variance_floor, annealing)
+    size = _library().state_size(problem) if keep_state else 0
+    out_poses, out_activations, state = _empty_results(poses, weight, stride, size)
+    problem.out_poses = out_poses.data_ptr()
+    problem.out_activations = out_activations.data_ptr()
+    problem.state = state.data_ptr() if keep_state else None
     if problem.batch > 0:
         _library().forward(problem)
     return out_poses, out_activations, state
@@ -163,16 +158,16 @@ def _(
     annealing,
     keep_state,
 ):
-    return _empty_results(poses, weight, inverse_temperature, stride, keep_state)
-
-
-def _empty_results(
-    poses: Tensor, weight: Tensor, inverse_temperature: Tensor, stride: int, keep_state: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Poses, activations and the state ``[B, ...]``, whose rows are empty if it is not kept."""
-    shape = _out_shape(poses, weight, stride)
+    tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
+    check_routing("native_routing", DTYPES, *tensors, stride)
     size = _state_size(poses, weight, stride, inverse_temperature.shape[0]) if keep_state else 0
-    return poses.new_empty([*shape, 4, 4]), poses.new_empty(shape), poses.new_empty([poses.shape[0], size])
+    return _empty_results(poses, weight, stride, size)
+
+
+def _empty_results(poses: Tensor, weight: Tensor, stride: int, state_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Poses, activations and the state ``[B, state_size]``, whose rows are empty if it is not kept."""
+    shape = output_shape(poses, weight, stride)
+    return poses.new_empty([*shape, 4, 4]), poses.new_empty(shape), poses.new_empty([poses.shape[0], state_size])
 
 
 def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
@@ -196,22 +191,22 @@ def _backward(
     standardised: bool,
     variance_floor: float,
     annealing: float,
-) -> list[Tensor]:
-    inputs = _contiguous(poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    grads = _empty_grads(*inputs)
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
+    check_routing("native_routing_backward", DTYPES, *tensors, stride)
+    check_gradients("native_routing_backward", poses, weight, stride, grad_poses, grad_activations)
+    inputs = _contiguous(*tensors)
+    problem = _problem(inputs, stride, child_competition, standardised, variance_floor, annealing)
+    shape = problem.batch, _library().state_size(problem)
+    check_state("native_routing_backward", poses, [("state", state, shape)])
+    grads = _empty_grads(*tensors)
     grad_poses, grad_activations = grad_poses.contiguous(), grad_activations.contiguous()
-    problem = _problem(
-        inputs,
-        stride,
-        child_competition,
-        standardised,
-        variance_floor,
-        annealing,
-        state=state,
-        grad_out_poses=grad_poses,
-        grad_out_activations=grad_activations,
-        **{f"grad_{name}": grad for name, grad in zip(_INPUTS, grads, strict=False)},
-    )
+    problem.state = state.data_ptr()
+    problem.grad_out_poses = grad_poses.data_ptr()
+    problem.grad_out_activations = grad_activations.data_ptr()
+    for name, grad, tensor in zip(_INPUTS, grads, inputs, strict=True):
+        if tensor is not None:
+            setattr(problem, f"grad_{name}", grad.data_ptr())
     if problem.batch > 0:
         _library().backward(problem)
     else:
@@ -238,13 +233,22 @@ def _(
     variance_floor,
     annealing,
 ):
-    return _empty_grads(poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
+    tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
+    check_routing("native_routing_backward", DTYPES, *tensors, stride)
+    check_gradients("native_routing_backward", poses, weight, stride, grad_poses, grad_activations)
+    if all(type(size) is int for size in poses.shape):  # a symbol may have another name by now
+        size = _state_size(poses, weight, stride, inverse_temperature.shape[0])
+        check_state("native_routing_backward", poses, [("state", state, (poses.shape[0], size))])
+    return _empty_grads(*tensors)
 
 
-def _empty_grads(*inputs: Tensor | None) -> list[Tensor]:
-    return [tensor.new_empty(tensor.shape) for tensor in inputs if tensor is not None]
+def _empty_grads(
+    poses: Tensor, *others: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """One for each input; that of coordinates has no elements where there are none."""
+    return tuple(poses.new_empty(0 if tensor is None else tensor.shape) for tensor in (poses, *others))  # type: ignore
 
 
-register_gradients(_forward, _backward, "native")
-forward = partial(call_operator, _forward)
-conv_em_routing, class_em_routing = make_implementation(_forward)
+_call = register_derivatives(_forward, _backward, "native", batch_dimensions=(0, 0, 0))
+forward = partial(call_operator, _call)
+conv_em_routing, class_em_routing = make_implementation(_call)

@@ -11,6 +11,10 @@ import torch
 LIBRARY_VARIABLE = "MATCAPS_NATIVE_LIBRARY"
 """Environment variable: the library's path, or ``off`` to do without."""
 
+TARGET_VARIABLE = "MATCAPS_NATIVE_TARGET"
+"""Environment variable: the instruction set to use instead of the best that the processor has: baseline, avx2, avx512
+or neon. For the same bits on unlike processors, and for tests."""
+
 ABI = 2
 """The interface that this file speaks; the library must say the same."""
 
@@ -79,6 +83,7 @@ class Library:
             raise OSError(f"{path} has interface {abi}, this matcaps needs {ABI}: install matcaps again")
         self._functions.matcaps_target.restype = ctypes.c_char_p
         self._functions.matcaps_lanes.restype = ctypes.c_int64
+        self._functions.matcaps_state_size.restype = ctypes.c_int64
         self._functions.matcaps_set_fork.argtypes = [_Fork]
         self._functions.matcaps_fma_peak.argtypes = [
             ctypes.c_int,
@@ -107,6 +112,10 @@ class Library:
     def lanes(self, dtype: torch.dtype) -> int:
         """How many parents stand side by side in a vector: the saved state is laid out in them."""
         return self._functions.matcaps_lanes(int(dtype == torch.float64))
+
+    def state_size(self, problem: Problem) -> int:
+        """How many elements one image's state has; of the problem, its sizes alone are read, and must make sense."""
+        return self._functions.matcaps_state_size(ctypes.byref(problem))
 
     def set_target(self, name: str) -> bool:
         """Use another instruction set; False where this machine or this build lacks it."""
@@ -138,6 +147,9 @@ class Library:
 
     def elementwise(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """Apply the core's own ``"exp"`` or ``"log"``; for tests."""
+        if name not in ("exp", "log") or x.dtype not in (torch.float32, torch.float64) or x.device.type != "cpu":
+            raise ValueError(f"the core has exp and log of float32 and float64 on the CPU; got {name}, {x.dtype}")
+        x = x.contiguous()
         out = torch.empty_like(x)
         function = getattr(self._functions, f"matcaps_{name}")
         function(x.data_ptr(), out.data_ptr(), x.numel(), int(x.dtype == torch.float64))
@@ -161,9 +173,16 @@ def load() -> Library | str:
             "one that could not compile it: install GCC or Clang, then matcaps again (pip install -v shows what failed)"
         )
     try:
-        return Library(path)
+        library = Library(path)
     except (OSError, AttributeError) as error:
         return f"the compiled CPU core could not be loaded: {error}"
+    target = os.environ.get(TARGET_VARIABLE)
+    if target and not library.set_target(target):
+        return (
+            f"the environment variable {TARGET_VARIABLE} asks for {target!r}, which this build or processor lacks: "
+            f"unset it for {library.target}"
+        )
+    return library
 
 
 def _find() -> Path | None:

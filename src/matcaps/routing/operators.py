@@ -1,10 +1,14 @@
 """From a forward and a backward operator of torch to an implementation like any other; it knows no kernel."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from matcaps.routing.functional import make_functional
+from matcaps.routing.transforms import SECOND_ORDER, is_transformed
 
 NUM_OPTIONS = 6
 """Arguments of a forward operator after its tensors; the last says whether the state for a backward pass is kept."""
@@ -47,7 +51,10 @@ def make_implementation(operator: Any) -> tuple[Callable[..., tuple[Tensor, Tens
     ) -> tuple[Tensor, Tensor]:
         schedule = schedule_tensor(inverse_temperature, tensors[0])
         inputs = (*tensors, schedule) if coordinates is None else (*tensors, schedule, coordinates)
-        keep_state = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+        # A tensor that is mapped or wrapped does not say whether a gradient is wanted further out; and torch.jit.trace,
+        # which has the answer in its graph, looks again without gradients and wants to see the same.
+        wants_grad = is_transformed() or any(tensor.requires_grad for tensor in inputs)
+        keep_state = wants_grad and (torch.is_grad_enabled() or torch.jit.is_tracing())  # type: ignore
         poses, activations, *_ = call_operator(
             operator, tensors, coordinates, schedule, keep_state=keep_state, **options
         )
@@ -81,12 +88,17 @@ def schedule_tensor(inverse_temperature: Sequence[float] | Tensor, like: Tensor)
     return torch.stack([like.new_full((), value) for value in inverse_temperature])
 
 
-def register_gradients(forward: Any, backward: Any, name: str) -> None:
-    """Tie a forward operator to its backward operator, which has no derivative.
+def register_derivatives(
+    forward: Any, backward: Any, name: str, batch_dimensions: Sequence[int]
+) -> Callable[..., Sequence[Tensor]]:
+    """Tie a forward operator to its backward operator, which has no derivative; return a function that calls it.
+
+    That function, other than the operator itself, goes along with ``torch.func``.
 
     ``forward(*tensors, *options, keep_state)`` returns poses, activations and the parts of a state;
-    ``backward(grad_poses, grad_activations, *state, *tensors, *options)`` the gradients of the tensors that are there:
-    the last tensor may be None. ``name`` is the implementation's, for messages.
+    ``backward(grad_poses, grad_activations, *state, *tensors, *options)`` the gradients of the tensors, something empty
+    for the last one where that is None. ``name`` is the implementation's, for messages; ``batch_dimensions`` are
+    explained in :func:`matcaps.routing.functional.make_functional`.
     """
 
     def setup_context(ctx, inputs, output) -> None:
@@ -95,9 +107,12 @@ def register_gradients(forward: Any, backward: Any, name: str) -> None:
         ctx.num_tensors = len(tensors)
         ctx.save_for_backward(*tensors, *output)
 
-    def differentiate(ctx, grad_poses, grad_activations, *_):
+    def differentiate(ctx, call_backward, grad_poses, grad_activations, *_):
         if not ctx.keep_state:
-            raise RuntimeError("this routing ran without gradients and kept no state: call it with gradients on")
+            raise RuntimeError(
+                "matcaps: this routing ran without gradients and kept no state: call it (or trace it, for "
+                "torch.jit.trace) with gradients on"
+            )
         saved = ctx.saved_tensors  # once: activation checkpointing unpacks each tensor only once
         tensors, results = saved[: ctx.num_tensors], saved[ctx.num_tensors :]
         out_poses, out_activations, *state = results
@@ -105,15 +120,34 @@ def register_gradients(forward: Any, backward: Any, name: str) -> None:
             grad_poses = torch.zeros_like(out_poses)
         if grad_activations is None:
             grad_activations = torch.zeros_like(out_activations)
-        grads = backward(grad_poses, grad_activations, *state, *tensors, *ctx.options)
+        grads = call_backward(grad_poses, grad_activations, *state, *tensors, *ctx.options)
         if tensors[-1] is None:
-            grads = [*grads, None]
+            grads = [*grads[:-1], None]
         return *grads, *[None] * NUM_OPTIONS
 
-    def refuse_second_order(ctx, *grads):
-        raise NotImplementedError(
-            f"implementation={name!r} has no second-order gradients: use implementation='reference' for them"
-        )
+    def refuse(what: str) -> NotImplementedError:
+        return NotImplementedError(lacks(name, what))
 
-    forward.register_autograd(differentiate, setup_context=setup_context)
+    def refuse_second_order(ctx, *grads):
+        raise refuse(SECOND_ORDER)
+
+    forward.register_autograd(partial(_with_operator, differentiate, backward), setup_context=setup_context)
     backward.register_autograd(refuse_second_order)
+    functional = make_functional(forward, backward, setup_context, differentiate, refuse, batch_dimensions)
+
+    def call(*args: Any) -> Sequence[Tensor]:
+        return forward(*args) if torch.compiler.is_compiling() else functional(*args)
+
+    return call
+
+
+def _with_operator(differentiate: Callable, backward: Any, ctx: Any, *grads: Tensor) -> Any:
+    return differentiate(ctx, backward, *grads)
+
+
+def lacks(name: str, what: str) -> str:
+    """Say that an implementation cannot do something, and what can."""
+    return (
+        f"matcaps: implementation={name!r} has no {what}: use implementation='reference', an argument of "
+        "matcaps.create_model, matcaps.from_pretrained, the layers and the routing functions"
+    )

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from matcaps.routing import native_trace, reference, triton_trace
+from matcaps.routing.autocast import without_autocast
 from matcaps.routing.checks import prepare_class, prepare_conv, prepare_votes
 from matcaps.routing.choice import check_implementation, choose_implementation, tensors_among
 from matcaps.routing.reference import RoutingIteration
+from matcaps.routing.transforms import is_transformed
 
 
 def trace_em_routing(
@@ -44,7 +46,7 @@ def trace_em_routing(
         variance_floor=variance_floor,
         annealing=annealing,
     )
-    with torch.autocast(tensors[0].device.type, enabled=False):
+    with without_autocast(tensors[0].device):
         return list(reference.em_routing(*tensors, **options))
 
 
@@ -87,7 +89,7 @@ def trace_conv_em_routing(
         variance_floor=variance_floor,
         annealing=annealing,
     )
-    with torch.autocast(tensors[0].device.type, enabled=False):
+    with without_autocast(tensors[0].device):
         chosen = _choose(implementation, tensors, options)
         if chosen == "native":
             return [RoutingIteration(*state) for state in native_trace.conv_em_routing(*tensors, **options)]
@@ -133,7 +135,7 @@ def trace_class_em_routing(
         variance_floor=variance_floor,
         annealing=annealing,
     )
-    with torch.autocast(tensors[0].device.type, enabled=False):
+    with without_autocast(tensors[0].device):
         chosen = _choose(implementation, tensors, options)
         if chosen == "native":
             return [RoutingIteration(*state) for state in native_trace.class_em_routing(*tensors, **options)]
@@ -144,7 +146,8 @@ def trace_class_em_routing(
 
 def _choose(implementation: str, tensors: Sequence[Tensor], options: dict[str, Any]) -> str:
     chosen = choose_implementation(implementation, tensors, options)
-    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in tensors_among(tensors, options))
+    wants_grad = is_transformed() or any(t.requires_grad for t in tensors_among(tensors, options))
+    needs_grad = torch.is_grad_enabled() and wants_grad
     if chosen != "reference" and needs_grad:
         if implementation != "auto":
             raise ValueError(

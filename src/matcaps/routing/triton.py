@@ -13,12 +13,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from matcaps.routing.operators import call_operator, make_implementation, register_gradients
+from matcaps.routing.boundary import check_gradients, check_routing, check_state, output_shape
+from matcaps.routing.operators import call_operator, make_implementation, register_derivatives
 
 DTYPES = (torch.float32,)
 
 RECORD = 36
 """Numbers of one iteration's record of a window and a parent; as in ``triton_kernels/votes.py``."""
+
+_STATE = ("records", "logits", "partitions")
 
 MEAN, SPREAD, MASS, DESCRIPTION, EVIDENCE, LOG_ACTIVATION = slice(0, 16), slice(16, 32), 32, 33, 34, 35
 
@@ -54,6 +57,8 @@ def _forward(
     annealing: float,
     keep_state: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
+    check_routing("triton_routing", DTYPES, *tensors, stride)
     from matcaps.routing.triton_kernels import launch
 
     results = _empty_results(poses, weight, inverse_temperature, stride, child_competition, True, keep_state)
@@ -87,6 +92,8 @@ def _(
     annealing,
     keep_state,
 ):
+    tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
+    check_routing("triton_routing", DTYPES, *tensors, stride)
     return _empty_results(poses, weight, inverse_temperature, stride, child_competition, False, keep_state)
 
 
@@ -100,32 +107,38 @@ def _empty_results(
     keep_state: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Poses, activations and the state, whose parts have no iterations if it is not kept; or, while kernels are at
-    work, as many as they need.
-
-    The state is the records ``[T, RECORD, windows, J]``, log-densities ``[T-1, windows, children, J]``, and of each
-    child the largest logit and the inverse of the sum of ``exp(logit - largest)``: ``[T-1, children, 2]``, children of
-    all maps, or with window competition of all windows.
-    """
-    batch, height, width, types = poses.shape[:4]
-    iterations, parents = inverse_temperature.shape[0], weight.shape[-3]
-    if weight.ndim == 4:
-        shape, windows, children = [batch, parents], batch, height * width * types
-    else:
-        rows, columns = (height - weight.shape[0]) // stride + 1, (width - weight.shape[1]) // stride + 1
-        shape, windows = [batch, rows, columns, parents], batch * rows * columns
-        children = weight.shape[0] * weight.shape[1] * types
-    is_shared = child_competition and weight.ndim == 6
-    competitors = batch * height * width * types if is_shared else windows * children
-    kept = iterations - 1
+    work, as many as they need."""
+    shape = output_shape(poses, weight, stride)
+    parts = _state_shapes(poses, weight, inverse_temperature, stride, child_competition)
+    iterations, kept = parts[0][0], parts[1][0]
     if not keep_state:
         kept = min(kept, 2) if for_work else 0
         iterations = iterations if for_work else 0
+    records, logits, partitions = (
+        poses.new_empty([count, *part[1:]]) for count, part in zip((iterations, kept, kept), parts, strict=True)
+    )
+    return poses.new_empty([*shape, 4, 4]), poses.new_empty(shape), records, logits, partitions
+
+
+def _state_shapes(
+    poses: Tensor, weight: Tensor, inverse_temperature: Tensor, stride: int, child_competition: bool
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of a state that is kept: the records ``[T, RECORD, windows, J]``, log-densities
+    ``[T-1, windows, children, J]``, and of each child the largest logit and the inverse of the sum of
+    ``exp(logit - largest)``: ``[T-1, children, 2]``, children of all maps, or with window competition of all windows.
+    """
+    batch, *windows, parents = output_shape(poses, weight, stride)
+    _, height, width, types = poses.shape[:4]
+    iterations = inverse_temperature.shape[0]
+    is_class = weight.ndim == 4
+    num_windows = batch if is_class else batch * windows[0] * windows[1]
+    children = types * (height * width if is_class else weight.shape[0] * weight.shape[1])
+    is_shared = child_competition and not is_class
+    competitors = batch * height * width * types if is_shared else num_windows * children
     return (
-        poses.new_empty([*shape, 4, 4]),
-        poses.new_empty(shape),
-        poses.new_empty([iterations, RECORD, windows, parents]),
-        poses.new_empty([kept, windows, children, parents]),
-        poses.new_empty([kept, competitors, 2]),
+        (iterations, RECORD, num_windows, parents),
+        (iterations - 1, num_windows, children, parents),
+        (iterations - 1, competitors, 2),
     )
 
 
@@ -157,20 +170,29 @@ def _backward(
     standardised: bool,
     variance_floor: float,
     annealing: float,
-) -> list[Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
+    check_routing("triton_routing_backward", DTYPES, *tensors, stride)
+    check_gradients("triton_routing_backward", poses, weight, stride, grad_poses, grad_activations)
+    state = (records, logits, partitions)
+    shapes = _state_shapes(poses, weight, inverse_temperature, stride, child_competition)
+    check_state("triton_routing_backward", poses, list(zip(_STATE, state, shapes, strict=True)))
     from matcaps.routing.triton_kernels import launch
 
-    inputs = _contiguous(poses, activations, weight, beta_use, beta_activation, inverse_temperature)
+    inputs = _contiguous(*tensors[:-1])  # type: ignore[arg-type]
+    nothing = [] if coordinates is not None else [poses.new_empty(0)]
     if len(poses) == 0:
         inputs = inputs if coordinates is None else [*inputs, coordinates]
-        return [torch.zeros_like(tensor, memory_format=torch.contiguous_format) for tensor in inputs]
+        zeros = [torch.zeros_like(tensor, memory_format=torch.contiguous_format) for tensor in inputs]
+        return tuple(zeros + nothing)  # type: ignore[return-value]
     plan = launch.plan_for(poses, weight, inverse_temperature, stride, child_competition, coordinates is not None)
     with _on(poses.device):
-        return launch.backward(
+        grads = launch.backward(
             plan, inputs, None if coordinates is None else coordinates.contiguous(), standardised,
-            variance_floor, annealing, (records, logits, partitions),
+            variance_floor, annealing, state,
             (grad_poses.contiguous(), grad_activations.contiguous()), launch.launch,
         )  # fmt: skip
+    return (*grads, *nothing)  # type: ignore[return-value]
 
 
 @_backward.register_fake
@@ -193,10 +215,16 @@ def _(
     variance_floor,
     annealing,
 ):
-    inputs = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    return [tensor.new_empty(tensor.shape) for tensor in inputs if tensor is not None]
+    tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
+    check_routing("triton_routing_backward", DTYPES, *tensors, stride)
+    check_gradients("triton_routing_backward", poses, weight, stride, grad_poses, grad_activations)
+    if all(type(size) is int for size in poses.shape):  # a symbol may have another name by now
+        shapes = _state_shapes(poses, weight, inverse_temperature, stride, child_competition)
+        state = zip(_STATE, (records, logits, partitions), shapes, strict=True)
+        check_state("triton_routing_backward", poses, list(state))
+    return tuple(poses.new_empty(0 if tensor is None else tensor.shape) for tensor in tensors)
 
 
-register_gradients(_forward, _backward, "triton")
-forward = partial(call_operator, _forward)
-conv_em_routing, class_em_routing = make_implementation(_forward)
+_call = register_derivatives(_forward, _backward, "triton", batch_dimensions=(0, 0, 2, 1, 1))
+forward = partial(call_operator, _call)
+conv_em_routing, class_em_routing = make_implementation(_call)

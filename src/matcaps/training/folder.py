@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from matcaps._paths import user_path
 from matcaps.training.record import SETTINGS_NAME, read_run_settings, write_settings
 from matcaps.training.settings import TrainSettings
 
@@ -104,7 +105,7 @@ def _named(settings: TrainSettings, folder: str | os.PathLike[str] | None, resum
             raise ValueError("with torchrun say where the run goes, so that all processes agree: --output FOLDER")
         wanted = Path("runs") / f"{settings.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
         folder = _new_folder(wanted) if rank == 0 else wanted
-    return Path(folder)
+    return user_path(folder)
 
 
 def _new_folder(wanted: Path) -> Path:

@@ -1,17 +1,20 @@
 """Use what a training left: test it on labelled images, or classify new ones."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from matcaps._paths import user_path
 from matcaps.data import DataBundle, DataSettings, Transform, load_data, load_image
 from matcaps.data.build import Part
+from matcaps.data.settings import EARLIER_FOLDER
 from matcaps.models.pretrained import CONFIG_NAME, WEIGHTS_NAME, from_pretrained, read_config, resolve_folder
+from matcaps.training.data_record import check_folder_is_there, warn_of_changed_data
 from matcaps.training.evaluation import Evaluation, class_scores, evaluate
 from matcaps.training.record import SETTINGS_NAME, read_run_settings
 
@@ -46,6 +49,17 @@ class SavedNetwork:
         """Its classes' names, by label; raises as :attr:`transform` does."""
         _transform(self.description)
         return tuple(self.description["classes"])
+
+    def load_image(self, path: str | PathLike[str]) -> Tensor:
+        """An image file as :attr:`transform` takes it, read as its training images were.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is no image, or the network was saved without a description of its input.
+        """
+        return load_image(
+            path, self.transform.image_size, self.description["model"]["in_channels"], **read_as(self.description)
+        )
 
 
 def open_saved(source: str) -> SavedNetwork:
@@ -82,6 +96,9 @@ def load_saved_data(
     if part not in _PARTS:
         raise ValueError(f"part must be one of {', '.join(_PARTS)}; got {part!r}")
     settings = _data_settings(saved.folder, saved.description, data, folder)
+    is_own = folder is None and _is_own(saved.folder, data)
+    if is_own:
+        check_folder_is_there(settings, saved.folder, "say where it is now with --folder")
     if root is not None:
         settings = replace(settings, root=root)
     transform = saved.transform
@@ -91,6 +108,8 @@ def load_saved_data(
         settings = replace(settings, image_size=transform.image_size)
     bundle = load_data(settings)
     _check_fit(saved.description, bundle)
+    if is_own:
+        warn_of_changed_data(saved.folder, bundle)
     if getattr(bundle, part) is None:
         raise ValueError(f"part must be one that the split makes; it makes no {part!r}: change the split")
     return bundle
@@ -151,14 +170,12 @@ def predict_files(source: str, images: Sequence[str]) -> dict[str, dict[str, flo
         FileNotFoundError: the network or an image is missing.
         ValueError: a file is no image, or the network was saved without a description of its input.
     """
-    network, description, _ = _load(source)
-    transform = _transform(description)
-    channels = description["model"]["in_channels"]
-    loaded = {path: load_image(path, transform.image_size, channels) for path in images}
+    saved = open_saved(source)
+    loaded = {path: saved.load_image(path) for path in images}
     predictions = {}
     for path, image in loaded.items():
-        scores = class_scores(network, transform.evaluate(image))[0].tolist()
-        predictions[path] = dict(zip(description["classes"], scores, strict=True))
+        scores = class_scores(saved.network, saved.transform.evaluate(image))[0].tolist()
+        predictions[path] = dict(zip(saved.classes, scores, strict=True))
     return predictions
 
 
@@ -175,7 +192,7 @@ def check_finished(source: str | PathLike[str]) -> None:
     Raises:
         FileNotFoundError: it has settings, but no weights or no description of them.
     """
-    folder = Path(source)
+    folder = user_path(source)
     if (folder / SETTINGS_NAME).is_file() and not all(
         (folder / name).is_file() for name in (WEIGHTS_NAME, CONFIG_NAME)
     ):
@@ -186,17 +203,34 @@ def check_finished(source: str | PathLike[str]) -> None:
 
 def _data_settings(saved: Path, description: dict[str, Any], data: str | None, folder: str | None) -> DataSettings:
     """The data to test on: the run's own, or the named set as published."""
-    if (saved / SETTINGS_NAME).is_file():
+    if _is_own(saved, data):
         own = read_run_settings(saved).data
-        if data in (None, own.name):
-            return own if folder is None else replace(own, folder=folder)
+        return own if folder is None else replace(own, folder=folder)
     name = data or description.get("data")
     if name is None:
         raise ValueError(f"{saved} does not say what it was trained on: name the data set to test on with --data")
     channels = description["model"]["in_channels"]
-    return DataSettings.from_dict(
-        {"name": name, "folder": folder, **({"channels": channels} if name == "folder" and channels in (1, 3) else {})}
-    )
+    reading = {} if name != "folder" else read_as(description)
+    if name == "folder" and channels in (1, 3):
+        reading["channels"] = channels
+    return DataSettings.from_dict({"name": name, "folder": folder, **reading})
+
+
+def read_as(description: Mapping[str, Any]) -> dict[str, Any]:
+    """How a saved network's images were read from their files: :func:`matcaps.data.load_image`'s fit and transparency.
+
+    Args:
+        description: the whole ``config.json``.
+    """
+    reading = description.get("reading")
+    if not isinstance(reading, dict):  # of an earlier version, which dropped transparency; only folders had any
+        reading = EARLIER_FOLDER if description.get("data") == "folder" else {}
+    return {"fit": reading.get("fit", "crop"), "transparency": reading.get("transparency", "auto")}
+
+
+def _is_own(saved: Path, data: str | None) -> bool:
+    """Whether a run lies there, and its own data set is meant."""
+    return (saved / SETTINGS_NAME).is_file() and data in (None, read_run_settings(saved).data.name)
 
 
 def _transform(description: dict[str, Any]) -> Transform:

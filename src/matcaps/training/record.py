@@ -14,6 +14,7 @@ import torch
 import yaml
 
 import matcaps
+from matcaps._paths import user_path
 from matcaps.models.files import whole_file
 from matcaps.training.settings import TrainSettings
 
@@ -78,7 +79,7 @@ def read_run_settings(folder: Path) -> TrainSettings:
         FileNotFoundError: the folder holds no run.
         ValueError: the file is not YAML, a name in it is unknown, or a value is out of range.
     """
-    return TrainSettings.from_dict(read_settings(folder / SETTINGS_NAME))
+    return TrainSettings.from_dict(read_settings(user_path(folder) / SETTINGS_NAME))
 
 
 def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -6,7 +6,7 @@ import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from matcaps._paths import user_path
 from matcaps.data import DataBundle, ImageDataset, load_data
 from matcaps.data.build import Part
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, model_config
@@ -37,6 +38,7 @@ from matcaps.training.checkpoints import (
     checkpoint_callbacks,
     newest_checkpoint,
 )
+from matcaps.training.data_record import begin_with_data, check_folder_is_there
 from matcaps.training.evaluation import Evaluation, evaluate
 from matcaps.training.folder import claimed_folder
 from matcaps.training.inference import check_finished
@@ -108,6 +110,9 @@ def train(
     settings = settle(settings) if run is None else settings.with_weights_of(read_run_settings(run))
     restored = run is not None and any((run / CHECKPOINTS_NAME).glob("*.ckpt"))
     commit = source_commit()  # now: the checkout may move on while the training runs
+    if resume and folder is not None:
+        check_folder_is_there(settings.data, Path(folder), "bring it back, or write where it is into settings.yaml")
+    settings = replace(settings, data=settings.data.with_whole_paths())
     bundle = load_data(settings.data, settings.seed)
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
     network = make_network(settings, bundle, restored=restored)
@@ -119,6 +124,7 @@ def train(
     averaging = None if decay is None else AveragedWeights(decay)
     # last, so that what is refused leaves no folder behind
     with claimed_folder(settings, folder, resume=resume, rank=_rank()) as place:
+        begin_with_data(place, bundle, resume=resume, rank=_rank())
         with _quiet():
             watching: list[Callback] = [
                 clock,
@@ -162,7 +168,7 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[EMCapsNet | BaselineCNN, T
         FileNotFoundError: the folder holds no run, or one that has not finished.
         ValueError: its files are malformed.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     settings = read_run_settings(folder)
     check_finished(folder)
     network = from_pretrained(folder)
@@ -209,6 +215,7 @@ def describe_input(bundle: DataBundle) -> dict[str, Any]:
         "classes": list(bundle.classes),
         "data": bundle.settings.name,
         "preprocessing": bundle.transform.to_dict(),
+        "reading": {"fit": bundle.settings.fit, "transparency": bundle.settings.transparency},
     }
 
 

@@ -15,8 +15,11 @@ WATCHABLE_PARTS = ("test", "familiar_test")
 INCIDENTAL = ("accelerator", "checkpoint_minutes", "log_every_steps", "watched_parts", "watch_every", "views_every")
 """Settings that change no number of a run's weights; a run may go on with others."""
 
-INCIDENTAL_DATA = ("root", "num_workers")
-"""The same of :attr:`TrainSettings.data`."""
+INCIDENTAL_DATA = ("root", "folder", "num_workers")
+"""The same of :attr:`TrainSettings.data`: data may have moved, and a run notices if they have changed."""
+
+INCIDENTAL_MODEL = ("implementation",)
+"""The same of :attr:`TrainSettings.model`: implementations differ in rounding, as accelerators do."""
 
 OF_PRETRAINED = ("pretrained", "pretrained_sha256", "freeze", "recalibrate")
 """What :class:`ModelSettings` has beside a preset and the network's configuration."""
@@ -73,6 +76,8 @@ class ModelSettings:
         calibration: what the first batch sets: "none", "beta" or "full".
         conv_weight_deviation: standard deviation of the convolutional capsules' initial matrices; half with vectors.
         class_weight_deviation: standard deviation of the class capsules' initial matrices; half with vectors.
+        implementation: what computes the routing: "auto" for the fastest, "reference", "native" or "triton"; they agree
+            up to rounding, so a run may go on with another.
         channels1: feature maps of the CNN's first convolution.
         channels2: feature maps of the CNN's second convolution.
         hidden_units: units of the CNN's fully connected layer.
@@ -105,6 +110,7 @@ class ModelSettings:
     calibration: Literal["none", "beta", "full"] | None = None
     conv_weight_deviation: float | None = None
     class_weight_deviation: float | None = None
+    implementation: Literal["auto", "reference", "native", "triton"] | None = None
     channels1: int | None = None
     channels2: int | None = None
     hidden_units: int | None = None
@@ -304,7 +310,8 @@ class TrainSettings:
     def with_incidentals_of(self, other: "TrainSettings") -> "TrainSettings":
         """These settings with the other's :data:`INCIDENTAL` ones: another place of the data, another device."""
         data = replace(self.data, **{name: getattr(other.data, name) for name in INCIDENTAL_DATA})
-        return replace(self, data=data, **{name: getattr(other, name) for name in INCIDENTAL})
+        model = replace(self.model, **{name: getattr(other.model, name) for name in INCIDENTAL_MODEL})
+        return replace(self, data=data, model=model, **{name: getattr(other, name) for name in INCIDENTAL})
 
     def with_weights_of(self, other: "TrainSettings") -> "TrainSettings":
         """These settings with what the other's say of the same pretrained weights, where nothing is said here."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from matcaps.capsules import Capsules
+from matcaps.capsules import Capsules, as_capsules
 from matcaps.losses import LARGEST_MARGIN, spread_loss
 from matcaps.models.modes import evaluation_mode
 
@@ -21,8 +21,9 @@ def class_logits(output: Capsules | Tensor) -> Tensor:
     """
     if isinstance(output, Tensor):
         return output
-    smallest = torch.finfo(output.activations.dtype).tiny
-    return output.activations.clamp_min(smallest).log() - (1 - output.activations).clamp_min(smallest).log()
+    activations = as_capsules(output).activations  # of a traced network, for one, they are a plain tuple
+    smallest = torch.finfo(activations.dtype).tiny
+    return activations.clamp_min(smallest).log() - (1 - activations).clamp_min(smallest).log()
 
 
 def attack_margins(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
@@ -94,8 +95,8 @@ def prepared(network: nn.Module, images: Tensor, objective: str) -> Iterator[nn.
     """
     with evaluation_mode(network):
         with torch.no_grad():
-            gives_capsules = objective == "logits" and isinstance(
-                network(images[:1].to(_dtype_of(network, images))), Capsules
+            gives_capsules = objective == "logits" and not isinstance(
+                network(images[:1].to(_dtype_of(network, images))), Tensor
             )
         yield copy.deepcopy(network).double() if gives_capsules else network
 
@@ -107,6 +108,6 @@ def _dtype_of(network: nn.Module, images: Tensor) -> torch.dtype:
 
 def _loss(output: Capsules | Tensor, labels: Tensor) -> Tensor:
     """What such a network is trained with: spread loss at its last margin, or cross-entropy; summed over the batch."""
-    if isinstance(output, Capsules):
-        return spread_loss(output.activations, labels, LARGEST_MARGIN, reduction="sum")
+    if not isinstance(output, Tensor):
+        return spread_loss(as_capsules(output).activations, labels, LARGEST_MARGIN, reduction="sum")
     return F.cross_entropy(output, labels, reduction="sum")

@@ -1,0 +1,239 @@
+"""One image from a file: opened by its content, checked, turned upright, laid on a ground and brought to a size."""
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from matcaps._paths import user_path
+from matcaps.data.averaging import average_blocks
+from matcaps.data.pixels import eight_bits, has_transparency, turned_upright
+from matcaps.data.settings import Fit, Transparency
+
+# Only formats that Pillow decodes by itself: EPS, for one, would start another program. Which of the later ones it has
+# depends on how it was built.
+_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000", "HEIF")
+_UNDER_OTHER_NAMES = {"MPO": "JPEG"}  # what phones write; opened as JPEG
+_NEEDS = {".heic": "pillow-heif", ".heif": "pillow-heif", ".hif": "pillow-heif"}
+
+# A decoder of these gives the same pixels in every version, so that a picture is known by them in whatever format.
+_EXACT = ("PNG", "BMP", "DIB", "GIF", "PPM", "TIFF")
+_EXACT_IN_TIFF = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "group3", "group4")
+_DIM = 16
+_PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+
+MAX_PIXELS = 64_000_000
+"""A larger image is refused before it is decoded: a small file can claim an enormous picture."""
+
+
+class ReadImage(NamedTuple):
+    """An image that was read.
+
+    Attributes:
+        pixels: ``[channels, image_size, image_size]``, uint8.
+        key: 64 bits that say which picture it is: the same for copies under other names.
+        is_dim: whether it has more than 8 bits and uses a sixteenth of its range or less: some 16 grey levels are left.
+    """
+
+    pixels: NDArray[np.uint8]
+    key: int
+    is_dim: bool
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """The formats that can be read here, by Pillow's names."""
+    if importlib.util.find_spec("pillow_heif") is not None:
+        importlib.import_module("pillow_heif.HeifImagePlugin")  # makes itself known to Pillow
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+@cache
+def endings() -> tuple[str, ...]:
+    """How the names of files end that can be read here, in small letters."""
+    there = formats()
+    registered = Image.registered_extensions().items()
+    return tuple(sorted(ending for ending, name in registered if _UNDER_OTHER_NAMES.get(name, name) in there))
+
+
+def missing_decoder(ending: str) -> str | None:
+    """The package that reads files with such an ending, if it is one that is not installed."""
+    return None if ending in endings() else _NEEDS.get(ending)
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path as text that can be printed, also where its bytes are not UTF-8."""
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode()
+
+
+def read_image(
+    path: str | os.PathLike[str],
+    image_size: int,
+    channels: int,
+    *,
+    fit: Fit = "crop",
+    transparency: Transparency = "auto",
+) -> NDArray[np.uint8]:
+    """One image from a file, turned upright and brought to a square of a size.
+
+    Pixels are averaged when the image shrinks, and interpolated when it grows. Of a moving image the first picture
+    counts. Grey levels of 9 to 16 bits are scaled by their range, floating-point ones by 1.
+
+    Args:
+        path: a file that Pillow can read, whatever its name: PNG, JPEG, BMP, GIF, PPM, TIFF, WebP, and AVIF,
+            JPEG 2000 and HEIC where they are built in.
+        image_size: side of the result in pixels.
+        channels: 1 for grey, 3 for colour, 2 for the grey image twice (a stereo pair without parallax).
+        fit: "crop" for the middle square; "pad" for all of it, on a ground of the mean colour of its border;
+            "stretch" for all of it, its sides made equal.
+        transparency: what lies under transparent pixels. "auto": white, or black where the drawing is so light that it
+            would hardly show on white (its distance from white, root mean square weighted by opacity, below 64 of 255
+            grey levels); "white"; "black"; "drop": the colour that the file happens to hold there.
+
+    Returns:
+        ``[channels, image_size, image_size]``, uint8.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no image, is damaged or too large, or its grey levels have no known range; the
+            message names the file.
+    """
+    return read_known_image(path, image_size, channels, fit=fit, transparency=transparency).pixels
+
+
+def read_known_image(
+    path: str | os.PathLike[str], image_size: int, channels: int, *, fit: Fit, transparency: Transparency
+) -> ReadImage:
+    """As :func:`read_image`, with the key by which the picture is known."""
+    path = user_path(path)
+    check_reading(image_size, channels, fit, transparency)
+    try:
+        with warnings.catch_warnings():
+            # The size is judged below; a decoder's other complaints are not for the caller of a library.
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=list(formats())) as image:
+                _check_size(image)
+                image.load()
+                upright = turned_upright(image)
+                key = _key(path, image, upright)
+                tags = getattr(image, "tag_v2", {})
+                plain = eight_bits(upright, transparency, colour=channels == 3, tags=tags)
+    except FileNotFoundError:
+        raise
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:  # decoders of damaged files raise nearly anything; whatever it is, the file is named
+        reason = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
+        needed = missing_decoder(path.suffix.lower())
+        mend = "repair it or take it away" if needed is None else f"pip install {needed}, or save it as PNG"
+        raise ValueError(f"{shown(path)} cannot be read as an image ({shown(reason)}): {mend}") from error
+    pixels = _fitted(plain, image_size, fit)
+    is_dim = upright.mode.startswith("I") and int(np.asarray(plain).max()) <= _DIM
+    return ReadImage(np.repeat(pixels, 2, 0) if channels == 2 else pixels, key, is_dim)
+
+
+def check_reading(image_size: int, channels: int, fit: str, transparency: str) -> None:
+    """Refuse to read images in a way that there is not; the arguments are those of :func:`read_image`."""
+    if image_size < 1:
+        raise ValueError(f"image_size must be 1 or more; got {image_size}")
+    if channels not in (1, 2, 3):
+        raise ValueError(f"channels must be 1 (grey), 2 (the grey image twice) or 3 (colour); got {channels}")
+    for name, value, known in (("fit", fit, get_args(Fit)), ("transparency", transparency, get_args(Transparency))):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+
+
+def _check_size(image: Image.Image) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ValueError(f"it must have pixels; got {width}×{height}")
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"it must have at most {MAX_PIXELS:,} pixels; got {width}×{height}")
+
+
+def _fitted(image: Image.Image, size: int, fit: Fit) -> NDArray[np.uint8]:
+    """``[channels, size, size]``, uint8, of a picture in "L" or "RGB"."""
+    width, height = image.size
+    if width == height and width % size == 0:
+        pixels = np.asarray(image, dtype=np.uint8).reshape(width, width, -1).transpose(2, 0, 1)
+        return average_blocks(np.ascontiguousarray(pixels), width // size).copy()
+    if fit == "crop" or width == height:
+        fitted = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
+    elif fit == "stretch":
+        fitted = image.resize((size, size), Image.Resampling.BILINEAR)
+    else:
+        longest = max(width, height)
+        inner = (max(1, round(width * size / longest)), max(1, round(height * size / longest)))
+        fitted = Image.new(image.mode, (size, size), _border_colour(image))
+        small = image.resize(inner, Image.Resampling.BILINEAR)
+        fitted.paste(small, ((size - inner[0]) // 2, (size - inner[1]) // 2))
+    return np.asarray(fitted, dtype=np.uint8).reshape(size, size, -1).transpose(2, 0, 1).copy()
+
+
+def _border_colour(image: Image.Image) -> int | tuple[int, ...]:
+    pixels = np.asarray(image, dtype=np.float64).reshape(image.height, image.width, -1)
+    edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    mean = tuple(int(level) for level in np.rint(edges.mean(axis=0)))
+    return mean[0] if len(mean) == 1 else mean
+
+
+def _key(path: Path, image: Image.Image, upright: Image.Image) -> int:
+    """What a picture is known by: its pixels where every decoder agrees on them to the last bit, else its file."""
+    digest = hashlib.blake2b(digest_size=8)
+    if image.format in _EXACT and (
+        image.format != "TIFF" or str(image.info.get("compression", "raw")) in _EXACT_IN_TIFF
+    ):
+        kind, plain = upright.mode, upright
+        if upright.mode in _PLAIN_MODES:
+            plain = upright.convert("RGBA" if has_transparency(upright) else "RGB")
+            if plain.mode == "RGBA" and plain.getchannel("A").getextrema() == (255, 255):
+                plain = plain.convert("RGB")
+            kind = plain.mode
+        pixels = np.asarray(plain)
+        if kind.startswith("I"):  # versions of Pillow differ in how they hold 16 bits
+            kind, pixels = "I", pixels.astype("<i4")
+        digest.update(f"{kind} {plain.size}".encode())
+        digest.update(np.ascontiguousarray(pixels).tobytes())
+    else:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return int.from_bytes(digest.digest(), "little", signed=True)
+
+
+def load_image(
+    path: str | os.PathLike[str],
+    image_size: int,
+    channels: int,
+    *,
+    fit: Fit = "crop",
+    transparency: Transparency = "auto",
+) -> Tensor:
+    """One image from a file, as :meth:`matcaps.data.Transform.evaluate` takes it.
+
+    Args:
+        path: the file.
+        image_size: side in pixels that the transform was made for.
+        channels: 1, 2 or 3, as :func:`read_image`.
+        fit: what becomes of a picture that is not square, as :func:`read_image`.
+        transparency: what lies under transparent pixels, as :func:`read_image`.
+
+    Returns:
+        ``[1, channels, image_size, image_size]``, uint8.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: as :func:`read_image`.
+    """
+    return torch.from_numpy(read_image(path, image_size, channels, fit=fit, transparency=transparency))[None]

@@ -1,0 +1,113 @@
+"""From what a decoder gives, whatever its mode, to upright pictures of eight bits a channel in grey or colour."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
+_SIGNED, _WHITE_IS_ZERO = 2, 0
+_HARDLY_SHOWS = 64  # grey levels of 255
+
+
+def turned_upright(image: Image.Image) -> Image.Image:
+    """The picture as its EXIF orientation wants it seen.
+
+    Only that one tag is read. Pillow's ``exif_transpose`` also writes all the others again, and fails at the first
+    that has a wrong type. An orientation that is none, or that cannot be read, turns nothing.
+    """
+    try:
+        orientation: Any = image.getexif().get(_ORIENTATION)
+    except Exception:  # whatever a parser of damaged metadata comes to; the picture itself may be sound
+        return image
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def has_transparency(image: Image.Image) -> bool:
+    """Whether pixels can be transparent: by an alpha channel, a palette with some, or one colour that stands for it."""
+    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+
+
+def eight_bits(image: Image.Image, transparency: str, *, colour: bool, tags: Mapping[int, Any]) -> Image.Image:
+    """The picture in mode "RGB" or "L".
+
+    Args:
+        image: as decoded.
+        transparency: what is laid under transparent pixels, as :attr:`matcaps.data.DataSettings.transparency`.
+        colour: whether "RGB" is wanted.
+        tags: a TIFF file's, which say how many bits are used; empty for other files.
+
+    Raises:
+        ValueError: the grey levels have no known range; the message does not name the file.
+    """
+    wanted = "RGB" if colour else "L"
+    if image.mode.startswith(("I", "F")):
+        image = _scaled(image, tags)
+    elif image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.applyTransform(image, ImageCms.buildTransform(lab, srgb, "LAB", "RGB"))
+        assert converted is not None
+        image = converted
+    if transparency == "drop" or not has_transparency(image):
+        return image.convert(wanted)
+    return _on_a_ground(image.convert("RGBA"), transparency).convert(wanted)
+
+
+def _on_a_ground(image: Image.Image, transparency: str) -> Image.Image:
+    """A picture in "RGBA" laid on white or black; for "auto" on black if it would hardly show on white."""
+    alpha = np.asarray(image.getchannel("A"), dtype=np.float64) / 255
+    if not alpha.any():
+        return image.convert("RGB")  # nothing at all would be seen: the channel was left empty, not drawn
+    ground = transparency
+    if transparency == "auto":
+        distance = 255.0 - np.asarray(image.convert("RGB").convert("L"), dtype=np.float64)
+        contrast = np.sqrt((alpha * distance**2).sum() / alpha.sum())
+        ground = "black" if contrast < _HARDLY_SHOWS else "white"
+    below = Image.new("RGBA", image.size, ground)
+    return Image.alpha_composite(below, image).convert("RGB")
+
+
+def _scaled(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """Grey levels of more than eight bits, scaled by their range: "L", or "LA" where one level means transparent."""
+    values = np.asarray(image)
+    if image.mode == "F":
+        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+            raise ValueError("its floating-point values are not all from 0 to 1: scale them so")
+        white = 1.0
+    else:
+        bits = tags.get(_BITS_PER_SAMPLE, (16,))
+        bits = bits[0] if isinstance(bits, tuple) else bits
+        sample_format = tags.get(_SAMPLE_FORMAT, (1,))
+        sample_format = sample_format[0] if isinstance(sample_format, tuple) else sample_format
+        if bits not in range(9, 17) or sample_format == _SIGNED or values.min() < 0 or values.max() >= 1 << bits:
+            raise ValueError(
+                "its whole numbers are not of 9 to 16 bits without a sign, so that no one knows what is white: "
+                "convert it to 8 or 16 bits"
+            )
+        white = float((1 << bits) - 1)
+    levels = _levels(values, white)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        levels = 255 - levels
+    grey = Image.fromarray(levels)
+    clear = image.info.get("transparency")
+    if not isinstance(clear, int):
+        return grey
+    grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _levels(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
+    return np.rint(values.astype(np.float64) * (255 / white)).astype(np.uint8)

@@ -1,0 +1,111 @@
+"""What the registered operators accept: they hand addresses to code that trusts them, so nothing that does not fit may
+pass, whoever calls.
+
+The public doors (:mod:`matcaps.routing.checks`) say what a user should do; here it is only said what is wrong. Shapes
+may be symbolic, where torch compiles.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE
+
+
+def output_shape(poses: Tensor, weight: Tensor, stride: int) -> tuple[int, ...]:
+    """``[B, H', W', J]``, or ``[B, J]`` for class capsules, whose weights have no places in a kernel."""
+    if weight.ndim == 4:
+        return poses.shape[0], weight.shape[1]
+    rows, columns = ((size - weight.shape[0]) // stride + 1 for size in poses.shape[1:3])
+    return poses.shape[0], rows, columns, weight.shape[3]
+
+
+def check_routing(
+    operator: str,
+    dtypes: Sequence[torch.dtype],
+    poses: Tensor,
+    activations: Tensor,
+    weight: Tensor,
+    beta_use: Tensor,
+    beta_activation: Tensor,
+    inverse_temperature: Tensor,
+    coordinates: Tensor | None,
+    stride: int,
+) -> None:
+    """Refuse the inputs of a routing that do not fit one another.
+
+    Raises:
+        ValueError: a shape, a device or the stride does not fit.
+        TypeError: a dtype does not.
+    """
+    if poses.ndim != 6 or weight.ndim not in (4, 6) or inverse_temperature.ndim != 1:
+        raise ValueError(
+            f"matcaps::{operator}: poses must have 6 dimensions, weight 6 or 4 and inverse_temperature 1; got "
+            f"{list(poses.shape)}, {list(weight.shape)} and {list(inverse_temperature.shape)}"
+        )
+    if poses.dtype not in dtypes:
+        raise TypeError(f"matcaps::{operator}: poses must be of {' or '.join(map(str, dtypes))}; got {poses.dtype}")
+    batch, height, width, types = poses.shape[:4]
+    kernel, parents = weight.shape[: weight.ndim - 4], weight.shape[-3]
+    iterations = inverse_temperature.shape[0]
+    rows, columns = kernel or (1, 1)
+    if min(stride, types, parents, iterations, rows) < 1 or rows != columns or height < rows or width < rows:
+        raise ValueError(
+            f"matcaps::{operator}: stride, types, parents, iterations and the kernel's size must be at least 1, and "
+            f"the map no smaller than the kernel, which is square; got stride {stride}, poses {list(poses.shape)}, "
+            f"weight {list(weight.shape)} and {iterations} iterations"
+        )
+    square = (POSE_SIZE, POSE_SIZE)
+    expected = [
+        ("poses", poses, (batch, height, width, types, *square)),
+        ("activations", activations, (batch, height, width, types)),
+        ("weight", weight, (*kernel, types, parents, *square)),
+        ("beta_use", beta_use, (parents,)),
+        ("beta_activation", beta_activation, (parents,)),
+        ("inverse_temperature", inverse_temperature, (iterations,)),
+    ]
+    if coordinates is not None:
+        if kernel:
+            raise ValueError(f"matcaps::{operator}: coordinates are for class capsules, whose weight has no kernel")
+        expected.append(("coordinates", coordinates, (height, width, POSE_COMPONENTS)))
+    check_tensors(operator, poses, expected)
+
+
+def check_gradients(
+    operator: str, poses: Tensor, weight: Tensor, stride: int, grad_poses: Tensor, grad_activations: Tensor
+) -> None:
+    """Refuse gradients of the results that do not have their shape; the inputs have passed :func:`check_routing`."""
+    shape = output_shape(poses, weight, stride)
+    expected = [
+        ("grad_poses", grad_poses, (*shape, POSE_SIZE, POSE_SIZE)),
+        ("grad_activations", grad_activations, shape),
+    ]
+    check_tensors(operator, poses, expected)
+
+
+def check_tensors(operator: str, like: Tensor, expected: Sequence[tuple[str, Tensor, Sequence[Any]]]) -> None:
+    """Refuse what has not the shape expected of it, or not the dtype and the device of another."""
+    dtype, device = like.dtype, like.device
+    for name, tensor, shape in expected:
+        if tensor.shape != shape or tensor.device != device:
+            raise ValueError(
+                f"matcaps::{operator}: {name} must have shape {list(shape)}, on {device}; got {list(tensor.shape)}, on "
+                f"{tensor.device}"
+            )
+        if tensor.dtype != dtype:
+            raise TypeError(f"matcaps::{operator}: {name} must be of {dtype}, as poses are; got {tensor.dtype}")
+
+
+def check_state(operator: str, like: Tensor, expected: Sequence[tuple[str, Tensor, Sequence[Any]]]) -> None:
+    """Refuse a state that a forward pass of the same inputs has not left behind, contiguous as it left it."""
+    for name, tensor, shape in expected:
+        if tensor.shape != shape:
+            raise ValueError(
+                f"matcaps::{operator}: {name} must have shape {list(shape)}, as a forward pass of these inputs with "
+                f"keep_state leaves it; got {list(tensor.shape)}"
+            )
+        if not tensor.is_contiguous():
+            raise ValueError(f"matcaps::{operator}: {name} must be contiguous, as the forward pass leaves it")
+    check_tensors(operator, like, expected)
