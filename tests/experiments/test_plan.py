@@ -182,3 +182,13 @@ def test_an_experiment_of_ones_own():
     row = Row("one", "one row", recipe_settings("quickstart"))
     trials = make_trials(Experiment("mine", "a title", (row,)), seeds=[0, 1])
     assert [trial.name for trial in trials] == ["one-8epochs-seed0", "one-8epochs-seed1"]
+
+
+def test_a_run_from_weights_differs_from_one_from_scratch_and_not_from_what_its_weights_decided():
+    scratch = replace(recipe_settings("smallnorb"), model=ModelSettings("annealed-small"))
+    asked = replace(scratch, model=ModelSettings("annealed-small", pretrained="weights", freeze="stem"))
+    written = replace(asked, model=asked.model.filled({"pretrained_sha256": "0" * 64, "stem_channels": 64}))
+    assert differences(written, asked) == []
+    assert any(line.startswith("model.pretrained: ") for line in differences(scratch, asked))
+    unfrozen = replace(asked, model=replace(asked.model, freeze=()))
+    assert differences(written, unfrozen) == ["model.freeze: ['stem'], []"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils import prune
 from torch.optim.swa_utils import AveragedModel
@@ -14,6 +15,7 @@ import matcaps
 from matcaps.layers import ClassCapsules, ConvCapsules
 from matcaps.models import EMCapsNet, EMCapsNetConfig, PoseDecoder
 from matcaps.models.pretrained import CONFIG_NAME, WEIGHTS_NAME, save_weights
+from matcaps.training import load_decoder
 from tests.models.test_pretrained import make
 
 IMAGES = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -258,8 +260,6 @@ def test_a_save_that_fails_half_way_leaves_the_earlier_model_whole(tmp_path, mon
 
 
 def test_weights_that_are_not_finite_are_not_loaded(tmp_path):
-    from safetensors.torch import load_file, save_file
-
     make().save_pretrained(tmp_path)
     weights = load_file(tmp_path / WEIGHTS_NAME)
     weights["stem.bias"][1] = float("inf")
@@ -294,6 +294,28 @@ def test_decoders_are_checked_too(tmp_path):
     with pytest.raises(ValueError, match=r"layers\.0\.weight must be finite"):
         save_weights(decoder, tmp_path / "decoder.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_decoder_that_is_not_finite_is_not_loaded(tmp_path):
+    weights = PoseDecoder(3, (1, 4, 4), (2, 2)).state_dict()
+    weights["layers.2.bias"][0] = float("nan")
+    save_file(weights, tmp_path / "decoder.safetensors")
+    with pytest.raises(ValueError, match=r"the weights in .* must be finite; layers\.2\.bias is not"):
+        load_decoder(tmp_path / "decoder.safetensors", 3, (1, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, (1, 4, 4)), "num_classes must be a whole number of at least 1; got 0"),
+        ((3, (0, 4, 4)), "image_shape must be a whole number of at least 1; got 0"),
+        ((3, (4, 4)), r"image_shape must be 3 numbers; got \(4, 4\)"),
+        ((3, (1, 4, 4), (2, -1)), "hidden_units must be a whole number of at least 1; got -1"),
+    ],
+)
+def test_decoders_of_no_size_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PoseDecoder(*arguments)
 
 
 def test_the_network_is_as_it_was_after_a_save(tmp_path):

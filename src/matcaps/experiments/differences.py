@@ -4,7 +4,14 @@ from dataclasses import asdict
 from typing import Any
 
 from matcaps.models.presets import model_config
-from matcaps.training.settings import INCIDENTAL, INCIDENTAL_DATA, INCIDENTAL_MODEL, TrainSettings, flatten
+from matcaps.training.settings import (
+    INCIDENTAL,
+    INCIDENTAL_DATA,
+    INCIDENTAL_MODEL,
+    OF_PRETRAINED,
+    TrainSettings,
+    flatten,
+)
 
 
 def differences(first: TrainSettings, second: TrainSettings) -> list[str]:
@@ -13,6 +20,7 @@ def differences(first: TrainSettings, second: TrainSettings) -> list[str]:
     A preset with changes counts as the network that it makes, and it does not matter under which name a run was
     started, where its data lay, what it wrote or looked at on the way and how often, or what computed it.
     """
+    second = second.with_weights_of(first)  # a run says all that its weights decided
     one, two = (flatten(_normalised(settings)) for settings in (first, second))
     names = [name for name in {**one, **two} if one.get(name) != two.get(name)]
     return [f"{name}: {one.get(name)}, {two.get(name)}" for name in names]
@@ -23,7 +31,8 @@ def _normalised(settings: TrainSettings) -> dict[str, Any]:
     for name in ("recipe", *INCIDENTAL):
         del values[name]
     config = model_config(settings.model.preset, **settings.model.changes())
-    values["model"] = {"architecture": type(config).__name__, **asdict(config)}
+    pretrained = {name: values["model"][name] for name in OF_PRETRAINED}
+    values["model"] = {"architecture": type(config).__name__, **asdict(config), **pretrained}
     for name in ("in_channels", "num_classes", "image_size", *INCIDENTAL_MODEL):  # the data set the first three
         values["model"].pop(name, None)
     data = settings.data

@@ -17,7 +17,6 @@ from matcaps.training.module import TrainingDivergedError
 from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, read_run_settings, write_json
 from matcaps.training.run import train
 from matcaps.training.settings import TrainSettings
-from matcaps.training.tuning import settled_as
 
 State = Literal["done", "diverged", "busy"]
 
@@ -105,7 +104,6 @@ def _train(settings: TrainSettings, folder: Path, callbacks: Sequence[Callback],
     resume = (folder / SETTINGS_NAME).is_file()
     if resume:
         found = read_run_settings(folder)
-        settings = settled_as(settings, found)
         differing = differences(found, settings)
         if differing:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from matcaps._numbers import check_count
 from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE
 
 
@@ -16,6 +17,9 @@ class PoseDecoder(nn.Module):
         image_shape: channels, rows and columns of the image.
         hidden_units: units of the two hidden layers.
 
+    Raises:
+        ValueError: a count is no whole number of at least 1.
+
     Example:
         >>> decoder = PoseDecoder(10, (1, 28, 28))
         >>> decoder(torch.randn(2, 10, 4, 4), torch.tensor([3, 7])).shape
@@ -26,6 +30,12 @@ class PoseDecoder(nn.Module):
         self, num_classes: int, image_shape: tuple[int, int, int], hidden_units: tuple[int, int] = (512, 1024)
     ):
         super().__init__()
+        for name, counts, length in (("image_shape", image_shape, 3), ("hidden_units", hidden_units, 2)):
+            if len(counts) != length:
+                raise ValueError(f"{name} must be {length} numbers; got {counts!r}")
+            for count in counts:
+                check_count(name, count)
+        check_count("num_classes", num_classes)
         self.num_classes = num_classes
         self.image_shape = tuple(image_shape)
         first, second = hidden_units

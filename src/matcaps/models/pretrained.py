@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from matcaps._paths import user_path
-from matcaps.models.config import ModelConfig
+from matcaps.models.config import IMPLEMENTATIONS, ModelConfig
 from matcaps.models.files import whole_file
 from matcaps.models.modules import CONFIGS, build_model, describe, named_tensors, unwrap
 from matcaps.models.sources import (
@@ -37,6 +37,7 @@ __all__ = [
     "load_tuned",
     "read_config",
     "read_model_config",
+    "read_weights",
     "resolve_folder",
     "save_pretrained",
     "save_weights",
@@ -116,7 +117,32 @@ def save_weights(module: nn.Module, path: Path) -> None:
         partial.write_bytes(content)
 
 
-def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Module, **changes: Any) -> _Model:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read what :func:`save_weights` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not safetensors, not whole, or a number in it is not finite.
+    """
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file, or not whole: {error}") from error
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise ValueError(
+                f"the weights in {path} must be finite; {name} is not: they are of no use, take an earlier state"
+            )
+    return weights
+
+
+def from_pretrained(
+    source: str | PathLike[str],
+    expected: type[_Model] = nn.Module,
+    *,
+    implementation: str | None = None,
+    **changes: Any,
+) -> _Model:
     """Load a model that :func:`save_pretrained` wrote, in evaluation mode, on the CPU, in float32.
 
     With ``changes`` it is made ready for other data, as timm's users expect it:
@@ -131,8 +157,6 @@ def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Mod
       An :class:`EMCapsNet` takes images of any size.
     - ``iterations``: the schedule of inverse temperatures is the new one, with the scale that calibration had found.
     - what changes no weight's shape, such as ``annealing``: is as given, though the weights were trained otherwise.
-    - ``implementation``: what computes the routing, such as ``"reference"`` for second-order gradients; but for
-      rounding the numbers are the same.
 
     One warning says all that was not kept. Sizes of layers in between cannot change: nothing above would fit.
 
@@ -140,6 +164,9 @@ def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Mod
         source: a folder, or else the name of weights that come with matcaps (:func:`list_pretrained`), or the id of a
             repository on the Hugging Face hub (``"name/model"``).
         expected: the class that the model must be.
+        implementation: what computes the routing of a capsule network, such as ``"reference"`` for second-order
+            gradients (:class:`matcaps.models.EMCapsNetConfig` has all); None for what it was saved with, mostly
+            ``"auto"``.
         **changes: fields of the model's configuration.
 
     Returns:
@@ -147,7 +174,8 @@ def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Mod
 
     Raises:
         FileNotFoundError: neither a folder with both files, nor a name, nor a repository that can be reached.
-        ValueError: the files are malformed, of another class, or do not fit each other; or a change cannot be made.
+        ValueError: the files are malformed, of another class, or do not fit each other; a change cannot be made;
+            or ``implementation`` is no such thing, or the model has no routing.
         TypeError: the configuration has no such field.
 
     Example:
@@ -159,7 +187,7 @@ def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Mod
         >>> network.calibrate(torch.rand(32, 1, 32, 32))
         ('class_capsules',)
     """
-    tuned = load_tuned(source, changes)
+    tuned = load_tuned(source, {"implementation": implementation, **changes})
     model = tuned.network
     if not isinstance(model, expected):
         raise ValueError(
@@ -175,21 +203,15 @@ def from_pretrained(source: str | PathLike[str], expected: type[_Model] = nn.Mod
 def load_tuned(source: str | PathLike[str], changes: dict[str, Any]) -> Tuned:
     """Do what :func:`from_pretrained` does, but say nothing."""
     folder = resolve_folder(source)
-    description = read_config(folder)
-    model = _parse_model(description, folder)
+    implementation = changes.get("implementation")
+    model = _parse_model(_with_implementation(read_config(folder), implementation), folder)
     path = folder / WEIGHTS_NAME
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file, or not whole: {error}") from error
+    weights = read_weights(path)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit the model in {CONFIG_NAME} beside it: {error}") from error
-    for name, tensor in weights.items():
-        if not tensor.isfinite().all():
-            raise ValueError(f"the weights in {path} must be finite; {name} is not: they can classify nothing")
-    tuned = transfer(model, changes)
+    tuned = transfer(model, {name: value for name, value in changes.items() if name != "implementation"})
     tuned.network.eval()
     return tuned
 
@@ -229,7 +251,24 @@ def _count_not_finite(tensor: Tensor) -> str:
 def read_model_config(source: str | PathLike[str]) -> ModelConfig:
     """Return the configuration of a saved model; raises as :func:`from_pretrained` does."""
     folder = resolve_folder(source)
-    description = read_config(folder)
+    return _parse_config(read_config(folder), folder)
+
+
+def _with_implementation(description: dict[str, Any], implementation: str | None) -> dict[str, Any]:
+    """A saved model's description with another implementation of its routing."""
+    if implementation is None or not isinstance(description.get("model"), dict):
+        return description
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation must be one of {IMPLEMENTATIONS}; got {implementation!r}")
+    if description["architecture"] != "EMCapsNet":
+        raise ValueError(
+            f"implementation is for capsule networks; got a model of class {description['architecture']}, which has no "
+            "routing: leave it out"
+        )
+    return {**description, "model": {**description["model"], "implementation": implementation}}
+
+
+def _parse_config(description: dict[str, Any], folder: Path) -> ModelConfig:
     try:
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in description["model"].items()
@@ -240,7 +279,7 @@ def read_model_config(source: str | PathLike[str]) -> ModelConfig:
 
 
 def _parse_model(description: dict[str, Any], folder: Path) -> Any:
-    config = read_model_config(folder)
+    config = _parse_config(description, folder)
     try:
         return build_model(config, description.get("layers"))
     except (AttributeError, TypeError, ValueError) as error:

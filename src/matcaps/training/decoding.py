@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from matcaps.data import DataBundle, ImageDataset, Transform
 from matcaps.losses import reconstruction_loss
 from matcaps.models import EMCapsNet, PoseDecoder
+from matcaps.models.pretrained import read_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,12 +124,9 @@ def load_decoder(path: Path, num_classes: int, image_shape: tuple[int, int, int]
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no decoder, or one for other images or classes.
+        ValueError: it is no decoder, its numbers are not finite, or it is one for other images or classes.
     """
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file, or not whole: {error}") from error
+    weights = read_weights(path)
     hidden = [weights.get(name) for name in ("layers.0.bias", "layers.2.bias")]
     sizes = [len(bias) for bias in hidden if bias is not None and bias.ndim == 1 and len(bias)]
     if len(sizes) != 2:

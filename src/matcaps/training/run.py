@@ -54,7 +54,7 @@ from matcaps.training.record import (
 from matcaps.training.resuming import prepare_to_resume, restoring
 from matcaps.training.settings import TrainSettings
 from matcaps.training.stuck import StuckWatch
-from matcaps.training.tuning import describe_origin, settle, settled_as, start_from_pretrained
+from matcaps.training.tuning import describe_origin, settle, start_from_pretrained
 from matcaps.training.unfinished import check_finished
 from matcaps.training.views import CapsuleViews
 
@@ -114,7 +114,7 @@ def train(
     """
     _check_devices(settings)
     run = Path(folder) if resume and folder is not None and (Path(folder) / SETTINGS_NAME).is_file() else None
-    settings = settle(settings) if run is None else settled_as(settings, read_run_settings(run))
+    settings = settle(settings) if run is None else settings.with_weights_of(read_run_settings(run))
     restored = run is not None and any((run / CHECKPOINTS_NAME).glob("*.ckpt"))
     commit = source_commit()  # now: the checkout may move on while the training runs
     if resume and folder is not None:

@@ -21,6 +21,9 @@ INCIDENTAL_DATA = ("root", "folder", "num_workers")
 INCIDENTAL_MODEL = ("implementation",)
 """The same of :attr:`TrainSettings.model`: implementations differ in rounding, as accelerators do."""
 
+OF_PRETRAINED = ("pretrained", "pretrained_sha256", "freeze", "recalibrate")
+"""What :class:`ModelSettings` has beside a preset and the network's configuration."""
+
 
 def _positive(settings: object, *names: str) -> None:
     for name in names:
@@ -127,10 +130,16 @@ class ModelSettings:
                     "pretrained, or what is frozen stays random"
                 )
 
+    def filled(self, values: dict[str, Any]) -> "ModelSettings":
+        """These settings with values for those of which nothing is said, by name; names that are none are left out."""
+        known = {entry.name for entry in fields(self)}
+        missing = {name: value for name, value in values.items() if name in known and getattr(self, name) is None}
+        return replace(self, **missing)
+
     def changes(self) -> dict[str, Any]:
         """The settings that depart from the preset."""
         values = asdict(self)
-        for name in ("preset", "pretrained", "pretrained_sha256", "freeze", "recalibrate"):
+        for name in ("preset", *OF_PRETRAINED):
             del values[name]
         return {name: value for name, value in values.items() if value is not None}
 
@@ -303,6 +312,12 @@ class TrainSettings:
         data = replace(self.data, **{name: getattr(other.data, name) for name in INCIDENTAL_DATA})
         model = replace(self.model, **{name: getattr(other.model, name) for name in INCIDENTAL_MODEL})
         return replace(self, data=data, model=model, **{name: getattr(other, name) for name in INCIDENTAL})
+
+    def with_weights_of(self, other: "TrainSettings") -> "TrainSettings":
+        """These settings with what the other's say of the same pretrained weights, where nothing is said here."""
+        if self.model.pretrained is None or self.model.pretrained != other.model.pretrained:
+            return self
+        return replace(self, model=self.model.filled(asdict(other.model)))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainSettings":

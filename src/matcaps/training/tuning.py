@@ -1,7 +1,7 @@
 """A training that starts from saved weights: what they decide, what is kept of them, and what the record says."""
 
 import warnings
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from matcaps.data import DataBundle
@@ -11,6 +11,9 @@ from matcaps.models.pretrained import load_tuned, read_config, read_model_config
 from matcaps.models.transfer import check_sizes
 from matcaps.training.inference import check_finished
 from matcaps.training.settings import ModelSettings, TrainSettings
+
+_NOT_DECIDED = ("implementation",)
+"""What a network's configuration has and its weights do not decide."""
 
 
 def settle(settings: TrainSettings) -> TrainSettings:
@@ -46,7 +49,8 @@ def settle(settings: TrainSettings) -> TrainSettings:
             f"the pretrained weights must have one setting for all layers; in {folder} {', '.join(layers)} depart: "
             "fine-tune them from Python, with from_pretrained"
         )
-    return replace(settings, model=_filled(chosen, {"pretrained_sha256": digest, **_values(own)}))
+    decided = {name: value for name, value in vars(own).items() if name not in _NOT_DECIDED}
+    return replace(settings, model=chosen.filled({"pretrained_sha256": digest, **decided}))
 
 
 def check_preset(chosen: ModelSettings) -> None:
@@ -57,13 +61,6 @@ def check_preset(chosen: ModelSettings) -> None:
     """
     own = read_model_config(resolve_folder(str(chosen.pretrained)))
     check_sizes(own, model_config(chosen.preset, **chosen.changes()), f"preset {chosen.preset}")
-
-
-def settled_as(settings: TrainSettings, found: TrainSettings) -> TrainSettings:
-    """Write into settings what those of the run that is resumed say of the same pretrained weights."""
-    if settings.model.pretrained is None or settings.model.pretrained != found.model.pretrained:
-        return settings
-    return replace(settings, model=_filled(settings.model, _values(found.model)))
 
 
 def start_from_pretrained(
@@ -119,18 +116,3 @@ def describe_origin(settings: TrainSettings) -> dict[str, Any]:
         "pretrained": {"source": chosen.pretrained, "sha256": chosen.pretrained_sha256},
         "frozen": list(chosen.freeze),
     }
-
-
-_TAKEN_FROM_ELSEWHERE = ("implementation",)
-"""What a network's configuration has and its weights do not decide."""
-
-
-def _values(decided: object) -> dict[str, Any]:
-    """What a network's configuration, or a run's model settings, say, by the name of the setting."""
-    known = {entry.name for entry in fields(ModelSettings)} - set(_TAKEN_FROM_ELSEWHERE)
-    return {name: getattr(decided, name) for name in known if hasattr(decided, name)}
-
-
-def _filled(chosen: ModelSettings, values: dict[str, Any]) -> ModelSettings:
-    """The settings with values for what is not said in them."""
-    return replace(chosen, **{name: value for name, value in values.items() if getattr(chosen, name) is None})
