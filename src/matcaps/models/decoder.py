@@ -17,6 +17,7 @@ class PoseDecoder(nn.Module):
         hidden_units: units of the two hidden layers.
 
     Example:
+        >>> import torch
         >>> decoder = PoseDecoder(10, (1, 28, 28))
         >>> decoder(torch.randn(2, 10, 4, 4), torch.tensor([3, 7])).shape
         torch.Size([2, 1, 28, 28])

@@ -38,6 +38,8 @@ def parameter_groups(
         One group; with ``matrix_learning_rate`` one for the other parameters, if there are any, and one a routed layer.
 
     Example:
+        >>> import torch
+        >>> import matcaps
         >>> network = matcaps.create_model("annealed-small")
         >>> network.calibrate(torch.rand(32, 2, 32, 32))
         >>> optimizer = torch.optim.Adam(parameter_groups(network, 3e-3, matrix_learning_rate=1e-2))
