@@ -28,7 +28,7 @@ TOOLS = ["pytest", "pytest-xdist", "hypothesis", "foolbox", "sybil"]
 
 TESTS = [
     "tests/data", "tests/models", "tests/layers", "tests/inspection", "tests/viz", "tests/report", "tests/training",
-    "tests/experiments", "tests/test_cli.py", "tests/test_cli_inspect.py", "tests/test_losses.py",
+    "tests/experiments", "tests/demo", "tests/test_cli.py", "tests/test_cli_inspect.py", "tests/test_losses.py",
     "tests/routing/test_reference_values.py", "tests/routing/test_native_torch.py",
 ]  # fmt: skip
 """Where the dependencies are used. Most tests of the routing are left out: it needs torch alone, whose oldest version
