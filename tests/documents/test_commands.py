@@ -134,7 +134,13 @@ COMMANDS: dict[str, Callable[[str], None]] = {
     "make bench": Make(".venv/bin/python -m benchmarks.bench", Help("ten minutes on an idle machine")),
     ".venv/bin/python -m benchmarks.compare --peer officium=../Capsules": peers_known,
 }
-COMMANDS[".venv/bin/matcaps demo"] = PAGE
+OWN_IMAGES = Parse("needs a folder of somebody's images")
+COMMANDS |= {
+    ".venv/bin/matcaps demo": PAGE,
+    "matcaps train quickstart --data.name folder --data.folder pictures": OWN_IMAGES,
+    "matcaps train mnist --model.pretrained paper-small-smallnorb --model.freeze stem,primary": Run(FEW),
+    "matcaps train quickstart --model.pretrained runs/mnist-20260101-120000": Parse("needs a run on MNIST"),
+}
 """How each command of a block is tried, by what stands there without its comment."""
 
 PLACEHOLDERS = {"NAME": "mnist", "RUN": "runs/one", "PATH": "pictures", "FOLDER": "pictures", "DATA": "data"}
