@@ -97,7 +97,10 @@ def test_a_class_of_one_part_alone(make):
         (("train/cat", "val/cat", "dev/cat"), "one folder for the part validation; it holds dev, val"),
         (("cat/train", "cat/test", "dog/train"), "the parts inside the classes, cat/test: keep .* test/cat"),
         (("pictures/cat", "pictures/dog"), "one folder, pictures, with the folders cat, dog inside: give .*/pictures"),
-        (("pictures/train/cat", "pictures/test/cat"), "parts inside the classes|one folder, pictures"),
+        (
+            ("pictures/train/cat", "pictures/test/cat"),
+            "one folder, pictures, with the folders test, train inside: give .*/pictures",
+        ),
         ((".",), "must hold a folder for each class; it holds 3 images and no folder"),
     ],
 )

@@ -15,7 +15,7 @@ from matcaps.training import train
 from matcaps.training.data_record import DATA_NAME, read_fingerprint
 from matcaps.training.inference import evaluate_saved, open_saved
 from matcaps.training.record import read_json, read_run_settings, read_settings, write_settings
-from tests.training.runs import tiny_settings
+from tests.training.runs import AT_EVERY_STEP, Stop, StoppedError, tiny_settings, weights
 
 
 def fill(folder, count, seed=0):
@@ -219,3 +219,15 @@ def test_uneven_classes_are_said_at_the_start_and_balance_trains(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         train(settings_for(tmp_path / "pics", balance="sampling"), tmp_path / "balanced")
+
+
+def test_a_balanced_training_that_is_resumed_ends_as_if_it_had_not_been_stopped(tmp_path):
+    fill(tmp_path / "pics" / "ant", 40)
+    fill(tmp_path / "pics" / "bee", 10)
+    settings = settings_for(tmp_path / "pics", balance="sampling")
+    settings = replace(settings, epochs=2, checkpoint_minutes=AT_EVERY_STEP)
+    train(settings, tmp_path / "whole")
+    with pytest.raises(StoppedError):
+        train(settings, tmp_path / "stopped", callbacks=[Stop("on_train_batch_start", 2)])
+    train(settings, tmp_path / "stopped", resume=True)
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")

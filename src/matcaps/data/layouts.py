@@ -242,16 +242,16 @@ def _check_classes(root: _Folder) -> None:
             f"{_listed(root.folders)} hold none"
         )
     for name, folder in filled.items():
+        if len(filled) == 1 and not folder.images and len(folder.filled) > 1:
+            raise ValueError(
+                f"{where} holds one folder, {name}, with the folders {_listed(folder.filled)} inside: give "
+                f"{where}/{name} if those are the classes or parts"
+            )
         inside = {part: one for one in folder.filled for part in [_PARTS.get(one.casefold())] if part}
         if len(inside) > 1:
             raise ValueError(
                 f"{where} has the parts inside the classes, {name}/{next(iter(inside.values()))}: keep the classes "
                 f"inside the parts, {next(iter(inside.values()))}/{name}"
-            )
-        if len(filled) == 1 and not folder.images and len(folder.filled) > 1:
-            raise ValueError(
-                f"{where} holds one folder, {name}, with the folders {_listed(folder.filled)} inside: give "
-                f"{where}/{name} if those are the classes or parts"
             )
 
 

@@ -102,7 +102,7 @@ def advice(images: ImageDataset, rule: SplitSettings, *, holds_tests: bool) -> s
         wanted = [trains, *([tests] if holds_tests else []), *([validates] if rule.validation_fraction else [])]
         everyone = images.labels.unique()
         if all(torch.equal(images.labels[chosen].unique(), everyone) for chosen in wanted):
-            return f"--data.split.seed {seed} gives every class one in each part; or {folders}"
+            return f"a training with --data.split.seed {seed} has every class in each part; or {folders}"
     return f"raise the fractions, try another --data.split.seed, {folders}"
 
 
