@@ -143,6 +143,18 @@ def test_an_ensemble_of_networks_is_mapped_over():
         torch.testing.assert_close(one, network(images).activations, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("implementation", ["auto", "reference"])
+def test_a_whole_network_is_functionalised_and_its_coordinates_are_mapped_over(implementation):
+    network, images = tiny(implementation=implementation), images_of()
+    expected = network(images).activations
+    assert torch.equal(torch.func.functionalize(lambda images: network(images).activations)(images), expected)
+    last = network.layer_outputs(images)["conv_capsules2"]
+    places = torch.rand(3, *last.poses.shape[1:3], 2)
+    found = vmap(lambda places: network.class_capsules(last, places).activations)(places)
+    for one, place in zip(found, places, strict=True):
+        torch.testing.assert_close(one, network.class_capsules(last, place).activations)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("implementation", ["auto", "reference"])
 def test_a_trace_is_sound_saved_loaded_and_differentiable(implementation):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.func import functionalize, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.func import functionalize, grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
 
 from matcaps.capsules import Capsules
 from matcaps.routing import available_implementations, choice, native, trace_conv_em_routing
@@ -86,6 +86,7 @@ NOT_OF_THE_CORE = {
     "jvp of grad": lambda f, at: jvp(grad(lambda x: f(x)[0]), (at,), (torch.ones_like(at),))[1],
     "grad of jvp": lambda f, at: grad(lambda y: jvp(f, (y,), (torch.ones_like(y),))[1][0])(at),
     "grad under a dual level": lambda f, at: dual(grad(lambda x: f(x)[0]), at),
+    "linearize": lambda f, at: linearize(f, at)[1](torch.ones_like(at)),
     "functionalize of grad": lambda f, at: functionalize(grad(lambda x: f(x)[0]))(at),
 }
 
@@ -135,6 +136,7 @@ def core_cannot() -> list[Any]:
 
 
 @needs_core
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")  # torch's own, of linearize
 @pytest.mark.parametrize(("kind", "transform"), core_cannot())
 def test_what_the_core_cannot_do_auto_leaves_to_the_reference_and_native_refuses(kind, transform):
     case = case_of(kind)

@@ -266,3 +266,29 @@ def test_memory_stays_far_below_the_votes():
 def test_the_rest_of_the_package_can_name_it():
     assert "triton" in matcaps.routing.api.IMPLEMENTATIONS
     assert set(available_implementations()) <= set(matcaps.routing.api.IMPLEMENTATIONS)
+
+
+@needs_triton
+@pytest.mark.parametrize("kind", ["child", "window", "class"])
+def test_mapped_and_differentiated_by_torch_func(kind):
+    """More images of one call, whose state has images in three places; and sample by sample where gradients are."""
+    inputs = conv_inputs(batch=1, height=3, width=2, children=1, parents=2, kernel=2)
+    options = {"inverse_temperature": SCHEDULE[:2], "implementation": "triton"}
+    if kind == "class":
+        inputs[2] = inputs[2][0, 0]
+    else:
+        options |= {"competition": kind}
+
+    def loss(poses):
+        door = class_em_routing if kind == "class" else conv_em_routing
+        parents = door(poses, *inputs[1:], **options)
+        return parents.poses.square().sum() + parents.activations.sum()
+
+    several = torch.stack([inputs[0], 0.5 * inputs[0]])
+    expected = []
+    for poses in several:
+        leaf = poses.clone().requires_grad_()
+        expected.append(torch.autograd.grad(loss(leaf), leaf)[0])
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(several), torch.stack(expected))
+    summed = torch.func.grad(lambda several: torch.func.vmap(loss)(several).sum())(several)
+    torch.testing.assert_close(summed, torch.stack(expected))

@@ -165,11 +165,11 @@ class ClassCapsules(nn.Module):
                 f"coordinates must have shape [H, W, 2] = {[height, width, 2]}; got {list(coordinates.shape)}: "
                 "give the row and the column of each position of the map"
             )
-        offset = self.weight.new_zeros(height, width, POSE_COMPONENTS)
         scaled = self.coordinate_scale * coordinates.to(self.weight)
-        for axis, component in enumerate(self.coordinate_components):  # a list as an index would wait for a GPU
-            offset[..., component] = scaled[..., axis]
-        return offset
+        components = [scaled.new_zeros(height, width)] * POSE_COMPONENTS
+        for axis, component in enumerate(self.coordinate_components):
+            components[component] = scaled[..., axis]
+        return torch.stack(components, dim=-1)  # nothing is written into: torch.func maps over coordinates, too
 
     def extra_repr(self) -> str:
         children, classes = self.weight.shape[:2]

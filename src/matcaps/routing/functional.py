@@ -114,11 +114,14 @@ def over_images(
 def one_by_one(
     call: Callable[..., Sequence[Tensor]], size: int, in_dims: Sequence[int | None], args: Sequence[Any]
 ) -> Mapped:
-    """Call once for each place along the mapped dimension, and stack what comes."""
+    """Call once for each place along the mapped dimension, and stack what comes.
+
+    Tensors are made contiguous: a state may have its images in the middle.
+    """
     if size == 0:
         raise ValueError("matcaps: a mapped dimension (vmap) of the weights or gradients must not be empty; got size 0")
     results = [
-        call(*(x if dim is None else x.select(dim, place) for x, dim in zip(args, in_dims, strict=True)))
+        call(*(x if dim is None else x.select(dim, place).contiguous() for x, dim in zip(args, in_dims, strict=True)))
         for place in range(size)
     ]
     stacked = tuple(torch.stack(list(parts)) for parts in zip(*results, strict=True))

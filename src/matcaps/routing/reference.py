@@ -257,15 +257,23 @@ class _Windows:
     def scatter_sum(self, windows: Tensor) -> Tensor:
         """``[B, H', W', K, K, ...]`` to ``[B, H, W, ...]``: each child's sum over its copies."""
         children = windows.new_zeros(windows.shape[0], *self.size, *windows.shape[5:])
-        for k, row in enumerate(self._slices):
-            for l, place in enumerate(row):  # noqa: E741
-                children[place] += windows[:, :, :, k, l]
-        return children
+        return self._scatter(children, windows, torch.add)
 
     def scatter_max(self, windows: Tensor) -> Tensor:
         """``[B, H', W', K, K, ...]`` to ``[B, H, W, ...]``: each child's largest copy; no gradient."""
         children = windows.new_full((windows.shape[0], *self.size, *windows.shape[5:]), -torch.inf)
+        return self._scatter(children, windows, torch.maximum)
+
+    def _scatter(self, children: Tensor, windows: Tensor, join: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Join every child with its copies, one place in the windows after the other.
+
+        Nothing is written into: what is, ``torch.func.linearize`` loses.
+        """
         for k, row in enumerate(self._slices):
             for l, place in enumerate(row):  # noqa: E741
-                children[place] = torch.maximum(children[place], windows[:, :, :, k, l])
+                _, rows, columns = place
+                of_rows = children[:, rows]
+                joined = join(of_rows[:, :, columns], windows[:, :, :, k, l])
+                of_rows = of_rows.slice_scatter(joined, 2, columns.start, columns.stop, columns.step)
+                children = children.slice_scatter(of_rows, 1, rows.start, rows.stop, rows.step)
         return children
