@@ -6,12 +6,12 @@ BIN    := $(VENV)/bin
 # One thread for each test process: two processes with two threads each would fight over two cores.
 TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup train test test-processors test-wheel test-triton test-browser sanitize bench bench-gpu results lint format clean
+.PHONY: help setup train test test-processors test-wheel test-oldest test-triton test-triton-quick triton test-browser sanitize bench bench-gpu results lint format clean
 # The release that belongs to the torch of constraints.txt; a download of 200 MB, so only the targets that need it have it.
 TRITON := triton==3.7.1
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 setup: $(VENV)/.installed ## make .venv and install matcaps into it, as constraints.txt pins it
 
@@ -34,10 +34,20 @@ test-processors: setup ## run the tests as several processors would, older instr
 test-wheel: setup ## build the wheel and test it away from the sources, with and without a compiler
 	$(BIN)/python tools/test_wheel.py
 
-test-triton: setup ## test the GPU path without a GPU: its kernels in Triton's interpreter, and compiled for GPUs
+test-oldest: setup ## test with the oldest versions that pyproject.toml allows, in an environment of their own
+	$(BIN)/python tools/test_oldest.py
+
+# The laws take as long again in the interpreter, through the same kernels; `make test` has them of the reference and the core.
+TRITON_TESTS := $(addprefix tests/routing/test_triton_,values.py torch.py compile.py boundary.py)
+
+test-triton: setup triton ## test the GPU path without a GPU: its kernels in Triton's interpreter, and compiled for GPUs
+	TRITON_INTERPRET=1 $(TESTS) -k triton $(TRITON_TESTS) tests/routing/test_laws.py
+
+test-triton-quick: setup triton ## the same without the laws, which take half of the time
+	TRITON_INTERPRET=1 $(TESTS) -k triton $(TRITON_TESTS)
+
+triton: setup
 	$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps $(TRITON)
-	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -k triton tests/routing/test_triton_values.py \
-		tests/routing/test_triton_torch.py tests/routing/test_triton_compile.py tests/routing/test_triton_boundary.py tests/routing/test_laws.py
 
 test-browser: setup ## drive the demo and the report in a headless Chromium; installs Gradio, playwright and, for want of one, Chromium
 	$(BIN)/python -c 'import gradio, playwright' 2>/dev/null || \

@@ -9,6 +9,7 @@ import argparse
 import json
 import statistics
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,10 @@ def results_page(records: Path) -> str:
 
 
 def readme_table(records: Path) -> str:
-    """One line for each training, its seeds together, the best of each data set first."""
+    """One line for each training, its seeds together; of a data set those of most seeds first, then by error.
+
+    A folder's ``note.md`` stands beside the figure: what a reader must know to take it for what it is.
+    """
     trainings: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in sorted(records.glob(f"*/{RESULTS_NAME}")) + sorted(records.glob(f"*/*/{RESULTS_NAME}")):
         settings = Path(path.parent, SETTINGS_NAME).read_text(encoding="utf-8")
@@ -58,17 +62,22 @@ def readme_table(records: Path) -> str:
         errors = [results["test"]["error_percent"] for results in found]
         cells = [
             name,
-            f"{spread(errors)} %",
+            "; ".join([f"{spread(errors)} %", *_notes(records / folder for folder, _ in runs)]),
             f"{found[0]['data']}, {found[0]['test']['num_images']:,}",
             str(found[0]["epochs"]),
             ", ".join(f"[{results['seed']}](docs/records/{folder.as_posix()})" for folder, results in runs),
             f"{statistics.mean(results['train_seconds'] for results in found) / 60:.0f}",
             distinct((results["commit"] or "–")[:7] for results in found),
         ]
-        rows.append((order.get(found[0]["data"], 9), statistics.mean(errors), cells))
-    rows.sort(key=lambda row: row[:2])
+        rows.append((order.get(found[0]["data"], 9), -len(runs), statistics.mean(errors), cells))
+    rows.sort(key=lambda row: row[:3])
     header = ["training", "test error", "test images", "epochs", "seeds and their records", "minutes", "commit"]
     return markdown(header, [cells for *_, cells in rows])
+
+
+def _notes(folders: Iterable[Path]) -> list[str]:
+    paths = [folder / "note.md" for folder in folders]
+    return list(dict.fromkeys(path.read_text(encoding="utf-8").strip() for path in paths if path.is_file()))
 
 
 def with_table(readme: str, table: str) -> str:

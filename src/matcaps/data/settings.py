@@ -62,7 +62,8 @@ class TransformSettings:
         fill: what comes in from outside the image after a shift or a rotation: "zero", or "edge" to repeat the
             nearest pixel. Default "edge" for smallNORB and for a folder, otherwise "zero".
         num_test_crops: crops of each image at evaluation, whose outputs are averaged: 1 (the centre), 5 (and the
-            corners), 9 (three by three) or 13 (and the four places between). Default 1.
+            corners), 9 (three by three) or 13 (and the four places between). Default 1. The authors' 13 lie within
+            three pixels of the centre, where these reach the image's corners.
     """
 
     crop: int | None = None

@@ -185,7 +185,7 @@ def _image_page(demo: DemoNetwork) -> None:
             decoded = gr.HTML(panels.show_pose(demo, None, None), elem_id="decoded")
     gr.Markdown(
         "### How to fool it\nFGSM moves every pixel by at most ε in the direction that helps the wrong classes most: "
-        "one step along the sign of the gradient. A robust network keeps its verdict."
+        "one step along the sign of the gradient. It is a weak attack: a verdict that it leaves may fall to others."
     )
     epsilon = gr.Slider(
         0, LARGEST_EPSILON, value=0, step=0.01, label=f"ε, the largest change of a pixel ({demo.input_unit})",

@@ -16,7 +16,8 @@ from matcaps.demo.viewpoints import INSTANCES, ObjectViews, open_views
 def fill_viewpoint_page(tab: gr.Tab, source: str, root: str | None) -> None:
     """Put the page together inside its tab; arguments as :func:`matcaps.demo.serve`."""
     gr.Markdown(
-        f"### One object from all sides\nThe network `{source}` has never seen the objects of smallNORB's test part. "
+        f"### One object from all sides\n`{source}` on the objects of smallNORB's test part, which training on the "
+        "training part never shows. Azimuths of two objects, planes above all, need not start from the same side. "
         "Turn one, and see where its verdict holds: capsules were made to know a thing from any viewpoint."
     )
     if missing_files("smallnorb", root):

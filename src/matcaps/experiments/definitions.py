@@ -112,7 +112,8 @@ def _viewpoints() -> Experiment:
             "Elevation: trained on the three lowest of the training part, whose elevations are estimated from the "
             "images in the JPEG copy of smallNORB, which lacks them; tested on the six higher of the test part, exact. "
             "Azimuth: within the test part, objects 0, 1 and 2 to train, 3 and 5 to test, because that copy lacks the "
-            "training part's azimuths: not the published protocol, which trains on the training part."
+            "training part's azimuths: not the published protocol, which trains on the training part. Toys are not "
+            "counted from the same side, planes least of all: what is novel for one may be familiar from another."
         ),
         measure=None,
     )

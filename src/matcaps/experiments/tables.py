@@ -159,8 +159,9 @@ def _viewpoints(experiment: Experiment, records: Sequence[TrialRecord]) -> list[
             )
             sentences.append(
                 f"Novel {angle}s: capsules make {abs(1 - capsules / cnn):.0%} "
-                f"{'fewer' if capsules < cnn else 'more'} errors than the CNN, at matched error on familiar ones; in "
-                f"the paper {1 - paper_capsules / paper_cnn:.0%} fewer."
+                f"{'fewer' if capsules < cnn else 'more'} errors than the CNN, at matched error on familiar ones "
+                f"({len(own)} seed{'s' if len(own) > 1 else ''}); in the paper "
+                f"{1 - paper_capsules / paper_cnn:.0%} fewer."
             )
     header = [
         "error, %: familiar → novel viewpoints",

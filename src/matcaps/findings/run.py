@@ -45,8 +45,9 @@ def inspect_saved(settings: InspectSettings, report: Callable[[str], None] = lam
         ValueError: something does not fit; nothing was written.
 
     Example:
-        >>> found = inspect_saved(InspectSettings("runs/mine", index=7, num_images=0))  # doctest: +SKIP
-        >>> found.record["activations"]  # doctest: +SKIP
+        >>> found = inspect_saved(InspectSettings("tutorial-mnist", image="photo.png", num_images=0))
+        >>> len(found.record["activations"])
+        10
     """
     subject = open_subject(settings)
     journal = Journal(settings.target, report)

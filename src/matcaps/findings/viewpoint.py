@@ -64,5 +64,10 @@ def _probe_viewpoint(subject: Subject, journal: Journal, dataset: ImageDataset) 
             f"R² of {name}",
             f"{said}; lighting right in {100 * float(result.lighting_accuracy[row]):.0f} % (chance 17 %)",
         )
+    journal.say(
+        "azimuth",
+        "near 0 for any features: the toys are not counted from the same side, and front and back look alike to a "
+        "linear probe; take nothing from it",
+    )
     if subject.cnn is None:
         journal.say("CNN", "left out: name a CNN's run with --cnn to compare")

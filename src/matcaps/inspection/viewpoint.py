@@ -118,13 +118,16 @@ def viewpoint_probe(
     """Probe features for elevation, azimuth and lighting, on objects held out.
 
     One linear probe a class, for every class capsule has its own frame of reference. Elevation is in degrees, azimuth
-    by its sine and cosine; lighting has no order, so it is six targets of 0 or 1, whose R² is given together.
-    Features wider than a pose are brought to its 16 numbers by the principal components of the class's fit part.
+    by its sine and cosine, which says next to nothing of any features: toys are not counted from the same side, and a
+    linear function hardly tells front from back. Lighting has no order, so it is six targets of 0 or 1, whose R² is
+    given together. Features wider than a pose are brought to its 16 numbers by the principal components of the
+    class's fit part.
 
     Args:
         features: by name, ``[N, F]``, a row an image of the data set.
         dataset: smallNORB, with the attributes ``instance``, ``elevation``, ``azimuth`` and ``lighting``.
-        fit_instances: objects to fit on; the default is of the published test part, unseen in training.
+        fit_instances: objects to fit on; the default is of the published test part, unseen by a network that was
+            trained on the training part.
         test_instances: objects to judge on.
         widths: by name, another width to bring features to.
 

@@ -29,7 +29,8 @@ class ConvCapsules(nn.Module):
             ``"window"`` (the tutorial): among the parents of one window.
         activation_rule: ``"paper"`` or ``"standardised"`` (the tutorial).
         variance_floor: added to every variance; 5e-4 in the authors' code.
-        annealing: factor on the log-densities in the E-step; 1 in the paper, 1/16 learns far faster.
+        annealing: factor on the log-densities in the E-step; 1 in the paper; with full calibration
+            1/16 learns far faster.
         weight_deviation: standard deviation of the initial transformation matrices; 0.3 in the authors' code. With
             vector poses half of it is taken: votes, then sums of 16 products instead of 4, keep their variance.
         implementation: which implementation of the operator to use; ``"auto"`` chooses.

@@ -21,6 +21,7 @@ class PoseDecoder(nn.Module):
         ValueError: a count is no whole number of at least 1.
 
     Example:
+        >>> import torch
         >>> decoder = PoseDecoder(10, (1, 28, 28))
         >>> decoder(torch.randn(2, 10, 4, 4), torch.tensor([3, 7])).shape
         torch.Size([2, 1, 28, 28])

@@ -9,8 +9,8 @@ _PAPER = EMCapsNetConfig(in_channels=2, num_classes=5)
 
 _PAPER_SMALL = replace(_PAPER, stem_channels=64, primary_capsules=8, conv_capsules1=16, conv_capsules2=16)
 
-# What makes three iterations learn from the first steps; docs/log.md has the runs that chose it. The annealing,
-# tried from 1/50 to 1/16, by training instances held out.
+# What makes three iterations learn from the first steps; docs/log.md has the runs. Annealing 0.045 first stood out on
+# 2,430 test images, with a prototype; on held-out training instances 1/50 to 1/16 differ by less than a seed moves.
 _ANNEALED: dict[str, Any] = {"annealing": 0.045, "coordinate_scale": 5.0, "calibration": "full"}
 
 # Hui's tutorial of 2017, for MNIST; it initialises every matrix with standard deviation 1.

@@ -188,7 +188,7 @@ _INSPECTED = {
     "poses": "What the decoder draws as each of the 16 numbers of the class's pose goes through the range that it has "
     "on real images, the others kept.",
     "viewpoint": "What the pose knows of how the object was seen: how well the viewpoint, or known shifts and "
-    "rotations, can be read off it.",
+    "rotations, can be read off it. Of azimuths it says next to nothing.",
 }
 """The figures of ``matcaps inspect`` in the order in which a newcomer should meet them, and what each means."""
 

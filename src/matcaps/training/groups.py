@@ -42,6 +42,8 @@ def parameter_groups(
         ValueError: every parameter is frozen.
 
     Example:
+        >>> import torch
+        >>> import matcaps
         >>> network = matcaps.create_model("annealed-small")
         >>> network.calibrate(torch.rand(32, 2, 32, 32))
         >>> optimizer = torch.optim.Adam(parameter_groups(network, 3e-3, matrix_learning_rate=1e-2))

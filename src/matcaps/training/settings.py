@@ -69,7 +69,8 @@ class ModelSettings:
         competition: "child" (the paper) or "window" (the tutorial and most public code).
         activation_rule: "paper" or "standardised" (the tutorial).
         variance_floor: added to every variance.
-        annealing: factor on the log-densities in the E-step; 1 in the paper, 0.0625 learns far faster.
+        annealing: factor on the log-densities in the E-step; 1 in the paper; with full calibration
+            0.0625 learns far faster.
         coordinates: "receptive-field", "grid" or "none".
         coordinate_components: the two components of the flattened votes that take the coordinates.
         coordinate_scale: multiplies the coordinates.
