@@ -19,6 +19,7 @@ SHORT = ["--data.max_train_images=20", "--data.max_test_images=20", "--epochs=1"
 def source(tmp_path, monkeypatch) -> Path:
     """Weights of another task, and an empty folder to work in."""
     monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
     network = create_model("quickstart", num_classes=4, in_channels=2, **SIZES)
     network.calibrate(torch.rand(8, 2, 28, 28))
     network.save_pretrained("source")

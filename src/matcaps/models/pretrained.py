@@ -81,13 +81,13 @@ def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: o
         >>> from_pretrained(folder).num_classes
         10
     """
-    description = describe(model)
+    description = describe_model(model)
     for name in _OWN_KEYS & metadata.keys():
         raise TypeError(f"metadata must not be called {name!r}: config.json has that for itself")
-    classes, num_classes = metadata.get("classes"), description.config.num_classes
+    classes, num_classes = metadata.get("classes"), description["model"]["num_classes"]
     if isinstance(classes, list | tuple) and len(classes) != num_classes:
         raise ValueError(f"classes must be {num_classes} names, as many as the model has classes; got {len(classes)}")
-    config = json.dumps({**describe_model(model), **metadata}, indent=2)
+    config = json.dumps({**description, **metadata}, indent=2)
     weights = _storable(model)
     folder = user_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
