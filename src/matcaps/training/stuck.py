@@ -56,6 +56,9 @@ class StuckWatch(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.said, self._since = dict(state_dict["said"]), dict(state_dict["since"])
 
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.on_train_epoch_start(trainer, pl_module)  # Lightning skips it where a run goes on within an epoch
+
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._norms = []
         self._predicted = torch.zeros(len(self._classes), dtype=torch.int64, device=pl_module.device)
