@@ -1,10 +1,12 @@
 """Downloads from a server of our own on this machine: every way in which a mirror can fail."""
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import http.server
 import io
+import os
 import threading
 import zipfile
 from collections.abc import Callable
@@ -142,6 +144,18 @@ def test_all_failures_are_told(server, tmp_path):
     assert "/b/letters.gz: expected" in message
     assert "sha256" in message
     assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_a_full_disk_is_no_mirrors_fault(server, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(download_module, "_chunks", full)
+    server.bodies = {"/a/letters.gz": PACKED, "/b/letters.gz": PACKED}
+    with pytest.raises(OSError, match="No space left on device") as error:
+        fetch("mine", tmp_path, source=source_of(server, "a", "b"))
+    assert error.value.filename == str(tmp_path / "mine")
+    assert not (tmp_path / "mine" / "letters.gz").exists()
 
 
 def test_a_corrupted_body_is_thrown_away(server, get):

@@ -83,7 +83,7 @@ def test_a_layer_that_is_always_on_is_named(recwarn, soon, tmp_path):
 @pytest.mark.filterwarnings("default")
 def test_a_loss_that_is_met_has_no_gradient_and_is_not_called_stuck(recwarn, monkeypatch, tmp_path):
     """As the spread loss is where every image keeps the margin."""
-    monkeypatch.setattr(Training, "_loss", lambda self, output, scores, *_: scores.sum() * 0)
+    monkeypatch.setattr(Training, "_loss", lambda self, output, scores, *_, **__: scores.sum() * 0)
     train(SETTINGS, tmp_path)
     assert of(recwarn, "gradient") == []
     assert float(read_metrics(tmp_path / "metrics.csv")[-1]["train/gradient_norm"]) == 0

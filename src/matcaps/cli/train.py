@@ -55,7 +55,9 @@ def train_command(arguments: list[str]) -> int:
         chosen.pop(name, None)
     settings = TrainSettings(recipe=base.recipe, **chosen)
     if parsed.resume is not None:
-        _check_resumption(arguments, base, settings)
+        from matcaps.training.record import read_run_settings
+
+        _check_resumption(arguments, read_run_settings(user_path(parsed.resume)), settings)
         return _fit(settings, parsed.resume, resume=True, report=parsed.report)
     if preset is not None and settings.model.pretrained is not None:
         from matcaps.training.tuning import check_preset
@@ -90,9 +92,10 @@ def _base_settings(arguments: list[str]) -> TrainSettings:
     """
     resumed = find_option(arguments, "--resume")
     if resumed is not None:
-        from matcaps.training.record import read_run_settings
+        from matcaps.training.record import SETTINGS_NAME, read_run_settings
 
-        return read_run_settings(user_path(resumed))
+        there = (user_path(resumed) / SETTINGS_NAME).is_file()
+        return read_run_settings(user_path(resumed)) if there else TrainSettings()  # and is refused when it goes on
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
     config, whole, earlier = find_option(arguments, "--config"), False, False
     if config is not None:

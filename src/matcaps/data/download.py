@@ -1,5 +1,6 @@
 """Bringing published files: several mirrors, resumed where they broke off, checked, and put in place in one step."""
 
+import errno
 import http.client
 import os
 import urllib.error
@@ -36,6 +37,7 @@ class _BrokenOffError(_MirrorError):
     """The connection broke before the end; what came is kept."""
 
 
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 _FAILURES = (_MirrorError, OSError, http.client.HTTPException, zipfile.BadZipFile, zlib.error, EOFError)
 
 
@@ -101,11 +103,13 @@ def _bring(folder: Path, file: DataFile, progress: Progress) -> set[Path]:
             _bring_compressed(url, folder, file, progress)
             return set()
         except _FAILURES as error:
+            _raise_if_here(error, folder)
             failures.append(f"{url}: {_reason(error)}")
     if file.archive is not None:
         try:
             return {_bring_from_archive(folder, file, file.archive, progress)}
         except _FAILURES as error:
+            _raise_if_here(error, folder)
             # A zip file that did not serve once will not serve the next time.
             (folder / file.archive.name).unlink(missing_ok=True)
             failures.append(f"{file.archive.url}: {_reason(error)}")
@@ -114,6 +118,12 @@ def _bring(folder: Path, file: DataFile, progress: Progress) -> set[Path]:
         + "\n  ".join(failures)
         + f"\nTry again later (what has arrived is kept), or put the file in {folder} yourself"
     )
+
+
+def _raise_if_here(error: Exception, folder: Path) -> None:
+    """Raise what is no mirror's fault: a disk that is full, or cannot be written to. No other mirror would help."""
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        raise OSError(error.errno, os.strerror(error.errno), error.filename or str(folder)) from error
 
 
 def _reason(error: Exception) -> str:

@@ -17,9 +17,11 @@ GRADIENT_FLOOR = 1e-6
 """A norm below which the gradient of all parameters together has vanished; good trainings here end at 1e-3 or more."""
 LOSS_FLOOR = 1e-3
 """A mean loss below which there may be nothing left to learn: a spread loss whose margin is met has no gradient."""
-EPOCHS, STEPS = 3, 30
+EPOCHS, STEPS = 3, 60
 """Whole epochs in a row, of so many optimiser steps together, in which a class is never predicted, or a layer stays as
 it is, before that is called stuck: at the beginning both are usual."""
+_VANISHED_STEPS = 10
+"""Optimiser steps, in whole epochs in a row, for which a gradient must have vanished."""
 _VANISHED_SHARE = 0.9
 """Share of an epoch's steps whose gradient has vanished that makes an epoch without one."""
 
@@ -56,6 +58,9 @@ class StuckWatch(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.said, self._since = dict(state_dict["said"]), dict(state_dict["since"])
 
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.on_train_epoch_start(trainer, pl_module)  # Lightning skips it where a run goes on within an epoch
+
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._norms = []
         self._predicted = torch.zeros(len(self._classes), dtype=torch.int64, device=pl_module.device)
@@ -89,7 +94,8 @@ class StuckWatch(Callback):
         norms, epoch = torch.stack(self._norms), trainer.current_epoch + 1
         loss, accuracy = (float(trainer.callback_metrics[f"train/{name}"]) for name in ("loss", "accuracy"))
         vanished = float((norms < GRADIENT_FLOOR).float().mean()) >= _VANISHED_SHARE
-        if vanished and loss > LOSS_FLOOR and accuracy < 1:
+        wrong = vanished and loss > LOSS_FLOOR and accuracy < 1
+        if self._lasts(trainer, "gradient", wrong, epochs=1, steps=_VANISHED_STEPS):
             self._say(
                 trainer,
                 "gradient",
@@ -100,7 +106,11 @@ class StuckWatch(Callback):
 
     def _look_at_classes(self, trainer: lightning.Trainer, predicted: Tensor, shown: Tensor) -> None:
         missing = ((predicted == 0) & (shown > 0)).tolist()
-        lasting = [name for name, one in zip(self._classes, missing, strict=True) if self._lasts(trainer, name, one)]
+        lasting = [
+            name
+            for name, one in zip(self._classes, missing, strict=True)
+            if self._lasts(trainer, f"class {name}", one, self._epochs, self._steps)
+        ]
         if lasting:
             names = ", ".join(lasting[:5]) + (f" and {len(lasting) - 5} more" if len(lasting) > 5 else "")
             self._say(
@@ -118,7 +128,7 @@ class StuckWatch(Callback):
         for name, capsules in training.network.layer_outputs(self._images.to(training.device)).items():
             low, high = float(capsules.activations.min()), float(capsules.activations.max())
             for state, wrong in (("dead", high < DEAD_BELOW), ("saturated", low > SATURATED_ABOVE)):
-                if self._lasts(trainer, f"{state} {name}", wrong):
+                if self._lasts(trainer, f"{state} {name}", wrong, self._epochs, self._steps):
                     said.append(f"all capsules of {name} are {state}, with activations from {low:.2g} to {high:.2g}")
         if said:
             self._say(
@@ -128,11 +138,11 @@ class StuckWatch(Callback):
                 "Try --model.calibration full, another --seed, or a lower --optimizer.learning_rate",
             )
 
-    def _lasts(self, trainer: lightning.Trainer, name: str, wrong: bool) -> bool:
-        """Whether something has been wrong for long enough."""
+    def _lasts(self, trainer: lightning.Trainer, name: str, wrong: bool, epochs: int, steps: int) -> bool:
+        """Whether something has been wrong for so many epochs in a row, and so many steps."""
         self._since[name] = self._since.get(name, 0) + 1 if wrong else 0
         since = self._since[name]
-        return since >= self._epochs and since * int(trainer.num_training_batches) >= self._steps
+        return since >= epochs and since * int(trainer.num_training_batches) >= steps
 
     def _say(self, trainer: lightning.Trainer, what: str, sentence: str) -> None:
         if what in self.said:
