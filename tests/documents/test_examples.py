@@ -10,6 +10,8 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 from sybil.parsers.rest import DocTestParser
 from sybil.python import import_path
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*starts anew:UserWarning")  # what fine-tuning says of its examples
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "matcaps"
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(PACKAGE.rglob("*.md"))]
