@@ -23,7 +23,10 @@ from benchmarks.peers import PEERS
 from matcaps import cli
 from tests.documents.conftest import RUN, STOPPED_RUN
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*the checksum differs from the published one:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*the checksum differs from the published one:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*starts anew:UserWarning"),  # what fine-tuning says
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted((ROOT / "src" / "matcaps").rglob("*.md"))]
@@ -138,7 +141,7 @@ OWN_IMAGES = Parse("needs a folder of somebody's images")
 COMMANDS |= {
     ".venv/bin/matcaps demo": PAGE,
     "matcaps train quickstart --data.name folder --data.folder pictures": OWN_IMAGES,
-    "matcaps train mnist --model.pretrained paper-small-smallnorb --model.freeze stem,primary": Run(FEW),
+    "matcaps train quickstart --model.pretrained paper-small-smallnorb --model.freeze stem,primary": Run(FEW),
     "matcaps train quickstart --model.pretrained runs/mnist-20260101-120000": Parse("needs a run on MNIST"),
 }
 """How each command of a block is tried, by what stands there without its comment."""
