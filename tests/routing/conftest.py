@@ -1,5 +1,7 @@
 """Fixtures of the operator's tests."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,3 +15,12 @@ def votes_case() -> tuple[Tensor, ...]:
     activations = torch.rand(2, 5, generator=generator, dtype=torch.float64)
     betas = torch.randn(2, 4, generator=generator, dtype=torch.float64)
     return votes, activations, betas[0], betas[1]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small work on two threads is mostly waiting; threads have their own tests."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

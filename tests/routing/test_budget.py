@@ -14,13 +14,7 @@ from tests.support import budget
 from tests.support.budget import Rounding, judge, run
 from tests.support.routings import all_rules, class_inputs, conv_inputs
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class _ScaleGradient(torch.autograd.Function):

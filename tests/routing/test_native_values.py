@@ -7,17 +7,10 @@ from matcaps.routing import available_implementations, class_em_routing, conv_em
 from tests.support.budget import RESULTS, assert_within_budget, run
 from tests.support.routings import EXTREMES, all_rules, class_inputs, conv_inputs, extreme
 
-pytestmark = pytest.mark.skipif("native" not in available_implementations(), reason="the compiled core is missing")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Small work on two threads is mostly waiting; threads have their own tests."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
+pytestmark = [
+    pytest.mark.skipif("native" not in available_implementations(), reason="the compiled core is missing"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 SIZES = [  # batch, height, width, children, parents, kernel, stride, iterations
     (2, 5, 7, 3, 5, 3, 2, 3),

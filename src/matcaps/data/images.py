@@ -17,6 +17,7 @@ from torch import Tensor
 
 from matcaps._paths import user_path
 from matcaps.data.averaging import average_blocks
+from matcaps.data.names import printable
 from matcaps.data.pixels import eight_bits, has_transparency, turned_upright
 from matcaps.data.settings import Fit, Transparency
 
@@ -74,7 +75,7 @@ def missing_decoder(ending: str) -> str | None:
 
 def shown(path: str | os.PathLike[str]) -> str:
     """A path as text that can be printed, also where its bytes are not UTF-8."""
-    return os.fspath(path).encode("utf-8", "backslashreplace").decode()
+    return printable(os.fspath(path))
 
 
 def read_image(
