@@ -308,6 +308,21 @@ def test_train_eval_predict(call, tmp_path):
     assert all(0 <= score <= 1 for score in scores.values())
 
 
+def test_eval_says_what_routing_does_for_the_true_class(call, run, refuse):
+    status, printed, _ = call("eval", run, "--part=validation", "--agreement")
+    assert status == 0
+    assert "its share of the data, % (chance 10)" in printed
+    assert "conv_capsules2" in printed
+    measured = json.loads(call("eval", run, "--part=validation", "--agreement", "--json")[1])["agreement"]
+    assert len(measured["share_true"]) == len(measured["log_deviation_gap"]) == 3
+    assert measured["num_images"] == 500
+    assert "agreement" not in json.loads(call("eval", run, "--part=validation", "--json")[1])
+    matcaps.create_model("baseline-cnn", num_classes=10, in_channels=1).save_pretrained(
+        "cnn", classes=list("abcdefghij")
+    )
+    refuse("agreement is measured on capsule networks", "eval", "cnn", "--agreement")
+
+
 def test_eval_as_json_and_on_other_parts(call, run):
     status, printed, _ = call("eval", run, "--json", "--part=validation", "--batch_size=7")
     assert status == 0

@@ -31,7 +31,7 @@ ODD = (
 """Names that markup, mathematics, HTML or a table would take for something else."""
 
 OPTIONS = [
-    *(f"--model.{name}={value}" for name, value in vars(TINY).items() if value is not None and name != "preset"),
+    *(f"--model.{name}={value}" for name, value in TINY.changes().items()),
     "--epochs=1",
     "--accelerator=cpu",
     "--data.image_size=28",
@@ -43,7 +43,7 @@ def make_folder(root: Path, names: list[str]) -> Path:
     for name in names:
         place = f"{root}/{name.replace('/', '⁄')}"
         os.makedirs(place)
-        for number in range(10):
+        for number in range(30):
             Image.fromarray(random.integers(0, 256, (28, 28), dtype=np.uint8)).save(f"{place}/{number}.png")
     return root
 

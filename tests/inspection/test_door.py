@@ -33,6 +33,7 @@ def arguments(images: torch.Tensor) -> dict[str, dict]:
             "label": 0,
             "seen": torch.rand(9, 16),
         },
+        "routing_agreement": {"batches": [batch]},
         "true_poses": {"batches": [batch]},
         "vote_distances": {"images": images},
     }
@@ -47,7 +48,7 @@ FUNCTIONS = [
 
 def test_every_function_is_tried():
     assert [name for name in inspection.__all__ if name in arguments(torch.zeros(3, 1, 20, 20))] == FUNCTIONS
-    assert len(FUNCTIONS) == 10
+    assert len(FUNCTIONS) == 11
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

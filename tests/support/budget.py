@@ -237,7 +237,11 @@ Compute = Callable[[Sequence[Tensor], dict[str, Any]], dict[str, Tensor]]
 
 
 def judge(
-    function: Callable[..., Any], cases: Sequence[Case], compute: Compute, compute_double: Compute | None = None
+    function: Callable[..., Any],
+    cases: Sequence[Case],
+    compute: Compute,
+    compute_double: Compute | None = None,
+    draws: Sequence[int] = (FEW, DRAWS),
 ) -> list[str]:
     """Say where an implementation is out of its budget; an empty list if nowhere.
 
@@ -246,6 +250,7 @@ def judge(
         cases: inputs and options; sixteen, to see a fault in a result that is a single number.
         compute: the implementation in float32.
         compute_double: the implementation in float64, where it has one.
+        draws: of rounding; the next number where one does not clear the results.
     """
     complaints: list[str] = []
     judged: list[tuple[Rounding, dict[str, Tensor]]] = []
@@ -255,10 +260,11 @@ def judge(
         judged.append((rounding, compute(inputs, options)))
         if compute_double is not None:
             complaints += _complaints_of_double(compute_double(inputs, options), rounding.truth)
-    for draws in (FEW, DRAWS):
+    in_float: list[str] = []
+    for count in draws:
         ratios: dict[str, list[float]] = {}
         for rounding, results in judged:
-            rounding.draw(draws)
+            rounding.draw(count)
             for name, ratio in rounding.ratios(results).items():
                 ratios.setdefault(name, []).append(ratio)
         in_float = [line for name, values in ratios.items() if (line := _complaint(name, values))]

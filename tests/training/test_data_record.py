@@ -155,6 +155,7 @@ def test_a_relative_folder_is_found_from_another_place(made, tmp_path, monkeypat
     train(read_run_settings(tmp_path / "run"), "../run", resume=True)
 
 
+@pytest.mark.filterwarnings("ignore:.*has no test part")
 def test_a_relative_folder_of_an_earlier_run_is_explained(run, monkeypatch, tmp_path_factory):
     values = read_settings(run / "settings.yaml")
     values["data"]["folder"] = "pics"
@@ -169,6 +170,7 @@ def test_a_relative_folder_of_an_earlier_run_is_explained(run, monkeypatch, tmp_
     evaluate_saved(str(run))
 
 
+@pytest.mark.filterwarnings("ignore:.*has no test part")
 def test_home_folders_are_known_in_every_path(run, monkeypatch, capsys):
     home = run.parent
     monkeypatch.setenv("HOME", str(home))

@@ -14,6 +14,7 @@ _NAMED = 10
 """Files that could not be read that are named; of more, the number."""
 
 if TYPE_CHECKING:
+    from matcaps.inspection.agreement import RoutingAgreement
     from matcaps.training.evaluation import Evaluation
 
 
@@ -38,6 +39,11 @@ def eval_command(arguments: list[str]) -> int:
         type=str | None,
         help="break the error down by an attribute: smallNORB has instance, elevation, azimuth and lighting",
     )
+    parser.add_argument(
+        "--agreement",
+        action="store_true",
+        help="say what routing does for the true class, too: its share of the data, whether its votes come together",
+    )
     parser.add_argument("--checkpoint", type=str | None, help=CHECKPOINT)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON instead")
     parsed = parser.parse_args(as_train_names_them(arguments))
@@ -53,6 +59,7 @@ def eval_command(arguments: list[str]) -> int:
         batch_size=parsed.batch_size,
         by=parsed.by or (),
         checkpoint=parsed.checkpoint,
+        agreement=parsed.agreement,
     )
     if parsed.json:
         print(json.dumps(result.to_dict(), indent=2))
@@ -75,6 +82,8 @@ def _print_evaluation(result: "Evaluation") -> None:
     out.print(table)
     for name, found in result.class_accuracy_by.items():
         _print_errors_by(name, found, result.classes)
+    if result.agreement is not None:
+        _print_agreement(result.agreement)
     out.print(
         f"accuracy {100 * result.accuracy:.2f} % (error {result.error_percent:.2f} %) on {result.num_images} images, "
         f"{result.num_images / result.seconds:.0f} images a second",
@@ -89,6 +98,38 @@ def _print_errors_by(name: str, found: Mapping[int, tuple[float | None, ...]], c
         errors = ("–" if accuracy is None else f"{100 * (1 - accuracy):.1f}" for accuracy in accuracies)
         table.add_row(str(value), *errors)
     out.print(table)
+
+
+def _print_agreement(measured: "RoutingAgreement") -> None:
+    iterations = range(len(measured.share_true))
+    table = Table(title="what routing does for the true class, by iteration")
+    table.add_column("")
+    for iteration in iterations:
+        table.add_column(str(iteration + 1), justify="right")
+    shares = {
+        f"its share of the data, % (chance {100 * measured.chance:.0f})": measured.share_true,
+        "its votes are the nearest to their mean, % of images": measured.nearest_is_true,
+        "right, were this the last, % of images": measured.accuracy,
+        "other answer than an iteration before, % of images": measured.changed,
+    }
+    numbers = {
+        "mean ln σ of its votes": measured.log_deviation_true,
+        "of the others'": measured.log_deviation_others,
+        "its activation": measured.activation_true,
+        "the others'": measured.activation_others,
+    }
+    for name, values in shares.items():
+        table.add_row(name, *(f"{100 * value:.1f}" for value in values))
+    for name, values in numbers.items():
+        table.add_row(name, *(f"{value:.3f}" for value in values))
+    out.print(table)
+    layers = Table(title="how active each layer is")
+    for heading in ("", "mean activation", "below 0.01, %", "above 0.99, %", "dead types"):
+        layers.add_column(heading, justify="right" if heading else "left")
+    for name, layer in measured.layers.items():
+        shares_of = (f"{100 * share:.1f}" for share in (layer.share_low, layer.share_high))
+        layers.add_row(name, f"{layer.mean:.3f}", *shares_of, str(layer.dead_types))
+    out.print(layers)
 
 
 def predict_command(arguments: list[str]) -> int:

@@ -12,6 +12,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from matcaps.data.dataset import ImageDataset
 from matcaps.data.loader import Batch
+from matcaps.inspection.agreement import RoutingAgreement
 from matcaps.models.modes import evaluation_mode
 from matcaps.training.module import Training
 
@@ -49,6 +50,7 @@ class Evaluation:
         worst: the mistakes with the largest leads, worst first, 24 at most.
         class_accuracy_by: by an attribute's name and value, such as ``["instance"][3]``, the share for each class among
             the images that have the value; None where a class has none. Empty unless asked for.
+        agreement: what routing does for the true class, iteration by iteration; None unless asked for.
     """
 
     accuracy: float
@@ -59,6 +61,7 @@ class Evaluation:
     seconds: float
     worst: tuple[Mistake, ...]
     class_accuracy_by: Mapping[str, Mapping[int, tuple[float | None, ...]]] = field(default_factory=dict)
+    agreement: RoutingAgreement | None = None
 
     @property
     def error_percent(self) -> float:
@@ -67,7 +70,12 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON can hold it."""
-        return {**asdict(self), "error_percent": self.error_percent}
+        values = {**asdict(self), "error_percent": self.error_percent}
+        if self.agreement is None:
+            del values["agreement"]
+        else:
+            values["agreement"] = self.agreement.to_dict()
+        return values
 
 
 @torch.inference_mode()

@@ -45,7 +45,7 @@ def parameter_groups(
         >>> import torch
         >>> import matcaps
         >>> network = matcaps.create_model("annealed-small")
-        >>> network.calibrate(torch.rand(32, 2, 32, 32))
+        >>> calibrated = network.calibrate(torch.rand(32, 2, 32, 32))
         >>> optimizer = torch.optim.Adam(parameter_groups(network, 3e-3, matrix_learning_rate=1e-2))
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]

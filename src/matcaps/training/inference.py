@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from matcaps.data import DataBundle, DataSettings, Transform, load_data, load_image
 from matcaps.data.build import Part, load_whole
 from matcaps.data.settings import EARLIER_FOLDER
+from matcaps.inspection.agreement import routing_agreement
+from matcaps.models import EMCapsNet
 from matcaps.models.pretrained import from_pretrained, read_config, resolve_folder
 from matcaps.training.data_record import check_folder_is_there, warn_of_changed_data
 from matcaps.training.evaluation import Evaluation, evaluate
@@ -138,6 +140,7 @@ def evaluate_saved(
     batch_size: int = 200,
     by: str | Sequence[str] = (),
     checkpoint: str | None = None,
+    agreement: bool = False,
 ) -> Evaluation:
     """Test a saved network on labelled images, prepared as its training images were, without augmentation.
 
@@ -152,15 +155,18 @@ def evaluate_saved(
         by: an attribute of the images, such as smallNORB's "instance", or several, by whose values to break the
             accuracy down.
         checkpoint: "last", or a path: a checkpoint of the run in place of its final weights.
+        agreement: measure what routing does for the true class, too; see :func:`matcaps.inspection.routing_agreement`.
 
     Raises:
         FileNotFoundError: the network or the data are missing.
-        ValueError: the data do not fit the network: other classes, another number of channels or another size; or the
-            images have no such attribute.
+        ValueError: the data do not fit the network: other classes, another number of channels or another size; the
+            images have no such attribute; or the network has no routing to measure.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     saved = open_saved(source, checkpoint)
+    if agreement and not isinstance(saved.network, EMCapsNet):
+        raise ValueError(f"agreement is measured on capsule networks; {source} is a {type(saved.network).__name__}")
     bundle = load_saved_data(saved, data=data, folder=folder, root=root, part=part, num_crops=num_crops)
     chosen: Part = part  # type: ignore[assignment]
     if part == _ALL:
@@ -168,7 +174,11 @@ def evaluate_saved(
     if chosen == "train":  # as the other parts are seen: in order, without augmentation
         bundle = replace(bundle, test=bundle.train)
         chosen = "test"
-    return evaluate(saved.network, bundle.loader(chosen, batch_size=batch_size), bundle.classes, by)
+    loader = bundle.loader(chosen, batch_size=batch_size)
+    result = evaluate(saved.network, loader, bundle.classes, by)
+    if agreement:
+        result = replace(result, agreement=routing_agreement(cast(EMCapsNet, saved.network), loader))
+    return result
 
 
 def _load(source: str) -> tuple[nn.Module, dict[str, Any], Path]:
