@@ -41,6 +41,26 @@ def made(tmp_path_factory):
     return base
 
 
+def test_a_new_run_takes_a_seed_that_leaves_no_part_empty_and_keeps_it(tmp_path):
+    for name in ("cat", "dog"):
+        fill(tmp_path / "pics" / name, 3)
+    settings = settings_for(tmp_path / "pics")
+    settings = replace(settings, data=replace(settings.data, split=SplitSettings(test_fraction=0.1)))
+    with pytest.raises(ValueError, match=r"leaves none to test: a training with --data\.split\.seed"):
+        load_data(settings.data)
+    with pytest.warns(UserWarning, match=r"leaves none to test: this training takes --data\.split\.seed"):
+        train(settings, tmp_path / "run")
+    taken = read_run_settings(tmp_path / "run").data.split.seed
+    assert taken != settings.data.split.seed
+    assert evaluate_saved(str(tmp_path / "run")).num_images == len(
+        load_data(read_run_settings(tmp_path / "run").data).test
+    )
+    fill(tmp_path / "pics" / "cat", 5, seed=1)  # more images: the run's seed stands
+    with pytest.warns(UserWarning, match="image"):
+        train(read_run_settings(tmp_path / "run"), tmp_path / "run", resume=True)
+    assert read_run_settings(tmp_path / "run").data.split.seed == taken
+
+
 @pytest.fixture
 def run(made, tmp_path):
     """A finished run and its images, which the test may change."""

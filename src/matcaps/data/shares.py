@@ -20,6 +20,20 @@ TEST, VALIDATION = 1, 2
 _SEEDS_TRIED = 200
 
 
+class EmptyPartError(ValueError):
+    """No image of a folder fell to a part that was drawn.
+
+    Attributes:
+        what: which part of what is empty.
+        seed: of a split that gives every class an image in each part; None if none of the first 200 does.
+    """
+
+    def __init__(self, what: str, mend: str, seed: int | None):
+        super().__init__(f"{what}: {mend}")
+        self.what = what
+        self.seed = seed
+
+
 def drawn_share(keys: Tensor, share: float, seed: int, draw: int) -> Tensor:
     """Which images are held out: ``[N]`` booleans.
 
@@ -36,7 +50,8 @@ def hold_out_tests(images: ImageDataset, rule: SplitSettings) -> tuple[ImageData
     """Divide a folder without a test part: the images to train on (and validate), and those to test on.
 
     Raises:
-        ValueError: no image falls to one of them; the message says what to do.
+        EmptyPartError: no image falls to one of them; the message says what to do.
+        ValueError: there are not two classes.
     """
     assert images.keys is not None
     tests = drawn_share(images.keys, rule.test_fraction, rule.seed, TEST)
@@ -46,10 +61,11 @@ def hold_out_tests(images: ImageDataset, rule: SplitSettings) -> tuple[ImageData
         role = "train" if tests.all() else "test"
         different = len(images.keys.unique())
         copies = "" if different == len(images) else f" ({different} different pictures)"
-        raise ValueError(
+        raise EmptyPartError(
             f"{images.origin} has no folder 'test', and test_fraction={rule.test_fraction} of its {len(images)} "
-            f"images{copies}, each chosen by its content, leaves none to {role}: "
-            f"{advice(images, rule, holds_tests=True)}"
+            f"images{copies}, each chosen by its content, leaves none to {role}",
+            advice(images, rule, holds_tests=True),
+            serving_seed(images, rule, holds_tests=True),
         )
     return images.subset(~tests), images.subset(tests)
 
@@ -93,17 +109,25 @@ def warn_of_missing_classes(
 
 def advice(images: ImageDataset, rule: SplitSettings, *, holds_tests: bool) -> str:
     """What to do where a class gets no image in a part, with a seed that gives each one, if there is such a seed."""
-    assert images.keys is not None
     folders = "add images, or give folders 'train', 'val' and 'test' of your own"
+    seed = serving_seed(images, rule, holds_tests=holds_tests)
+    if seed is None:
+        return f"raise the fractions, try another --data.split.seed, {folders}"
+    return f"a training with --data.split.seed {seed} has every class in each part; or {folders}"
+
+
+def serving_seed(images: ImageDataset, rule: SplitSettings, *, holds_tests: bool) -> int | None:
+    """The first seed of a split that gives every class an image in each part; None if none of the first 200 does."""
+    assert images.keys is not None
+    everyone = images.labels.unique()
     for seed in range(_SEEDS_TRIED):
         tests = drawn_share(images.keys, rule.test_fraction if holds_tests else 0.0, seed, TEST)
         validates = ~tests & drawn_share(images.keys, rule.validation_fraction, seed, VALIDATION)
         trains = ~tests & ~validates
         wanted = [trains, *([tests] if holds_tests else []), *([validates] if rule.validation_fraction else [])]
-        everyone = images.labels.unique()
         if all(torch.equal(images.labels[chosen].unique(), everyone) for chosen in wanted):
-            return f"a training with --data.split.seed {seed} has every class in each part; or {folders}"
-    return f"raise the fractions, try another --data.split.seed, {folders}"
+            return seed
+    return None
 
 
 def warn_of_copies(parts: dict[str, ImageDataset | None]) -> None:

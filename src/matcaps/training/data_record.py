@@ -1,17 +1,52 @@
 """What data a run was made with, kept in its folder, and compared whenever they are read again."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
-from matcaps.data import DataBundle, DataSettings
+from matcaps.data import DataBundle, DataSettings, load_data
 from matcaps.data.balance import describe_unevenness
 from matcaps.data.fingerprint import Fingerprint, changes
+from matcaps.data.shares import EmptyPartError
 from matcaps.training.record import RESULTS_NAME, read_json, read_run_settings, write_json
+from matcaps.training.settings import TrainSettings
 
 DATA_NAME = "data.json"
 """The fingerprint of a run's data, in its folder; a run of an earlier version has none."""
 
 _EARLIER = "earlier"  # the key under which it keeps those from before a change
+
+
+def load_for_training(settings: TrainSettings, *, resume: bool, rank: int) -> tuple[TrainSettings, DataBundle]:
+    """Read a run's data; where few images leave a part of a new run empty, with a split's seed that does not.
+
+    Chosen once, before anything is trained, and kept in the run's settings, so that images that come later move none.
+
+    Args:
+        settings: the run's.
+        resume: whether the run was begun before: then its division stands.
+        rank: this process's among several; the first one speaks.
+
+    Returns:
+        The settings that the run has, and its data.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`matcaps.data.load_data`.
+    """
+    try:
+        return settings, load_data(settings.data, settings.seed)
+    except EmptyPartError as error:
+        if resume or error.seed is None:
+            raise
+        if rank == 0:
+            warnings.warn(
+                f"{error.what}: this training takes --data.split.seed {error.seed}, with which every class has an image "
+                "in each part",
+                stacklevel=2,
+            )
+        split = replace(settings.data.split, seed=error.seed)
+        settings = replace(settings, data=replace(settings.data, split=split))
+        return settings, load_data(settings.data, settings.seed)
 
 
 def begin_with_data(folder: Path, bundle: DataBundle, *, resume: bool, rank: int) -> None:

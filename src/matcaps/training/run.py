@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from matcaps._paths import user_path
-from matcaps.data import DataBundle, ImageDataset, appearance, load_data
+from matcaps.data import DataBundle, ImageDataset, appearance
 from matcaps.data.build import Part
 from matcaps.data.names import check_class_names
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, model_config
@@ -36,7 +36,7 @@ from matcaps.training.checkpoints import (
     AtomicCheckpointIO,
     checkpoint_callbacks,
 )
-from matcaps.training.data_record import begin_with_data, check_folder_is_there
+from matcaps.training.data_record import begin_with_data, check_folder_is_there, load_for_training
 from matcaps.training.evaluation import Evaluation, evaluate
 from matcaps.training.folder import claimed_folder
 from matcaps.training.guards import processes_end, quiet, stoppable
@@ -120,7 +120,7 @@ def train(
     if resume and folder is not None:
         check_folder_is_there(settings.data, Path(folder), "bring it back, or write where it is into settings.yaml")
     settings = replace(settings, data=settings.data.with_whole_paths())
-    bundle = load_data(settings.data, settings.seed)
+    settings, bundle = load_for_training(settings, resume=resume, rank=_rank())
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
     network = make_network(settings, bundle, restored=restored)
     loader = bundle.loader("train", rank=_rank(), world_size=_world_size(settings))
