@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+from matcaps import create_model
 from matcaps.capsules import Capsules
-from matcaps.layers import CALIBRATIONS, ClassCapsules, ConvCapsules
+from matcaps.data import DataSettings, load_data
+from matcaps.layers import CALIBRATIONS, ClassCapsules, ConvCapsules, calibration
 
 
 def make_layers(activation_rule: str = "paper") -> list[ConvCapsules | ClassCapsules]:
@@ -125,3 +127,42 @@ def test_under_the_standardised_rule_no_type_is_ahead_at_every_image(index, cali
     with torch.no_grad():
         layer.routing.beta_activation.zero_()
     assert after.std() < mean_logits(layer).std() / 3
+
+
+def stripes(seed: int) -> torch.Tensor:
+    """24 images of textures: stripes of three directions, each with mean 0 and standard deviation 1."""
+    random = torch.Generator().manual_seed(seed)
+    rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    images = []
+    for number in range(24):
+        width, start = torch.rand(2, generator=random).tolist()
+        along = (rows, columns, rows + columns)[number % 3]
+        noise = 0.25 * torch.randn(32, 32, generator=random)
+        images.append(torch.sin(along * (0.5 + 0.7 * width) + 6 * start) + noise)
+    stacked = torch.stack(images)[:, None]
+    return (stacked - stacked.mean((1, 2, 3), keepdim=True)) / stacked.std((1, 2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_textures_leave_no_layer_saturated(seed):
+    torch.manual_seed(seed)
+    network = create_model("quickstart", in_channels=1, num_classes=3)
+    images = stripes(seed)
+    network.calibrate(images)
+    with torch.no_grad():
+        for name, capsules in network.layer_outputs(images).items():
+            saturated = ((capsules.activations < 0.01) | (capsules.activations > 0.99)).float().mean()
+            assert saturated <= 0.25, name
+
+
+def test_the_slow_way_is_for_saturated_layers_alone(monkeypatch):
+    monkeypatch.setattr(calibration, "_settle", lambda *_: pytest.fail("calibrated slowly"))
+    images = load_data(DataSettings("embedded")).train.images[:32] / 255
+    create_model("quickstart", in_channels=1, num_classes=10).calibrate(images)
+
+
+def test_a_layer_that_stays_saturated_is_warned_of(monkeypatch):
+    monkeypatch.setattr(calibration, "_is_saturated", lambda _: True)
+    network = create_model("quickstart", in_channels=1, num_classes=3)
+    with pytest.warns(UserWarning, match="calibration leaves a quarter of a capsule layer"):
+        network.calibrate(torch.rand(4, 1, 28, 28))

@@ -1,5 +1,6 @@
 """Set a routed layer's numbers from a first batch, so that it starts where gradients are alive."""
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,8 +16,23 @@ CALIBRATIONS = ("none", "beta", "full")
 _ROUNDS = 4
 """Assignments depend on what is being set, so it is set a few times over."""
 
+_SLOW_ROUNDS = 24
+"""Rounds that grow the inverse temperature by twice at most, where the few above do not settle."""
+
+_SETTLED = 1.15
+"""The logits' deviation may be off by this factor where the slow rounds end."""
+
 _TINY = 1e-6
 """Where values spread less than this (blank images, say), their scale is left as it is."""
+
+
+class _State(NamedTuple):
+    """What calibration reads of the last iteration, over a batch."""
+
+    mean: Tensor
+    variance: Tensor
+    mass: Tensor
+    activation: Tensor
 
 
 @torch.no_grad()
@@ -51,6 +67,9 @@ def calibrate_routing(
             the standard deviation ``gain``; under the standardised rule, the logits of a window's types.
         gain: standard deviation of the activations' logits, for ``"full"``.
 
+    Where that leaves more than a quarter of the activations below 0.01 or above 0.99, ``"full"`` begins again and lets
+    the inverse temperature grow slowly; where that does not help either, a warning says so.
+
     Raises:
         ValueError: ``calibration`` is not one of the three.
     """
@@ -58,21 +77,61 @@ def calibrate_routing(
         raise ValueError(f"calibration must be one of {CALIBRATIONS}; got {calibration!r}")
     if calibration == "none":
         return
+    before = _copy_of(routing)
     for _ in range(_ROUNDS):
         if calibration == "full":
-            poses = _last_state(trace, capsules).mean.flatten(0, -2)
-            deviation = poses.var(dim=0, correction=0).mean().sqrt()
-            if deviation > _TINY:
-                weight.div_(deviation)
+            _scale_poses(weight, trace, capsules)
         _set_beta(routing, _last_state(trace, capsules), gain if calibration == "full" else None)
+    if calibration == "full" and _is_saturated(_last_state(trace, capsules)):
+        routing.load_state_dict(before)
+        _settle(weight, routing, trace, capsules, gain)
+        if _is_saturated(_last_state(trace, capsules)):
+            warnings.warn(
+                "calibration leaves a quarter of a capsule layer's activations or more below 0.01 or above 0.99, where "
+                "hardly anything is learnt: calibrate on other images, or with calibration beta",
+                stacklevel=2,
+            )
 
 
-class _State(NamedTuple):
-    """What calibration reads of the last iteration, over a batch."""
+def _settle(
+    weight: nn.Parameter,
+    routing: RoutingParameters,
+    trace: Callable[[Capsules], list[RoutingIteration]],
+    capsules: Capsules,
+    gain: float,
+) -> None:
+    """Do what full calibration does, but let the inverse temperature grow slowly from where it is.
 
-    mean: Tensor
-    variance: Tensor
-    mass: Tensor
+    Where images are alike (textures), a large inverse temperature gives one parent all data, which changes the costs
+    that the inverse temperature was set by, and the next round sets a small one: the rounds go to and fro. Growing
+    slowly, they stop at the smallest one that gives the logits their deviation, or where activations would saturate.
+    """
+    for _ in range(_SLOW_ROUNDS):
+        _scale_poses(weight, trace, capsules)
+        before = _copy_of(routing)
+        wanted = _set_beta(routing, _last_state(trace, capsules), gain, slowly=True)
+        if _is_saturated(_last_state(trace, capsules)):
+            routing.load_state_dict(before)
+            return
+        if 1 / _SETTLED < wanted < _SETTLED:
+            return
+
+
+def _copy_of(routing: RoutingParameters) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in routing.state_dict().items()}
+
+
+def _scale_poses(weight: nn.Parameter, trace: Callable[[Capsules], list[RoutingIteration]], capsules: Capsules) -> None:
+    """Scale the matrices so that each pose component leaves the layer with standard deviation 1."""
+    poses = _last_state(trace, capsules).mean.flatten(0, -2)
+    deviation = poses.var(dim=0, correction=0).mean().sqrt()
+    if deviation > _TINY:
+        weight.div_(deviation)
+
+
+def _is_saturated(state: _State) -> bool:
+    """Whether more than a quarter of the activations are next to 0 or 1, where next to no gradient comes through."""
+    return float(((state.activation < 0.01) | (state.activation > 0.99)).float().mean()) > 0.25
 
 
 def _last_state(trace: Callable[[Capsules], list[RoutingIteration]], capsules: Capsules) -> _State:
@@ -81,8 +140,12 @@ def _last_state(trace: Callable[[Capsules], list[RoutingIteration]], capsules: C
     return _State(*(torch.cat([getattr(state, name) for state in states]) for name in _State._fields))
 
 
-def _set_beta(routing: RoutingParameters, state: _State, gain: float | None) -> None:
-    """Set both β, and the inverse temperature if a gain is wanted, from the state of the last iteration."""
+def _set_beta(routing: RoutingParameters, state: _State, gain: float | None, *, slowly: bool = False) -> float:
+    """Set both β, and the inverse temperature if a gain is wanted, from the state of the last iteration.
+
+    Returns:
+        What the inverse temperature was to be multiplied by; ``slowly`` takes 2 at most, or of less than 1 the root.
+    """
     half_log_variance = state.variance.log().sum(dim=-1) / 2
     components = state.variance.shape[-1]
     use = torch.zeros_like(routing.beta_use)
@@ -97,6 +160,12 @@ def _set_beta(routing: RoutingParameters, state: _State, gain: float | None) -> 
         cost, data, scale = centred / deviation, data / deviation.mean(), 1.0
     else:
         scale = (cost - cost.mean(dim=but_types)).std(correction=0)
+    factor: Tensor | float = 1.0
     if gain is not None and scale > _TINY:
-        routing.scale_temperature(gain / (scale * routing.inverse_temperature[-1]))
+        factor = gain / (scale * routing.inverse_temperature[-1])
+        allowed = factor
+        if slowly:
+            allowed = min(factor, 2.0) if factor > 1 else factor**0.5
+        routing.scale_temperature(allowed)
     routing.set_beta(use, cost.mean(dim=but_types), data=data)
+    return float(factor)

@@ -40,8 +40,8 @@ def load_for_training(settings: TrainSettings, *, resume: bool, rank: int) -> tu
             raise
         if rank == 0:
             warnings.warn(
-                f"{error.what}: this training takes --data.split.seed {error.seed}, with which every class has an image "
-                "in each part",
+                f"{error.what}: this training takes --data.split.seed {error.seed}, with which each part has images of "
+                "every class",
                 stacklevel=2,
             )
         split = replace(settings.data.split, seed=error.seed)
