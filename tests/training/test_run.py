@@ -24,12 +24,12 @@ from matcaps.training import (
     RunBusyError,
     TrainingDivergedError,
     TrainSettings,
+    data_record,
     evaluate,
     load_run,
     train,
 )
 from matcaps.training import folder as folder_module
-from matcaps.training import run as run_module
 from matcaps.training.checkpoints import newest_checkpoint, read_checkpoint
 from matcaps.training.record import read_metrics, read_settings
 from tests.training.runs import AT_EVERY_STEP, STEPS, TINY_CNN, Stop, StoppedError, tiny_settings, weights
@@ -81,7 +81,7 @@ def test_results_are_broken_down_by_object_where_it_is_known(tmp_path, monkeypat
         bundle = load_data(*arguments)
         return replace(bundle, test=replace(bundle.test, attributes={"instance": torch.arange(20) % 2}))
 
-    monkeypatch.setattr(run_module, "load_data", with_instances)
+    monkeypatch.setattr(data_record, "load_data", with_instances)
     train(tiny_settings(epochs=1), tmp_path)
     test = json.loads((tmp_path / "results.json").read_text())["test"]
     assert list(test["class_accuracy_by"]["instance"]) == ["0", "1"]

@@ -28,6 +28,18 @@ class Signalled(Callback):
         setattr(self, hook, send)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _signals_are_heard():
+    """Also where the tests run in the background, where shells have Ctrl+C ignored, or under ``nohup``."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     return train(tiny_settings(), tmp_path_factory.mktemp("whole")).folder
