@@ -196,7 +196,8 @@ def main() -> None:
         show("native", installed.run("-c", FROM_WHEEL + "implementation = 'native'" + TRAINING_STEP))
         assert "quickstart" in installed.run("summary", "quickstart", program=installed.command)
         show("command", installed.run("--help", program=installed.command).splitlines()[0])
-        installed.copy_tests("tests/routing")
+        for part in ("tests/routing", "tests/support"):
+            installed.copy_tests(part)
         tests = installed.run("-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "tests/routing")
         show("tests", tests.splitlines()[-1].strip("= "))
 
