@@ -126,7 +126,8 @@ def test_sixteen_bits_are_scaled_by_their_range(tmp_path, name):
 def test_floating_point_is_read_from_0_to_1_and_other_ranges_are_refused(tmp_path):
     Image.fromarray((GREYS / 255).astype(np.float32)).save(tmp_path / "unit.tif")
     assert np.array_equal(load_image(tmp_path / "unit.tif", 32, 1)[0, 0].numpy(), GREYS)
-    for values in (GREYS.astype(np.float32), GREYS * np.float32("nan"), GREYS.astype(np.int32), GREYS - np.int32(1)):
+    real, whole = GREYS.astype(np.float32), GREYS.astype(np.int32)
+    for values in (real, real * np.float32("nan"), whole, whole - 1):
         Image.fromarray(values).save(tmp_path / "odd.tif")
         with pytest.raises(ValueError, match=r"odd.tif cannot be read as an image \(its "):
             load_image(tmp_path / "odd.tif", 32, 1)
