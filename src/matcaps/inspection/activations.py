@@ -99,7 +99,7 @@ def capsule_health(network: EMCapsNet, batches: Iterable[Tensor]) -> "OrderedDic
     Raises:
         ValueError: there are no images.
     """
-    tallies: OrderedDict[str, _Tally] = OrderedDict()
+    tallies: OrderedDict[str, Tally] = OrderedDict()
     num_images = 0
     for images in batches:
         if len(images) == 0:
@@ -107,13 +107,13 @@ def capsule_health(network: EMCapsNet, batches: Iterable[Tensor]) -> "OrderedDic
         num_images += len(images)
         for name, capsules in network.layer_outputs(images).items():
             activations = capsules.activations.flatten(0, -2).double()
-            tallies.setdefault(name, _Tally(activations.shape[1])).add(activations)
+            tallies.setdefault(name, Tally(activations.shape[1])).add(activations)
     if not num_images:
         raise ValueError("batches must hold at least one image; got none")
     return OrderedDict((name, tally.health(num_images)) for name, tally in tallies.items())
 
 
-class _Tally:
+class Tally:
     """Sums over batches, so that a whole test set need not be held."""
 
     def __init__(self, types: int):

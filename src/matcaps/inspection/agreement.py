@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from matcaps.data.loader import Batch
-from matcaps.inspection.activations import DEAD_BELOW, SATURATED_ABOVE
+from matcaps.inspection.activations import LayerHealth, Tally
 from matcaps.inspection.door import inspects
 from matcaps.models import EMCapsNet
 from matcaps.routing import RoutingIteration
@@ -98,7 +98,7 @@ def routing_agreement(network: EMCapsNet, batches: Iterable[Batch]) -> RoutingAg
         >>> len(routing_agreement(network, [batch]).share_true)  # one number an iteration
         3
     """
-    tallies: OrderedDict[str, _Activity] = OrderedDict()
+    tallies: OrderedDict[str, Tally] = OrderedDict()
     parts: list[tuple[Tensor, ...]] = []
     for batch in batches:
         images = batch.images[:, 0] if batch.images.ndim == 5 else batch.images
@@ -106,7 +106,8 @@ def routing_agreement(network: EMCapsNet, batches: Iterable[Batch]) -> RoutingAg
             continue
         outputs = network.layer_outputs(images)
         for name, capsules in outputs.items():
-            tallies.setdefault(name, _Activity()).add(capsules.activations)
+            by_type = capsules.activations.flatten(0, -2).double()
+            tallies.setdefault(name, Tally(by_type.shape[1])).add(by_type)
         states = network.class_capsules.trace(outputs["conv_capsules2"], network.class_coordinates(images))
         parts.append((*_of_classes(states), batch.labels))
     if not parts:
@@ -128,9 +129,13 @@ def routing_agreement(network: EMCapsNet, batches: Iterable[Batch]) -> RoutingAg
         activation_others=activation_others,
         accuracy=_tuple((answers_NT == labels[:, None]).double().mean(dim=0)),
         changed=(0.0, *_tuple(changed)),
-        layers={name: tally.result() for name, tally in tallies.items()},
+        layers={name: _of_layer(tally.health(len(labels))) for name, tally in tallies.items()},
         num_images=len(labels),
     )
+
+
+def _of_layer(health: LayerHealth) -> LayerActivity:
+    return LayerActivity(float(health.mean.mean()), health.layer_low, health.layer_high, len(health.dead))
 
 
 def _of_classes(states: list[RoutingIteration]) -> tuple[Tensor, ...]:
@@ -151,28 +156,3 @@ def _divide(values_NTJ: Tensor, is_true_NJ: Tensor) -> tuple[tuple[float, ...], 
 
 def _tuple(values: Tensor) -> tuple[float, ...]:
     return tuple(values.tolist())
-
-
-class _Activity:
-    """Sums over batches, so that a whole test set need not be held."""
-
-    def __init__(self) -> None:
-        self._count, self._sum, self._low, self._high = 0, 0.0, 0, 0
-        self._largest: Tensor | None = None
-
-    def add(self, activations: Tensor) -> None:
-        self._count += activations.numel()
-        self._sum += activations.double().sum().item()
-        self._low += int((activations < DEAD_BELOW).sum())
-        self._high += int((activations > SATURATED_ABOVE).sum())
-        largest = activations.flatten(0, -2).amax(dim=0)
-        self._largest = largest if self._largest is None else torch.maximum(self._largest, largest)
-
-    def result(self) -> LayerActivity:
-        assert self._largest is not None
-        return LayerActivity(
-            mean=self._sum / self._count,
-            share_low=self._low / self._count,
-            share_high=self._high / self._count,
-            dead_types=int((self._largest < DEAD_BELOW).sum()),
-        )
