@@ -38,6 +38,7 @@ class ClassCapsules(nn.Module):
             vector poses half of it is taken: votes, then sums of 16 products instead of 4, keep their variance.
         normalise: whether β and λ follow from running statistics, which keeps agreement rewarded in training; see
             :class:`NormalisedRoutingParameters`.
+        gain: of a normalised routing; see there.
         implementation: which implementation of the operator to use; ``"auto"`` chooses.
 
     Attributes:
@@ -69,6 +70,7 @@ class ClassCapsules(nn.Module):
         annealing: float = 1.0,
         weight_deviation: float = 0.01,
         normalise: bool = False,
+        gain: float = 2.5,
         implementation: str = "auto",
     ):
         super().__init__()
@@ -97,6 +99,7 @@ class ClassCapsules(nn.Module):
             implementation=implementation,
             normalise=normalise,
             matrix_size=weight_deviation,
+            gain=gain,
         )
 
     def forward(self, capsules: CapsulesLike, coordinates: Tensor | None = None) -> Capsules:

@@ -36,6 +36,7 @@ class ConvCapsules(nn.Module):
             vector poses half of it is taken: votes, then sums of 16 products instead of 4, keep their variance.
         normalise: whether β and λ follow from running statistics, which keeps agreement rewarded in training; see
             :class:`NormalisedRoutingParameters`.
+        gain: of a normalised routing; see there.
         implementation: which implementation of the operator to use; ``"auto"`` chooses.
 
     Attributes:
@@ -68,6 +69,7 @@ class ConvCapsules(nn.Module):
         annealing: float = 1.0,
         weight_deviation: float = 0.3,
         normalise: bool = False,
+        gain: float = 1.0,
         implementation: str = "auto",
     ):
         super().__init__()
@@ -95,6 +97,7 @@ class ConvCapsules(nn.Module):
             implementation=implementation,
             normalise=normalise,
             matrix_size=weight_deviation,
+            gain=gain,
         )
 
     def forward(self, capsules: CapsulesLike) -> Capsules:

@@ -20,6 +20,9 @@ from matcaps.routing.transforms import is_transformed
 MOMENTUM = 0.05
 """Share of a new batch in the running statistics."""
 
+_INSIDE = 1e-6
+"""Activations are taken to lie so far from 0 and 1, where the logit is finite in float32."""
+
 _SMALLEST_DEVIATION = 1e-4
 """Costs that spread less than this (blank images, say) are not scaled up any further."""
 
@@ -29,14 +32,20 @@ class NormalisedRoutingParameters(RoutingParameters):
 
     A unit of data that is described as well as is usual for its parent type costs nothing, a better one is a reward:
     β_u = ``beta_use`` − ``log_deviation``, the mean of ln σ over a type's data. β_a is the mean cost under that β_u, so
-    that half the capsules of a type are active but for ``beta_activation``; λ is ``exp(log_gain)`` over the deviation
-    of the costs.
+    that half the capsules of a type are active but for ``beta_activation``. λ is in units of the costs' deviation: of
+    the last iteration ``exp(log_gain)``, which is learned, of the others what ``inverse_temperature`` says. Where all
+    were learned, routing became winner takes all within some epochs, and its gradient ran away (docs/log.md).
+
+    In training the activations that leave the layer are normalised by the batch, values and gradient, as batch
+    normalisation does it (Ioffe and Szegedy 2015); the statistics move by :attr:`momentum`. In evaluation they are
+    Procedure 1's with the β and λ that :meth:`options` gives.
 
     Args:
         num_parents: parent types, ``J``.
         inverse_temperature: one positive value an iteration; what counts is each one's share of the last.
         matrix_size: root mean square at which each parent's matrices are held, column by column.
-        gain: standard deviation of a new layer's logits.
+        gain: what the logits of the last iteration deviate by at first, and what those of the others would with its
+            share of the schedule.
         **settings: see :class:`RoutingParameters`; the activation rule must be the paper's.
 
     Attributes:
@@ -48,9 +57,10 @@ class NormalisedRoutingParameters(RoutingParameters):
         cost_deviation: a buffer, ``[]``, in nats: standard deviation of the costs about their type's mean.
         data: a buffer, ``[]``: mean of a parent's data.
         matrix_size: a buffer, ``[]``.
+        momentum: share of a new batch in the statistics.
 
     Raises:
-        ValueError: the activation rule is another, or ``inverse_temperature`` no schedule.
+        ValueError: the activation rule is another, ``gain`` not positive, or ``inverse_temperature`` no schedule.
     """
 
     log_deviation: Tensor
@@ -71,19 +81,26 @@ class NormalisedRoutingParameters(RoutingParameters):
     ):
         if activation_rule != "paper":
             raise ValueError(
-                f"activation_rule must be 'paper' where evidence is normalised; got {activation_rule!r}: the "
-                "standardised rule does its own"
+                f"activation_rule must be 'paper' where routing is normalised; got {activation_rule!r}: the "
+                "standardised rule has a normalisation of its own"
             )
+        if not 0 < gain < float("inf"):
+            raise ValueError(f"gain must be positive and finite; got {gain!r}: 1 is usual, 2.5 for class capsules")
         super().__init__(
             num_parents, inverse_temperature=inverse_temperature, activation_rule=activation_rule, **settings
         )
+        self.inverse_temperature.mul_(gain / self.inverse_temperature[-1])
         self.momentum = MOMENTUM
-        self.log_gain = nn.Parameter(torch.tensor(float(gain)).log())
+        self.log_gain = nn.Parameter(self.inverse_temperature[-1].log())
         self.register_buffer("log_deviation", torch.zeros(num_parents))
         self.register_buffer("cost", torch.zeros(num_parents))
         self.register_buffer("cost_deviation", torch.tensor(1.0))
         self.register_buffer("data", torch.tensor(1.0))
         self.register_buffer("matrix_size", torch.tensor(float(matrix_size)))
+
+    def is_untouched(self) -> bool:
+        """Whether it is a new layer's: neither calibrated, nor trained, nor loaded."""
+        return super().is_untouched() and not self.log_deviation.any()
 
     def matrices(self, weight: Tensor) -> Tensor:
         """The transformation matrices at the size at which they are held: each column of each parent's has the same.
@@ -94,29 +111,10 @@ class NormalisedRoutingParameters(RoutingParameters):
         size = weight.square().mean(dim=dimensions, keepdim=True).clamp_min(1e-20).sqrt()
         return weight * (self.matrix_size / size)
 
-    @property
-    def wants_fit(self) -> bool:
-        """Whether a forward pass is to say how its Gaussians fit: in training, and not where the layer is frozen."""
-        return self.training and self.beta_use.requires_grad
-
-    def finish(self, parents: Capsules, fit: Fit | None) -> Capsules:
-        """What follows the routing: in training, the statistics move, and the gradient takes them for the batch's."""
-        if fit is None:
-            return parents
-        activations = parents.activations
-        if torch.is_grad_enabled():
-            activations = self.through_batch(activations)
-        self.observe(fit)
-        return Capsules(parents.poses, activations)
-
-    def is_untouched(self) -> bool:
-        """Whether it is a new layer's: neither calibrated, nor trained, nor loaded."""
-        return super().is_untouched() and not self.log_deviation.any()
-
     def paper_inverse_temperature(self) -> Tensor:
-        """λ of every iteration, ``[T]``; the gain is the last one's alone."""
-        shape = self.inverse_temperature / self.inverse_temperature[-1]
-        return torch.cat([self.inner_gain * shape[:-1], self.gain().reshape(1)]) / self._now("cost_deviation")
+        """λ of every iteration, ``[T]``."""
+        in_deviations = torch.cat([self.inverse_temperature[:-1], self.log_gain.exp().reshape(1)])
+        return in_deviations / self._now("cost_deviation")
 
     def paper_beta_use(self) -> Tensor:
         """β_u in the paper's units, ``[J]``."""
@@ -125,11 +123,26 @@ class NormalisedRoutingParameters(RoutingParameters):
 
     def paper_beta_activation(self) -> Tensor:
         """β_a in the paper's units, ``[J]``."""
-        return self._now("cost") + self.beta_activation * self._now("cost_deviation") / self.gain()
+        return self._now("cost") + self.beta_activation * self._now("cost_deviation") / self.log_gain.exp()
 
     def _now(self, statistic: str) -> Tensor:
         """A copy: the statistics move before the backward pass that wants what they were."""
         return getattr(self, statistic).clone()
+
+    @property
+    def wants_fit(self) -> bool:
+        """Whether a forward pass is to say how its Gaussians fit: in training, and not where the layer is frozen."""
+        return self.training and self.beta_use.requires_grad
+
+    def finish(self, parents: Capsules, fit: Fit | None) -> Capsules:
+        """What follows the routing: in training, activations are normalised by the batch, and the statistics move."""
+        if fit is None:
+            return parents
+        activations = parents.activations
+        if torch.is_grad_enabled() and activations.shape[:-1].numel() > 1:
+            activations = self._normalise(activations)
+        self.observe(fit)
+        return Capsules(parents.poses, activations)
 
     @torch.no_grad()
     def observe(self, fit: Fit, momentum: float | None = None) -> None:
@@ -146,38 +159,26 @@ class NormalisedRoutingParameters(RoutingParameters):
         deviation = (cost - cost.mean(dim=0)).square().mean().sqrt()
         self.cost_deviation.lerp_(deviation.clamp_min(_SMALLEST_DEVIATION), momentum)
 
-    def gain(self) -> Tensor:
-        """The standard deviation of the logits, ``[]``."""
-        return self.log_gain.clamp(max=self.max_log_gain).exp()
+    def _normalise(self, activations: Tensor) -> Tensor:
+        """Activations whose logits have, over the batch, the mean β_a of their type and the gain as deviation.
 
-    def through_batch(self, activations: Tensor) -> Tensor:
-        """Return activations as normalising their logits by this batch gives them, statistics and gradient."""
-        logit = _logit(activations)
-        mean = logit.mean(dim=tuple(range(logit.ndim - 1)), keepdim=True)
-        deviation = (logit - mean).square().mean().add(1e-4).sqrt()
-        if self.batch_values:
-            return (self.gain() * (logit - mean) / deviation + self.beta_activation).sigmoid()
-        normalised = (logit - mean) / deviation * deviation.detach() + mean.detach()
-        shift, gain = self.beta_activation, self.gain().log()
-        moved = (
-            normalised + (shift - shift.detach()) + (gain - gain.detach()) * (normalised.detach() - shift.detach())
-        ).sigmoid()
-        return activations.detach() + (moved - moved.detach())
+        Were the statistics constants to the gradient, the loss would push all costs of a type up or down together; the
+        next statistics take that back, and the weights drift.
+        """
+        inside = activations.clamp(_INSIDE, 1 - _INSIDE)
+        logit = inside.log() - (-inside).log1p()
+        centred = logit - logit.mean(dim=tuple(range(logit.ndim - 1)), keepdim=True)
+        deviation = (centred.square().mean() + _SMALLEST_DEVIATION).sqrt()
+        return (self.log_gain.exp() * centred / deviation + self.beta_activation).sigmoid()
 
-    batch_values = True
-    inner_gain = 1.0
-    max_log_gain = 1e9
-
-
-def _logit(activations: Tensor) -> Tensor:
-    inside = activations.clamp(1e-6, 1 - 1e-6)
-    return inside.log() - (-inside).log1p()
+    def extra_repr(self) -> str:
+        return f"normalised, gain={float(self.log_gain.exp()):.3g}, {super().extra_repr()}"
 
 
 def make_routing_parameters(
-    num_parents: int, *, normalise: bool, matrix_size: float, **settings: Any
+    num_parents: int, *, normalise: bool, matrix_size: float, gain: float, **settings: Any
 ) -> RoutingParameters:
     """The parameters of a routed layer, normalised or not; ``settings`` are those of :class:`RoutingParameters`."""
     if normalise:
-        return NormalisedRoutingParameters(num_parents, matrix_size=matrix_size, **settings)
+        return NormalisedRoutingParameters(num_parents, matrix_size=matrix_size, gain=gain, **settings)
     return RoutingParameters(num_parents, **settings)

@@ -1,17 +1,22 @@
-"""Running statistics of a network for weights that it was not trained with, averaged ones above all."""
+"""Running statistics of a network: found anew for other weights, such as averaged ones, or folded into the weights."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from matcaps.layers import NormalisedRoutingParameters
+from matcaps.layers.normalisation import NormalisedConv2d
+from matcaps.models.em_capsnet import EMCapsNet
 from matcaps.models.modes import evaluation_mode
+from matcaps.models.modules import ROUTED_LAYERS
 
-_LEAST_SHARE = 0.1
-"""Of a batch in the routing's statistics: a layer's costs change as those before it find theirs, so the first batches
-must be forgotten."""
+_SETTLING = 12
+"""Batches after which the routing's statistics have settled: a layer's costs change as those before it find theirs, so
+the first ones are forgotten, and what comes after is averaged."""
+_SETTLING_SHARE = 0.2
 
 
 def has_statistics(network: nn.Module) -> bool:
@@ -28,7 +33,7 @@ def update_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Args:
         network: any network with such layers; one without is left as it is. Its modes are as before afterwards.
-        batches: images as in training, ``[B, C, H, W]``; some twenty batches are enough.
+        batches: images as in training, ``[B, C, H, W]``; some thirty batches, more where answers hang on little.
 
     Example:
         >>> import matcaps
@@ -48,8 +53,61 @@ def update_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
                 for module in norms:
                     module.momentum = 1 / count
                 for module in routings:
-                    module.momentum = max(1 / count, _LEAST_SHARE)
+                    module.momentum = _share(count)
                 network(images)
         finally:
             for module, momentum in momenta:
                 module.momentum = momentum
+
+
+def _share(count: int) -> float:
+    """Of batch number ``count`` in the routing's statistics."""
+    if count <= _SETTLING:
+        return max(1 / count, _SETTLING_SHARE)
+    return 1 / (count - _SETTLING + 1 / _SETTLING_SHARE)
+
+
+@torch.no_grad()
+def folded(network: EMCapsNet) -> EMCapsNet:
+    """Return the same network with plain numbers: β and λ that its statistics amount to, and no batch normalisation.
+
+    What it computes is what ``network`` computes in evaluation, up to rounding; it is the paper's network, with the
+    configuration's ``normalisation`` "none", to export, to read β from, or to go on with elsewhere.
+
+    Args:
+        network: one without normalisation comes back as a copy.
+
+    Example:
+        >>> import matcaps
+        >>> network = matcaps.create_model("annealed-small", normalisation="batch").eval()
+        >>> plain, images = folded(network), torch.rand(2, 2, 32, 32)
+        >>> bool((plain(images).activations - network(images).activations).abs().max() < 1e-4)
+        True
+    """
+    plain = EMCapsNet(replace(network.config, normalisation="none")).to(network.class_capsules.weight)
+    for name in ("stem", "primary_capsules.pose", "primary_capsules.activation"):
+        _fold_convolution(network.get_submodule(name), plain.get_submodule(name))
+    for name in ROUTED_LAYERS:
+        old, new = network.get_submodule(name), plain.get_submodule(name)
+        new.weight.copy_(old.routing.matrices(old.weight))
+        for option in ("variance_floor", "annealing", "implementation"):
+            setattr(new.routing, option, getattr(old.routing, option))
+        new.routing.inverse_temperature = old.routing.paper_inverse_temperature().clone()
+        new.routing.set_beta(old.routing.paper_beta_use(), old.routing.paper_beta_activation(), data=1.0)
+    return plain.train(network.training)
+
+
+def _fold_convolution(old: nn.Module, new: nn.Module) -> None:
+    if not isinstance(old, NormalisedConv2d):
+        new.load_state_dict(old.state_dict())
+        return
+    norm = old.normalisation
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert variance is not None
+    scale = (variance + norm.eps).rsqrt()
+    shift = -mean * scale
+    if norm.affine:
+        scale, shift = scale * norm.weight, shift * norm.weight + norm.bias
+    new.weight.copy_(old.weight * scale[:, None, None, None])
+    new.bias.copy_(shift)
