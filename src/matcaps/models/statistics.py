@@ -24,6 +24,13 @@ def has_statistics(network: nn.Module) -> bool:
     return any(isinstance(module, _BatchNorm | NormalisedRoutingParameters) for module in network.modules())
 
 
+def statistics_of(network: nn.Module) -> list[Tensor]:
+    """The running statistics of a network, those of frozen layers, too."""
+    kinds = _BatchNorm, NormalisedRoutingParameters
+    buffers = [buffer for module in network.modules() if isinstance(module, kinds) for buffer in module.buffers()]
+    return [buffer for buffer in buffers if buffer.is_floating_point()]
+
+
 @torch.no_grad()
 def update_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Find the running statistics of batch normalisation and of normalised routing anew, in place.

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from matcaps.data.loader import Batch, EpochSampler
 from matcaps.inspection.activations import DEAD_BELOW
 from matcaps.models import EMCapsNet
+from matcaps.models.modes import evaluation_mode
 from matcaps.models.statistics import update_statistics
 from matcaps.training.evaluation import evaluate
 from matcaps.training.module import Training
@@ -263,7 +264,8 @@ class CapsuleHealth(Callback):
         pl_module.check_finite(images)
         if not isinstance(pl_module.network, EMCapsNet):
             return
-        outputs = pl_module.network.layer_outputs(images)
+        with evaluation_mode(pl_module.network):
+            outputs = pl_module.network.layer_outputs(images)
         for name, capsules in outputs.items():
             activations = capsules.activations.float()
             types = activations.flatten(0, -2)
