@@ -61,7 +61,7 @@ def test_two_processes_have_the_same_statistics(tmp_path):
     )
     script = tmp_path / "train.py"
     script.write_text(
-        "import sys\n"
+        "from pathlib import Path\n"
         "import torch\n"
         "from lightning.pytorch.callbacks import Callback\n"
         "from matcaps.models.statistics import statistics_of\n"
@@ -75,7 +75,7 @@ def test_two_processes_have_the_same_statistics(tmp_path):
         "        assert torch.equal(*every), 'the statistics differ'\n"
         "        print('compared', trainer.world_size)\n"
         "if __name__ == '__main__':\n"
-        "    settings = TrainSettings.from_dict(read_settings('config.yaml'))\n"
+        "    settings = TrainSettings.from_dict(read_settings(Path('config.yaml')))\n"
         "    train(settings, 'run', callbacks=[Compare()])\n"
     )
     write_config(settings, tmp_path)
