@@ -91,6 +91,7 @@ class NormalisedRoutingParameters(RoutingParameters):
         )
         self.inverse_temperature.mul_(gain / self.inverse_temperature[-1])
         self.momentum = MOMENTUM
+        self.centre = "type"
         self.log_gain = nn.Parameter(self.inverse_temperature[-1].log())
         self.register_buffer("log_deviation", torch.zeros(num_parents))
         self.register_buffer("cost", torch.zeros(num_parents))
@@ -155,8 +156,9 @@ class NormalisedRoutingParameters(RoutingParameters):
         self.log_deviation.lerp_(usual, momentum)
         self.data.lerp_(mass.mean().clamp_min(1e-6), momentum)
         cost = mass * POSE_COMPONENTS * (self.paper_beta_use() + log_deviation)
-        self.cost.lerp_(cost.mean(dim=0), momentum)
-        deviation = (cost - cost.mean(dim=0)).square().mean().sqrt()
+        mean = cost.mean().expand(cost.shape[1]) if self.centre == "layer" else cost.mean(dim=0)
+        self.cost.lerp_(mean, momentum)
+        deviation = (cost - mean).square().mean().sqrt()
         self.cost_deviation.lerp_(deviation.clamp_min(_SMALLEST_DEVIATION), momentum)
 
     def _normalise(self, activations: Tensor) -> Tensor:
@@ -167,7 +169,8 @@ class NormalisedRoutingParameters(RoutingParameters):
         """
         inside = activations.clamp(_INSIDE, 1 - _INSIDE)
         logit = inside.log() - (-inside).log1p()
-        centred = logit - logit.mean(dim=tuple(range(logit.ndim - 1)), keepdim=True)
+        dims = tuple(range(logit.ndim - (self.centre != "layer")))
+        centred = logit - logit.mean(dim=dims, keepdim=True)
         deviation = (centred.square().mean() + _SMALLEST_DEVIATION).sqrt()
         return (self.log_gain.exp() * centred / deviation + self.beta_activation).sigmoid()
 

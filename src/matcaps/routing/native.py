@@ -29,6 +29,7 @@ MISSING: str | None
 
 _loaded = load()
 LIBRARY, MISSING = (None, _loaded) if isinstance(_loaded, str) else (_loaded, None)
+_LANES = {} if LIBRARY is None else {dtype: LIBRARY.lanes(dtype) for dtype in DTYPES}
 
 
 def supports(device: torch.device, dtype: torch.dtype) -> bool:
@@ -45,7 +46,8 @@ def describe() -> str:
 
 def lanes(dtype: torch.dtype) -> int:
     """How many parents stand side by side in a state of this dtype."""
-    return _library().lanes(dtype)
+    library = _library()
+    return _LANES[dtype] if torch.compiler.is_compiling() else library.lanes(dtype)  # which torch cannot compile
 
 
 def _library() -> Library:

@@ -23,6 +23,9 @@ from matcaps.training.evaluation import evaluate
 from matcaps.training.module import Training
 from matcaps.training.record import METRICS_NAME, read_metrics, write_metrics
 
+_MANY_BATCHES, _FEW_BATCHES = 64, 20
+"""By which averaged weights find their statistics: where they are looked at, and what would take time every epoch."""
+
 
 class ExactResume(Callback):
     """Carry torch's random state, the time spent and the place in the epoch across an interruption.
@@ -98,10 +101,10 @@ class AveragedWeights(EMAWeightAveraging):
 
     Args:
         decay: share of the average that each optimiser step keeps.
-        batches: gives some training batches to find statistics by, the same each time; None: there are none to find.
+        batches: gives so many batches of images to find statistics by, the same each time; None: the network has none.
     """
 
-    def __init__(self, decay: float, batches: Callable[[], Iterable[Batch]] | None = None):
+    def __init__(self, decay: float, batches: Callable[[int], Iterable[Tensor]] | None = None):
         super().__init__(decay=decay, use_buffers=False)
         self._batches = batches
         self._is_done = False
@@ -117,7 +120,7 @@ class AveragedWeights(EMAWeightAveraging):
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not self._is_done:
-            self._find_statistics(pl_module)
+            self._find_statistics(pl_module, _MANY_BATCHES)
             super().on_train_end(trainer, pl_module)
             self._is_done = True
 
@@ -125,26 +128,26 @@ class AveragedWeights(EMAWeightAveraging):
         self.on_train_end(trainer, pl_module)  # Lightning skips it where every epoch is done
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._find_statistics(pl_module)
+        self._find_statistics(pl_module, _FEW_BATCHES)
         super().on_validation_epoch_start(trainer, pl_module)
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._find_statistics(pl_module)
+        self._find_statistics(pl_module, _FEW_BATCHES)
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
 
     @contextmanager
     def applied(self, pl_module: lightning.LightningModule) -> Iterator[None]:
         """Put the average into the network for a while."""
-        self._find_statistics(pl_module)
+        self._find_statistics(pl_module, _MANY_BATCHES)
         self._swap_models(pl_module)
         try:
             yield
         finally:
             self._swap_models(pl_module)
 
-    def _find_statistics(self, pl_module: lightning.LightningModule) -> None:
+    def _find_statistics(self, pl_module: lightning.LightningModule, count: int) -> None:
         """Give the average its statistics, from those of the weights as they are now and from the same batches.
 
         They depend on nothing else, so that a resumed run finds the same.
@@ -154,9 +157,7 @@ class AveragedWeights(EMAWeightAveraging):
             return
         for own, current in zip(average.module.buffers(), pl_module.buffers(), strict=True):
             own.data.copy_(current.data)
-        with torch.random.fork_rng():  # a new loader draws a number
-            images = (batch.images.to(pl_module.device) for batch in self._batches())
-            update_statistics(average.module.network, images)
+        update_statistics(average.module.network, (images.to(pl_module.device) for images in self._batches(count)))
 
 
 class WatchedParts(Callback):

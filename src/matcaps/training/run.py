@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,11 +14,11 @@ import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 
 from matcaps._paths import user_path
 from matcaps.data import DataBundle, ImageDataset, appearance
 from matcaps.data.build import Part
-from matcaps.data.loader import Batch
 from matcaps.data.names import check_class_names
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, model_config
 from matcaps.models.config import BaselineCNNConfig
@@ -63,7 +62,7 @@ from matcaps.training.unfinished import check_finished
 from matcaps.training.views import CapsuleViews
 
 TENSORBOARD_NAME = "tensorboard"
-_STATISTICS_BATCHES = 24
+_STATISTICS_BATCH = 64
 _WATCHED_IMAGES = 64
 _VIEWED_IMAGES = 256
 _TEST_BATCH = 200
@@ -308,9 +307,16 @@ def _first_images(bundle: DataBundle, count: int) -> torch.Tensor:
     return next(iter(bundle.loader("train", batch_size=min(count, len(bundle.train))))).images
 
 
-def _statistics_batches(bundle: DataBundle) -> Iterator[Batch]:
-    """What averaged weights find their statistics by: the run's first batches, whatever the number of processes."""
-    return islice(iter(bundle.loader("train")), _STATISTICS_BATCHES)
+def _statistics_batches(bundle: DataBundle, count: int) -> Iterator[Tensor]:
+    """What averaged weights find their statistics by: some training images, as evaluation shows them.
+
+    With these, held-out toys of smallNORB were known better than with training's distorted ones (docs/log.md).
+    """
+    order = torch.randperm(len(bundle.train), generator=torch.Generator().manual_seed(bundle.seed))
+    size = min(_STATISTICS_BATCH, len(order))
+    for part in order[: count * size].split(size):
+        images = bundle.transform.evaluate(bundle.train.images[part])
+        yield images[:, 0] if images.ndim == 5 else images  # of several crops the centre
 
 
 def _watched(bundle: DataBundle, count: int) -> ImageDataset:
