@@ -3,8 +3,13 @@
 import pytest
 import torch
 
-from matcaps.routing import available_implementations, trace_class_em_routing, trace_conv_em_routing
-from matcaps.routing.api import route_class, route_conv
+from matcaps.routing import (
+    available_implementations,
+    fit_class_em_routing,
+    fit_conv_em_routing,
+    trace_class_em_routing,
+    trace_conv_em_routing,
+)
 
 OPTIONS = {"variance_floor": 5e-4, "annealing": 0.3, "activation_rule": "paper"}
 COMPILED = [name for name in available_implementations() if name != "reference"]
@@ -29,7 +34,7 @@ def test_the_fit_of_a_convolution_is_that_of_its_last_state(implementation, iter
     tensors = inputs(num_parents, 3, 3)
     options = {**OPTIONS, "stride": 2, "competition": competition, "inverse_temperature": [0.02] * iterations}
     last = trace_conv_em_routing(*tensors, **options, implementation="reference")[-1]
-    parents, fit = route_conv(*tensors, **options, implementation=implementation, wants_fit=True)
+    parents, fit = fit_conv_em_routing(*tensors, **options, implementation=implementation)
     torch.testing.assert_close(parents.activations, last.activation, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(fit.mass, last.mass, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(fit.log_deviation, last.variance.log().mean(dim=-1) / 2, rtol=1e-4, atol=1e-5)
@@ -41,11 +46,12 @@ def test_the_fit_of_class_capsules_is_that_of_their_last_state(implementation, i
     tensors = inputs(5)
     options = {**OPTIONS, "coordinates": torch.rand(5, 6, 16), "inverse_temperature": [0.02] * iterations}
     last = trace_class_em_routing(*tensors, **options, implementation="reference")[-1]
-    _, fit = route_class(*tensors, **options, implementation=implementation, wants_fit=True)
+    _, fit = fit_class_em_routing(*tensors, **options, implementation=implementation)
     torch.testing.assert_close(fit.mass, last.mass, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(fit.log_deviation, last.variance.log().mean(dim=-1) / 2, rtol=1e-4, atol=1e-5)
 
 
 def test_no_fit_comes_unless_it_is_wanted():
-    _, fit = route_conv(*inputs(3, 3, 3), **OPTIONS, stride=1, competition="child", inverse_temperature=[0.1])
+    options = {**OPTIONS, "stride": 1, "competition": "child", "inverse_temperature": [0.1]}
+    _, fit = fit_conv_em_routing(*inputs(3, 3, 3), **options, wants_fit=False)
     assert fit is None

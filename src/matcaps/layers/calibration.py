@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from matcaps.capsules import Capsules
 from matcaps.layers.evidence import NormalisedRoutingParameters
 from matcaps.layers.parameters import RoutingParameters
-from matcaps.routing import RoutingIteration
-from matcaps.routing.operators import Fit
+from matcaps.routing import RoutingFit, RoutingIteration
 
 CALIBRATIONS = ("none", "beta", "full")
 
@@ -110,7 +109,7 @@ def _settle_statistics(
         if deviation > _TINY:
             routing.matrix_size.div_(deviation)
         state = _last_state(trace, capsules)
-        routing.observe(Fit(state.mass, state.variance.log().mean(dim=-1) / 2), momentum=1.0)
+        routing.observe(RoutingFit(state.mass, state.variance.log().mean(dim=-1) / 2), momentum=1.0)
     weight.copy_(routing.matrices(weight))
 
 

@@ -10,8 +10,7 @@ from matcaps.capsules import POSE_COMPONENTS, Capsules, CapsulesLike, as_capsule
 from matcaps.layers.calibration import calibrate_routing
 from matcaps.layers.evidence import make_routing_parameters
 from matcaps.layers.transformation import random_transformations, transform_poses
-from matcaps.routing import RoutingIteration, trace_class_em_routing
-from matcaps.routing.api import route_class
+from matcaps.routing import RoutingIteration, fit_class_em_routing, trace_class_em_routing
 
 
 class ClassCapsules(nn.Module):
@@ -111,7 +110,7 @@ class ClassCapsules(nn.Module):
                 receptive field over the image's size; without it ``(index + 1/2) / size``, as in the tutorial.
         """
         capsules = as_capsules(capsules)
-        parents, fit = route_class(
+        parents, fit = fit_class_em_routing(
             *capsules,
             self.routing.matrices(self.weight),
             **self.routing.options(),

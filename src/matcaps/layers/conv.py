@@ -10,8 +10,7 @@ from matcaps.capsules import Capsules, CapsulesLike, as_capsules
 from matcaps.layers.calibration import calibrate_routing
 from matcaps.layers.evidence import make_routing_parameters
 from matcaps.layers.transformation import random_transformations, transform_poses
-from matcaps.routing import RoutingIteration, trace_conv_em_routing
-from matcaps.routing.api import route_conv
+from matcaps.routing import RoutingIteration, fit_conv_em_routing, trace_conv_em_routing
 
 
 class ConvCapsules(nn.Module):
@@ -103,7 +102,7 @@ class ConvCapsules(nn.Module):
     def forward(self, capsules: CapsulesLike) -> Capsules:
         """Map capsules ``[B, H, W, I, ...]`` to ``[B, H', W', J, ...]``, ``H' = (H - K) // stride + 1``."""
         capsules = as_capsules(capsules)
-        parents, fit = route_conv(
+        parents, fit = fit_conv_em_routing(
             *capsules,
             self.routing.matrices(self.weight),
             **self.routing.options(),

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from matcaps.capsules import POSE_COMPONENTS, Capsules
 from matcaps.layers.parameters import RoutingParameters
-from matcaps.routing.operators import Fit
-from matcaps.routing.transforms import is_transformed
+from matcaps.routing import RoutingFit, is_transformed
 
 MOMENTUM = 0.05
 """Share of a new batch in the running statistics."""
@@ -135,7 +134,7 @@ class NormalisedRoutingParameters(RoutingParameters):
         """Whether a forward pass is to say how its Gaussians fit: in training, and not where the layer is frozen."""
         return self.training and self.beta_use.requires_grad
 
-    def finish(self, parents: Capsules, fit: Fit | None) -> Capsules:
+    def finish(self, parents: Capsules, fit: RoutingFit | None) -> Capsules:
         """What follows the routing: in training, activations are normalised by the batch, and the statistics move."""
         if fit is None:
             return parents
@@ -146,7 +145,7 @@ class NormalisedRoutingParameters(RoutingParameters):
         return Capsules(parents.poses, activations)
 
     @torch.no_grad()
-    def observe(self, fit: Fit, momentum: float | None = None) -> None:
+    def observe(self, fit: RoutingFit, momentum: float | None = None) -> None:
         """Move the statistics towards those of a batch by a share, ``self.momentum`` if None; 1 takes the batch's."""
         momentum = self.momentum if momentum is None else momentum
         if is_transformed():  # torch.func maps over what must not be written to

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from matcaps.capsules import Capsules
-from matcaps.routing.operators import Fit
+from matcaps.routing import RoutingFit
 
 
 class RoutingParameters(nn.Module):
@@ -71,7 +71,7 @@ class RoutingParameters(nn.Module):
         """The transformation matrices that the layer routes with."""
         return weight
 
-    def finish(self, parents: Capsules, fit: Fit | None) -> Capsules:
+    def finish(self, parents: Capsules, fit: RoutingFit | None) -> Capsules:
         """What follows the routing."""
         return parents
 

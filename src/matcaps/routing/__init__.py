@@ -5,17 +5,25 @@ from matcaps.routing.api import (
     class_em_routing,
     conv_em_routing,
     em_routing,
+    fit_class_em_routing,
+    fit_conv_em_routing,
     resolve_implementation,
 )
+from matcaps.routing.operators import RoutingFit
 from matcaps.routing.reference import RoutingIteration
 from matcaps.routing.trace import trace_class_em_routing, trace_conv_em_routing, trace_em_routing
+from matcaps.routing.transforms import is_transformed
 
 __all__ = [
+    "RoutingFit",
     "RoutingIteration",
     "available_implementations",
     "class_em_routing",
     "conv_em_routing",
     "em_routing",
+    "fit_class_em_routing",
+    "fit_conv_em_routing",
+    "is_transformed",
     "resolve_implementation",
     "trace_class_em_routing",
     "trace_conv_em_routing",

@@ -17,7 +17,7 @@ from matcaps.routing.choice import (
     choose_implementation,
     resolve_implementation,
 )
-from matcaps.routing.operators import Fit
+from matcaps.routing.operators import RoutingFit
 from matcaps.routing.reference import RoutingIteration
 
 __all__ = [
@@ -26,6 +26,8 @@ __all__ = [
     "class_em_routing",
     "conv_em_routing",
     "em_routing",
+    "fit_class_em_routing",
+    "fit_conv_em_routing",
     "resolve_implementation",
 ]
 
@@ -154,7 +156,7 @@ def conv_em_routing(
         torch.Size([1, 6, 6, 16, 4, 4])
     """
     tensors = poses, activations, weight, beta_use, beta_activation
-    parents, _ = route_conv(
+    parents, _ = fit_conv_em_routing(
         *tensors,
         stride=stride,
         inverse_temperature=inverse_temperature,
@@ -163,6 +165,7 @@ def conv_em_routing(
         variance_floor=variance_floor,
         annealing=annealing,
         implementation=implementation,
+        wants_fit=False,
     )
     return parents
 
@@ -218,7 +221,7 @@ def class_em_routing(
         torch.Size([1, 5])
     """
     tensors = poses, activations, weight, beta_use, beta_activation
-    parents, _ = route_class(
+    parents, _ = fit_class_em_routing(
         *tensors,
         coordinates=coordinates,
         inverse_temperature=inverse_temperature,
@@ -226,23 +229,36 @@ def class_em_routing(
         variance_floor=variance_floor,
         annealing=annealing,
         implementation=implementation,
+        wants_fit=False,
     )
     return parents
 
 
-def route_conv(
-    *tensors: Tensor, implementation: str = "auto", wants_fit: bool = False, **options: Any
-) -> tuple[Capsules, Fit | None]:
-    """Do what :func:`conv_em_routing` does, and say how the last Gaussians fit, if that is wanted."""
+def fit_conv_em_routing(
+    *tensors: Tensor, implementation: str = "auto", wants_fit: bool = True, **options: Any
+) -> tuple[Capsules, RoutingFit | None]:
+    """Do what :func:`conv_em_routing` does, and say how the last iteration's Gaussians fit their data.
+
+    It costs nothing beside the routing, whichever implementation computes it: what layers keep statistics by.
+
+    Args:
+        *tensors: as :func:`conv_em_routing` has them.
+        implementation: as there.
+        wants_fit: False for None in its place.
+        **options: as there, ``activation_rule``, ``variance_floor`` and ``annealing`` with no default.
+
+    Returns:
+        The parents, and a :class:`RoutingFit`, which has no gradient.
+    """
     check_implementation(implementation)
     checked, options = prepare_conv(*tensors, **options)
     return _route("conv_em_routing", tensors, checked, options, implementation, wants_fit)
 
 
-def route_class(
-    *tensors: Tensor, implementation: str = "auto", wants_fit: bool = False, **options: Any
-) -> tuple[Capsules, Fit | None]:
-    """Do what :func:`class_em_routing` does, and say how the last Gaussians fit, if that is wanted."""
+def fit_class_em_routing(
+    *tensors: Tensor, implementation: str = "auto", wants_fit: bool = True, **options: Any
+) -> tuple[Capsules, RoutingFit | None]:
+    """Do for :func:`class_em_routing` what :func:`fit_conv_em_routing` does for that function."""
     check_implementation(implementation)
     checked, options = prepare_class(*tensors, **options)
     return _route("class_em_routing", tensors, checked, options, implementation, wants_fit)
@@ -258,7 +274,7 @@ def _route(
     options: dict[str, Any],
     implementation: str,
     wants_fit: bool,
-) -> tuple[Capsules, Fit | None]:
+) -> tuple[Capsules, RoutingFit | None]:
     """Choose an implementation for tensors that are checked, and return what it makes in the dtype of those given."""
     chosen = choose_implementation(implementation, tensors, options)
     fit = None
@@ -267,13 +283,13 @@ def _route(
             last = _last(getattr(reference, function)(*tensors, **options))
             parents = _as_capsules(last)
             if wants_fit:
-                fit = Fit(last.mass.detach(), last.variance.detach().log().mean(dim=-1) / 2)
+                fit = RoutingFit(last.mass.detach(), last.variance.detach().log().mean(dim=-1) / 2)
         else:
             routed = getattr(_IMPLEMENTATIONS[chosen], function)(*tensors, **options, wants_fit=wants_fit)
             parents = Capsules(*routed[:2])
             if wants_fit:
                 mass, description = routed[2:]
-                fit = Fit(mass, description / POSE_COMPONENTS - tensors[3].detach())
+                fit = RoutingFit(mass, description / POSE_COMPONENTS - tensors[3].detach())
     dtype = _promoted(*given)
     return Capsules(parents[0].to(dtype), parents[1].to(dtype)), fit
 

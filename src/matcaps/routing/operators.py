@@ -40,7 +40,7 @@ def call_operator(
     return operator(*tensors, schedule, coordinates, *options)
 
 
-class Fit(NamedTuple):
+class RoutingFit(NamedTuple):
     """How the Gaussians of the last iteration fit their data, without a gradient: what a layer's statistics need.
 
     Attributes:
