@@ -30,8 +30,8 @@ class NormalisedRoutingParameters(RoutingParameters):
     """β and λ of a routing as they follow from running statistics of its last iteration, and from what is learned.
 
     A unit of data that is described as well as is usual for its parent type costs nothing, a better one is a reward:
-    β_u = ``beta_use`` − ``log_deviation``, the mean of ln σ over a type's data. β_a is the mean cost under that β_u, so
-    that half the capsules of a type are active but for ``beta_activation``. λ is in units of the costs' deviation: of
+    β_u = ``beta_use`` − ``log_deviation``, the mean of ln σ over a type's data. β_a is the layer's mean cost under that
+    β_u, so that half the capsules are active but for ``beta_activation``. λ is in units of the costs' deviation: of
     the last iteration ``exp(log_gain)``, which is learned, of the others what ``inverse_temperature`` says. Where all
     were learned, routing became winner takes all within some epochs, and its gradient ran away (docs/log.md).
 
@@ -52,8 +52,8 @@ class NormalisedRoutingParameters(RoutingParameters):
         beta_activation: ``[J]``, in logits.
         log_gain: a parameter, ``[]``.
         log_deviation: a buffer, ``[J]``: mean of ln σ over pose components, each parent weighted by its data.
-        cost: a buffer, ``[J]``, in nats: mean cost.
-        cost_deviation: a buffer, ``[]``, in nats: standard deviation of the costs about their type's mean.
+        cost: a buffer, ``[]``, in nats: mean cost.
+        cost_deviation: a buffer, ``[]``, in nats: standard deviation of the costs.
         data: a buffer, ``[]``: mean of a parent's data.
         matrix_size: a buffer, ``[]``.
         momentum: share of a new batch in the statistics.
@@ -90,10 +90,9 @@ class NormalisedRoutingParameters(RoutingParameters):
         )
         self.inverse_temperature.mul_(gain / self.inverse_temperature[-1])
         self.momentum = MOMENTUM
-        self.centre = "type"
         self.log_gain = nn.Parameter(self.inverse_temperature[-1].log())
         self.register_buffer("log_deviation", torch.zeros(num_parents))
-        self.register_buffer("cost", torch.zeros(num_parents))
+        self.register_buffer("cost", torch.tensor(0.0))
         self.register_buffer("cost_deviation", torch.tensor(1.0))
         self.register_buffer("data", torch.tensor(1.0))
         self.register_buffer("matrix_size", torch.tensor(float(matrix_size)))
@@ -155,21 +154,19 @@ class NormalisedRoutingParameters(RoutingParameters):
         self.log_deviation.lerp_(usual, momentum)
         self.data.lerp_(mass.mean().clamp_min(1e-6), momentum)
         cost = mass * POSE_COMPONENTS * (self.paper_beta_use() + log_deviation)
-        mean = cost.mean().expand(cost.shape[1]) if self.centre == "layer" else cost.mean(dim=0)
-        self.cost.lerp_(mean, momentum)
-        deviation = (cost - mean).square().mean().sqrt()
-        self.cost_deviation.lerp_(deviation.clamp_min(_SMALLEST_DEVIATION), momentum)
+        self.cost.lerp_(cost.mean(), momentum)
+        self.cost_deviation.lerp_(cost.std(correction=0).clamp_min(_SMALLEST_DEVIATION), momentum)
 
     def _normalise(self, activations: Tensor) -> Tensor:
-        """Activations whose logits have, over the batch, the mean β_a of their type and the gain as deviation.
+        """Activations whose logits have, over the batch and the types, mean 0 and the gain as deviation, but for β_a.
 
-        Were the statistics constants to the gradient, the loss would push all costs of a type up or down together; the
-        next statistics take that back, and the weights drift.
+        Were the statistics constants to the gradient, the loss would push all costs up or down together; the next
+        statistics take that back, and the weights drift. Types are not centred one by one: class capsules would learn
+        to count on how many images of a class a batch has, and be wrong where it has others (docs/log.md).
         """
         inside = activations.clamp(_INSIDE, 1 - _INSIDE)
         logit = inside.log() - (-inside).log1p()
-        dims = tuple(range(logit.ndim - (self.centre != "layer")))
-        centred = logit - logit.mean(dim=dims, keepdim=True)
+        centred = logit - logit.mean()
         deviation = (centred.square().mean() + _SMALLEST_DEVIATION).sqrt()
         return (self.log_gain.exp() * centred / deviation + self.beta_activation).sigmoid()
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from matcaps.layers import NormalisedRoutingParameters
+from matcaps.layers import ClassCapsules, ConvCapsules, NormalisedRoutingParameters
 from matcaps.layers.normalisation import NormalisedConv2d
 from matcaps.models.em_capsnet import EMCapsNet
 from matcaps.models.modes import evaluation_mode
@@ -51,20 +51,23 @@ def update_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
     routings = [module for module in network.modules() if isinstance(module, NormalisedRoutingParameters)]
     if not norms and not routings:
         return
-    momenta = [(module, module.momentum) for module in (*norms, *routings)]
+    of_norms = [module.momentum for module in norms]
+    of_routings = [module.momentum for module in routings]
     with evaluation_mode(network):  # which puts every module back into its mode afterwards
         for module in (*norms, *routings):
             module.train()
         try:
             for count, images in enumerate(batches, start=1):
-                for module in norms:
-                    module.momentum = 1 / count
-                for module in routings:
-                    module.momentum = _share(count)
+                for norm in norms:
+                    norm.momentum = 1 / count
+                for routing in routings:
+                    routing.momentum = _share(count)
                 network(images)
         finally:
-            for module, momentum in momenta:
-                module.momentum = momentum
+            for norm, momentum in zip(norms, of_norms, strict=True):
+                norm.momentum = momentum
+            for routing, momentum in zip(routings, of_routings, strict=True):
+                routing.momentum = momentum
 
 
 def _share(count: int) -> float:
@@ -95,7 +98,7 @@ def folded(network: EMCapsNet) -> EMCapsNet:
     for name in ("stem", "primary_capsules.pose", "primary_capsules.activation"):
         _fold_convolution(network.get_submodule(name), plain.get_submodule(name))
     for name in ROUTED_LAYERS:
-        old, new = network.get_submodule(name), plain.get_submodule(name)
+        old, new = _routed(network, name), _routed(plain, name)
         new.weight.copy_(old.routing.matrices(old.weight))
         for option in ("variance_floor", "annealing", "implementation"):
             setattr(new.routing, option, getattr(old.routing, option))
@@ -104,7 +107,15 @@ def folded(network: EMCapsNet) -> EMCapsNet:
     return plain.train(network.training)
 
 
+def _routed(network: EMCapsNet, name: str) -> ConvCapsules | ClassCapsules:
+    layer = network.get_submodule(name)
+    assert isinstance(layer, ConvCapsules | ClassCapsules)
+    return layer
+
+
 def _fold_convolution(old: nn.Module, new: nn.Module) -> None:
+    assert isinstance(new, nn.Conv2d)
+    assert new.bias is not None
     if not isinstance(old, NormalisedConv2d):
         new.load_state_dict(old.state_dict())
         return

@@ -157,7 +157,8 @@ class AveragedWeights(EMAWeightAveraging):
             return
         for own, current in zip(average.module.buffers(), pl_module.buffers(), strict=True):
             own.data.copy_(current.data)
-        update_statistics(average.module.network, (images.to(pl_module.device) for images in self._batches(count)))
+        network = average.module.get_submodule("network")
+        update_statistics(network, (images.to(pl_module.device) for images in self._batches(count)))
 
 
 class WatchedParts(Callback):

@@ -98,7 +98,7 @@ class Training(lightning.LightningModule):
         return {"loss": loss, "predicted": scores.detach().argmax(dim=1)}
 
     @torch.no_grad()
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Several processes take the mean of their running statistics, so that all have the same."""
         if self.trainer.world_size > 1:
             for statistic in statistics_of(self.network):
