@@ -29,11 +29,11 @@ def draw_curves(runs: Mapping[str, Rows]) -> Figure:
         shown = f" {shown}" if shown.startswith("_") else shown  # matplotlib would leave it out of the legend
         for part, style in parts.items():
             label = part if len(runs) == 1 else f"{shown}, {part}"
-            _draw_column(upper, rows, f"{part}/loss", style, colour, label)
-            _draw_column(lower, rows, f"{part}/accuracy", style, colour, label, factor=100)
+            draw_column(upper, rows, f"{part}/loss", style, colour, label)
+            draw_column(lower, rows, f"{part}/accuracy", style, colour, label, factor=100)
     upper.set_ylabel("loss")
     lower.set_ylabel("accuracy, %")
-    _count_epochs(lower)
+    count_epochs(lower)
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
         if axes.lines:
@@ -49,30 +49,50 @@ def draw_health(rows: Rows) -> Figure | None:
     figure = new_figure(1, 2, width=5.5, height=2.8)
     upper, lower = figure.subplots(2, 1, sharex=True)
     for layer, colour in zip(layers, _endless(COLOURS), strict=False):
-        _draw_column(upper, rows, f"activation/{layer}", "-", colour, layer.replace("_", " "))
-        _draw_column(lower, rows, f"dead/{layer}", "-", colour, layer.replace("_", " "), factor=100)
+        draw_column(upper, rows, f"activation/{layer}", "-", colour, layer.replace("_", " "))
+        draw_column(lower, rows, f"dead/{layer}", "-", colour, layer.replace("_", " "), factor=100)
     upper.set_ylabel("mean activation")
     upper.set_ylim(-0.02, 1.02)
     lower.set_ylabel("dead capsule types, %")
     lower.set_ylim(-2, 102)
-    _count_epochs(lower)
+    count_epochs(lower)
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
     upper.legend(fontsize=8)
     return figure
 
 
-def _draw_column(
-    axes: Axes, rows: Rows, name: str, style: str, colour: str, label: str, *, factor: float = 1.0
+def draw_column(
+    axes: Axes,
+    rows: Rows,
+    name: str,
+    style: str,
+    colour: str,
+    label: str,
+    *,
+    factor: float = 1.0,
+    marker: bool = False,
 ) -> None:
-    """Draw what one column holds, where it holds anything; a single epoch as a point."""
+    """Draw what one column holds, where it holds anything.
+
+    Args:
+        axes: to draw on.
+        rows: of a run's metrics.csv.
+        name: the column's.
+        style: of the line.
+        colour: of the line.
+        label: for the legend.
+        factor: multiplies the values.
+        marker: mark every value; a single one is marked anyhow.
+    """
     points = [(int(row["epoch"]), factor * float(row[name])) for row in rows if row.get(name)]
     if points:
-        marker = "o" if len(points) == 1 else None
-        axes.plot(*zip(*points, strict=True), style, color=colour, label=label, marker=marker)
+        shape = "o" if marker or len(points) == 1 else None
+        axes.plot(*zip(*points, strict=True), style, color=colour, label=label, marker=shape, markersize=4)
 
 
-def _count_epochs(axes: Axes) -> None:
+def count_epochs(axes: Axes) -> None:
+    """Label an axis of epochs, in whole numbers."""
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
