@@ -171,6 +171,7 @@ class AgreementTally:
         share_true, _ = _divide(shares, is_true)
         deviation_true, deviation_others = _divide(log_deviations, is_true)
         activation_true, activation_others = _divide(activations, is_true)
+        is_nearest = (spreads.argmin(dim=2) == labels[:, None]) & spreads.amin(dim=2).isfinite()
         answers_NT = activations.argmax(dim=2)
         changed = (answers_NT[:, 1:] != answers_NT[:, :-1]).double().mean(dim=0)
         return RoutingAgreement(
@@ -178,7 +179,7 @@ class AgreementTally:
             chance=1 / shares.shape[2],
             log_deviation_true=deviation_true,
             log_deviation_others=deviation_others,
-            nearest_is_true=_tuple((spreads.argmin(dim=2) == labels[:, None]).double().mean(dim=0)),
+            nearest_is_true=_tuple(is_nearest.double().mean(dim=0)),
             activation_true=activation_true,
             activation_others=activation_others,
             accuracy=_tuple((answers_NT == labels[:, None]).double().mean(dim=0)),

@@ -10,8 +10,8 @@ from matcaps.training.record import RESULTS_NAME
 from matcaps.viz.agreement import draw_agreement, draw_agreement_by_epoch, measured_iterations
 
 _HOW = (
-    "Routing is to give the true class data from iteration to iteration, and to bring its votes together: ln σ below that "
-    "of the others', and falling."
+    "Routing is to give the true class data from iteration to iteration, and to bring its votes together: ln σ below "
+    "that of the others', and falling."
 )
 
 
@@ -30,8 +30,8 @@ def agreement_sections(run: RunFacts) -> list[Section]:
         figures.append(
             picture(
                 by_epoch,
-                "By epoch, after each iteration: the true class's share of the data, ln σ of its votes less that of the "
-                f"others', and on how many images its votes are the nearest to their mean. {last}",
+                "By epoch, after each iteration: the true class's share of the data, ln σ of its votes less that of "
+                f"the others', and on how many images its votes are the nearest to their mean. {last}",
                 f"What routing does for the true class, by epoch. {_HOW} After epoch {epoch}: {last}",
             )
         )
