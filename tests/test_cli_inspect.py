@@ -44,8 +44,10 @@ def test_everything_about_a_run(call, own):  # noqa: F811
     }
     for text in (
         "agreement: Routing ",
-        "vote distances: Distance of votes to their mean by iteration, in pose units, on one image; weighed by",
-        "vote distances over the set: Distance of votes to their mean by iteration, in pose units, mean of 60 images",
+        "vote distances: Votes for the true class ",
+        "mean distance on one image by iteration, in pose units: weighed by assignment",
+        "vote distances over the set: Votes for the true class ",
+        "mean distance on 60 images by iteration, in pose units: weighed by assignment",
         "dead types: ",
         "saturated types: ",
         "decoder trained: in ",

@@ -46,7 +46,7 @@ def test_both_classes_and_all_iterations_share_their_bins_which_hold_all_weight(
             expected = sum(weights[i, ..., contrast.labels[i, place]].sum(1) for i in range(3)) / 3
             whole = contrast.counts[weighting, place].sum(-1) + contrast.beyond[weighting, place]
             torch.testing.assert_close(whole, expected.double())
-    assert float((contrast.beyond / contrast.counts.sum(-1)).max()) < 0.02
+    assert float((contrast.beyond / contrast.counts.sum(-1)).max()) < 0.06
     one = vote_contrast(vote_distances(network, images[:1]), torch.tensor([0]))
     for place, label in enumerate(one.labels[0].tolist()):
         counted, _ = torch.histogram(

@@ -44,9 +44,26 @@ def test_one_iteration_routes_nothing():
 
 
 def test_votes_are_said_to_come_closer_where_they_do():
-    said = contrast_in_words(vote_contrast(hand_made(), torch.tensor([0])))
-    assert "4 → 1.64 for the true class, which comes 59 % closer, with every iteration" in said
-    assert "7 → 9 for the wrong class with most data, which ends 29 % farther" in said
     found = hand_made()
-    same = replace(found, distances=torch.full_like(found.distances, 2.0))
-    assert contrast_in_words(vote_contrast(same, torch.tensor([0]))).count("hardly changes") == 4
+    said = contrast_in_words(vote_contrast(found, torch.tensor([0])))
+    assert said.startswith("Votes for the true class come together, more than those for the wrong class; mean")
+    assert "4 → 1.64 for the true class (59 % closer, with every iteration)" in said
+    assert "7 → 9 for the wrong class with most data (29 % farther)" in said
+    said = contrast_in_words(vote_contrast(found, torch.tensor([2])))
+    assert said.startswith("Votes for the true class do not come together;")
+    both = replace(found, distances=found.distances * torch.tensor([1.0, 0.3]).view(1, 2, 1, 1))
+    both.distances[0, 1, :, 0] = torch.tensor([0.5, 0.6])
+    said = contrast_in_words(vote_contrast(both, torch.tensor([2])))
+    assert said.startswith("Votes for the true class come together, but no more than those for the wrong class;")
+    same = replace(found, distances=torch.full_like(found.distances, 2000.0))
+    said = contrast_in_words(vote_contrast(same, torch.tensor([0])))
+    assert said.startswith("Votes for the true class do not come together;")
+    assert said.count("2,000 → 2,000") == said.count("about the same") == 4
+
+
+def test_distances_that_are_not_known_claim_nothing():
+    found = hand_made()
+    assignment = torch.zeros_like(found.assignment)
+    assignment[..., 0] = 1
+    contrast = vote_contrast(replace(found, assignment=assignment), torch.tensor([1]))  # no vote for the true class
+    assert contrast_in_words(contrast).startswith("Votes for the true class do not come together;")

@@ -239,7 +239,7 @@ def test_what_inspect_left_is_on_the_page(capsules, tmp_path):
     assert cli.main(["inspect", str(folder), "--num_images", "40"]) == 0
     page = Page(make_report([collect_run(folder)]))
     assert "Looking inside" in page.text
-    assert "Vote distances: Distance of votes to their mean by iteration" in page.text
+    assert "Vote distances over the set: Votes for the true class " in page.text
     assert sum(str(image["src"]).startswith("data:image/png") for image in page.images) >= 5
     assert "agreement" in collect_run(folder).inspected
     # of another inspection the figures from before are not shown

@@ -11,7 +11,7 @@ WEIGHTINGS = ("assignment", "data")
 """What may weigh a vote: the tutorial's weight, and that of the mean itself; see :meth:`VoteDistances.mean`."""
 
 _NUM_FINE = 4096
-_SHOWN = 0.99
+_SHOWN = 0.95
 """Share of the weight within the last edge, for either class after every iteration."""
 
 

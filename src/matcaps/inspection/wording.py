@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
+from matcaps._numbers import short_number
 from matcaps.inspection.agreement import RoutingAgreement
 from matcaps.inspection.contrast import VoteContrast
 
@@ -77,39 +78,52 @@ def measures_in_words(
 
 
 def contrast_in_words(found: VoteContrast) -> str:
-    """How far the votes for the true class and for the wrong one lie from their mean, and whether they come closer."""
-    number = found.num_images
-    images = "on one image" if number == 1 else f"mean of {number} images"
-    said = [f"Distance of votes to their mean by iteration, in pose units, {images}"]
+    """Whether the votes for the true class come together, more than those for the wrong one, and how far both lie."""
+    number, changes = found.num_images, []
+    said = []
     for place, weighed in enumerate(("weighed by assignment", "weighed by assignment × activation")):
         true, wrong = found.mean_distance[place].tolist()
+        changes.append((_change(true), _change(wrong)))
         said.append(
-            f"{weighed}: {arrows(true)} for the true class, which {_moves(true)}, and {arrows(wrong)} for the wrong "
-            f"class with most data, which {_moves(wrong)}"
+            f"{weighed} {arrows(true)} for the true class ({_moves(true)}) and {arrows(wrong)} for the wrong class "
+            f"with most data ({_moves(wrong)})"
         )
-    nearer = found.true_is_nearer[1].tolist()
+    if found.mean_distance.shape[2] == 1:
+        judgement = "With one iteration votes cannot come together"
+    elif not all(true <= -_NOTICEABLE for true, _ in changes):  # NaN, too
+        judgement = "Votes for the true class do not come together"
+    elif all(not wrong - true < _NOTICEABLE for true, wrong in changes):
+        judgement = "Votes for the true class come together, more than those for the wrong class"
+    else:
+        judgement = "Votes for the true class come together, but no more than those for the wrong class"
+    images = "one image" if number == 1 else f"{number} images"
+    sentence = f"{judgement}; mean distance on {images} by iteration, in pose units: {'; '.join(said)}"
     if number > 1:
-        said.append(f"the true class's distance is the smaller on {arrows(nearer, 100)} % of the images")
-    return "; ".join(said)
+        nearer = found.true_is_nearer[1].tolist()
+        sentence += f"; the true class's is the smaller of the two on {arrows(nearer, 100)} % of the images"
+    return sentence
 
 
 def arrows(values: Sequence[float], factor: float = 1.0) -> str:
     """Numbers by iteration: ``"20 → 30.8 → 59"``."""
-    return " → ".join(f"{factor * value:.3g}".replace("-", "−") for value in values)
+    return " → ".join(short_number(factor * value).replace("-", "−") for value in values)
 
 
 def _rises(values: Sequence[float]) -> bool:
     return all(after > before for before, after in itertools.pairwise(values))
 
 
+def _change(distances: Sequence[float]) -> float:
+    """From the first iteration to the last, as a part of the first."""
+    return distances[-1] / max(distances[0], 1e-20) - 1
+
+
 def _moves(distances: Sequence[float]) -> str:
     """What votes do from the first iteration to the last."""
-    if len(distances) == 1:
-        return "has one iteration alone"
-    change = distances[-1] / max(distances[0], 1e-20) - 1
+    change = _change(distances)
     if not abs(change) >= _NOTICEABLE:  # NaN, too
-        return "hardly changes"
+        return "about the same"
     if change > 0:
-        return f"ends {100 * change:.0f} % farther"
-    steady = " with every iteration" if _rises([-one for one in distances]) else ""
-    return f"comes {-100 * change:.0f} % closer{steady and ',' + steady}"
+        return f"{100 * change:.0f} % farther"
+    steady = ", with every iteration" if _rises([-one for one in distances]) else ""
+    return f"{-100 * change:.0f} % closer{steady}"

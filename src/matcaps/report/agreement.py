@@ -7,7 +7,8 @@ from matcaps.inspection.wording import agreement_in_words, measures_in_words
 from matcaps.report.collect import RunFacts
 from matcaps.report.parts import Picture, Section, picture
 from matcaps.training.record import RESULTS_NAME
-from matcaps.viz.agreement import draw_agreement, draw_agreement_by_epoch, measured_iterations
+from matcaps.viz.agreement import draw_agreement
+from matcaps.viz.runs import draw_agreement_by_epoch, measured_iterations
 
 _HOW = (
     "Routing is to give the true class data from iteration to iteration, and to bring its votes together: ln σ below "

@@ -1,17 +1,15 @@
-"""Whether votes agree: what routing does for the true class, by iteration and by epoch, and how far its votes lie."""
+"""Whether votes agree: what routing does for the true class by iteration, and how far votes lie from their mean."""
 
-import re
 import textwrap
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from matcaps._numbers import short_number
 from matcaps.inspection import RoutingAgreement, VoteContrast
 from matcaps.inspection.wording import contrast_in_words
-from matcaps.viz.runs import Rows, count_epochs, draw_column
-from matcaps.viz.style import COLOURS, MARKERS, new_figure, short_number
+from matcaps.viz.style import COLOURS, MARKERS, new_figure
 
 _TRUE, _OTHER = COLOURS[0], COLOURS[1]
 
@@ -77,43 +75,6 @@ def _draw_layers(axes: Axes, found: RoutingAgreement) -> None:
 _ENDS = ("share_low", "share_high")
 
 
-def measured_iterations(rows: Rows) -> int:
-    """Up to which iteration a run's metrics have measures of agreement; 0: they have none."""
-    found = (re.fullmatch(r"agreement/share_true_(\d+)", name) for row in rows for name in row if row[name])
-    return max((int(match[1]) for match in found if match), default=0)
-
-
-def draw_agreement_by_epoch(rows: Rows, chance: float) -> Figure | None:
-    """By epoch, a line an iteration: share of the data, ln σ less the others', nearest votes; None: none was measured.
-
-    Args:
-        rows: of a run's metrics.csv.
-        chance: share of the data, and of the images, that each class would have by chance.
-    """
-    iterations = measured_iterations(rows)
-    if not iterations:
-        return None
-    figure = new_figure(1, 3, width=5.5, height=2.5)
-    panels: Sequence[Axes] = figure.subplots(3, 1, sharex=True)
-    described: Mapping[str, tuple[str, float, float]] = {
-        "share_true": ("true class's share\nof the data, %", 100, chance),
-        "log_deviation_gap": ("ln σ of its votes,\nless the others'", 1, 0.0),
-        "nearest_is_true": ("its votes nearest to\ntheir mean, % of images", 100, chance),
-    }
-    for axes, (name, (label, factor, level)) in zip(panels, described.items(), strict=True):
-        axes.axhline(factor * level, color="black", linestyle=":", linewidth=1, label="chance" if level else None)
-        for iteration in range(1, iterations + 1):
-            column, colour = f"agreement/{name}_{iteration}", COLOURS[(iteration - 1) % len(COLOURS)]
-            draw_column(axes, rows, column, "-", colour, f"iteration {iteration}", factor=factor, marker=True)
-        axes.set_ylabel(label, fontsize=9)
-        axes.grid(alpha=0.3)
-        if factor == 100:
-            axes.set_ylim(-2, 102)
-    count_epochs(panels[-1])
-    panels[0].legend(fontsize=8)
-    return figure
-
-
 def draw_vote_contrast(found: VoteContrast, true: str, wrong: str, title: str) -> Figure:
     """Histograms of vote distances of the true class and of a wrong one, by iteration, on the same axes.
 
@@ -146,6 +107,7 @@ def draw_vote_contrast(found: VoteContrast, true: str, wrong: str, title: str) -
                 )  # fmt: skip
                 axes.set_ylim(0, top)
                 axes.set_xlim(0, edges[-1])
+                axes.locator_params(axis="x", nbins=4)
                 axes.tick_params(labelsize=7)
                 for side in ("top", "right"):
                     axes.spines[side].set_visible(False)
@@ -156,6 +118,9 @@ def draw_vote_contrast(found: VoteContrast, true: str, wrong: str, title: str) -
         panels[row][0].set_ylabel(f"iteration {row + 1}", fontsize=8)
     caption = textwrap.fill(contrast_in_words(found), 150)
     figure.suptitle(f"{title}\n{caption}", fontsize=8)
-    figure.supxlabel("distance of a vote to the class capsule's mean, in pose units", fontsize=9)
+    figure.supxlabel(
+        "distance of a vote to the class capsule's mean, in pose units (at most 5 % by weight lie beyond)",
+        fontsize=9,
+    )
     figure.supylabel("votes by weight", fontsize=9)
     return figure
