@@ -46,11 +46,16 @@ def test_one_iteration_routes_nothing():
 def test_votes_are_said_to_come_closer_where_they_do():
     found = hand_made()
     said = contrast_in_words(vote_contrast(found, torch.tensor([0])))
-    assert said.startswith("Votes for the true class come together, more than those for the wrong class; mean")
+    assert said.startswith("Votes for the true class come together, more than those for the wrong class; the true")
     assert "4 → 1.64 for the true class (59 % closer, with every iteration)" in said
     assert "7 → 9 for the wrong class with most data (29 % farther)" in said
+    assert "; the true class gains votes (0.6 → 0.95 by weight);" in said
     said = contrast_in_words(vote_contrast(found, torch.tensor([2])))
-    assert said.startswith("Votes for the true class do not come together;")
+    assert said.startswith(
+        "Votes for the true class do not come together; the true class gains votes (0.3 → 0.4 by weight);"
+    )
+    said = contrast_in_words(vote_contrast(found, torch.tensor([1])))
+    assert "; the true class loses votes (0.6 → 0.15 by weight);" in said
     both = replace(found, distances=found.distances * torch.tensor([1.0, 0.3]).view(1, 2, 1, 1))
     both.distances[0, 1, :, 0] = torch.tensor([0.5, 0.6])
     said = contrast_in_words(vote_contrast(both, torch.tensor([2])))

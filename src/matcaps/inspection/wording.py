@@ -78,7 +78,7 @@ def measures_in_words(
 
 
 def contrast_in_words(found: VoteContrast) -> str:
-    """Whether the votes for the true class come together, more than those for the wrong one, and how far both lie."""
+    """Whether votes for the true class come together, and more than those for the wrong one; whether it gains votes."""
     number, changes = found.num_images, []
     said = []
     for place, weighed in enumerate(("weighed by assignment", "weighed by assignment × activation")):
@@ -96,8 +96,13 @@ def contrast_in_words(found: VoteContrast) -> str:
         judgement = "Votes for the true class come together, more than those for the wrong class"
     else:
         judgement = "Votes for the true class come together, but no more than those for the wrong class"
+    weight = (found.counts.sum(-1) + found.beyond)[1, 0].tolist()
+    held = {1: "gains votes", -1: "loses votes", 0: "keeps as many votes"}[_direction(weight)]
     images = "one image" if number == 1 else f"{number} images"
-    sentence = f"{judgement}; mean distance on {images} by iteration, in pose units: {'; '.join(said)}"
+    sentence = (
+        f"{judgement}; the true class {held} ({arrows(weight)} by weight); mean distance on {images} by iteration, in "
+        f"pose units: {'; '.join(said)}"
+    )
     if number > 1:
         nearer = found.true_is_nearer[1].tolist()
         sentence += f"; the true class's is the smaller of the two on {arrows(nearer, 100)} % of the images"
@@ -113,17 +118,23 @@ def _rises(values: Sequence[float]) -> bool:
     return all(after > before for before, after in itertools.pairwise(values))
 
 
-def _change(distances: Sequence[float]) -> float:
+def _change(values: Sequence[float]) -> float:
     """From the first iteration to the last, as a part of the first."""
-    return distances[-1] / max(distances[0], 1e-20) - 1
+    return values[-1] / max(values[0], 1e-20) - 1
+
+
+def _direction(values: Sequence[float]) -> int:
+    """From the first iteration to the last: 1 up, -1 down, 0 neither, or not known."""
+    change = _change(values)
+    return 1 if change >= _NOTICEABLE else -1 if change <= -_NOTICEABLE else 0
 
 
 def _moves(distances: Sequence[float]) -> str:
     """What votes do from the first iteration to the last."""
-    change = _change(distances)
-    if not abs(change) >= _NOTICEABLE:  # NaN, too
+    change, direction = _change(distances), _direction(distances)
+    if not direction:
         return "about the same"
-    if change > 0:
+    if direction > 0:
         return f"{100 * change:.0f} % farther"
     steady = ", with every iteration" if _rises([-one for one in distances]) else ""
     return f"{-100 * change:.0f} % closer{steady}"
