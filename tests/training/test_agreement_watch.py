@@ -1,5 +1,6 @@
 """What routing does for the true class, logged while a network trains: measured, not repeated, and of no effect."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from matcaps.data import load_data
 from matcaps.inspection import routing_agreement
 from matcaps.training import LossSettings, OptimizerSettings, load_run, train
 from matcaps.training.record import read_metrics
+from matcaps.training.run import _watched
 from matcaps.training.settings import INCIDENTAL
 from tests.training.runs import TINY_CNN, Stop, StoppedError, repeatable_metrics, tiny_settings, weights
 
@@ -82,6 +84,17 @@ def test_without_a_validation_part_the_training_part_is_measured(tmp_path):
     folder = train(settings, tmp_path / "run").folder
     found = json.loads((folder / "results.json").read_text())["agreement"]
     assert (found["part"], found["num_images"]) == ("train", 40)
+
+
+@pytest.mark.parametrize("count", [1, 7, 39, 40, 256])
+def test_images_are_spread_over_the_whole_part(count):
+    """Images in folders come class by class: the first would show the first classes alone."""
+    bundle = load_data(tiny_settings().data)
+    whole = len(bundle.validation)
+    places = [bundle.validation.indices.tolist().index(one) for one in _watched(bundle, count).indices.tolist()]
+    assert len(set(places)) == min(count, whole)
+    steps = {after - before for before, after in itertools.pairwise([*places, whole])}
+    assert max(steps) - min(steps) <= 1
 
 
 def test_the_training_is_the_same_to_the_bit_without(run, settings, tmp_path):

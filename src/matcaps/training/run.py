@@ -309,10 +309,10 @@ def _first_images(bundle: DataBundle, count: int) -> torch.Tensor:
 
 
 def _watched(bundle: DataBundle, count: int) -> ImageDataset:
-    """Some images to watch the capsules on: of the validation part, or else of the training part."""
+    """Some images to watch the capsules on, evenly spread over the validation part, or else the training part."""
     part = bundle.train if bundle.validation is None else bundle.validation
-    stride = max(1, len(part) // count)
-    return part.subset(torch.arange(0, len(part), stride)[:count])
+    count = min(count, len(part))
+    return part.subset(torch.arange(count) * len(part) // count)
 
 
 def _agreement(settings: TrainSettings, bundle: DataBundle, averaging: AveragedWeights | None) -> list[AgreementWatch]:
