@@ -15,7 +15,7 @@ from matcaps.training import LossSettings, OptimizerSettings, load_run, train
 from matcaps.training.record import read_metrics
 from matcaps.training.run import _watched
 from matcaps.training.settings import INCIDENTAL
-from tests.training.runs import TINY_CNN, Stop, StoppedError, repeatable_metrics, tiny_settings, weights
+from tests.training.runs import TINY, TINY_CNN, Stop, StoppedError, repeatable_metrics, tiny_settings, weights
 
 AVERAGED = OptimizerSettings(ema_decay=0.9)
 BY_ITERATION = ("share_true", "log_deviation_gap", "nearest_is_true", "accuracy")
@@ -103,6 +103,20 @@ def test_the_training_is_the_same_to_the_bit_without(run, settings, tmp_path):
     others = [{name: row[name] for name in row if name not in NAMES} for row in repeatable_metrics(run)]
     assert repeatable_metrics(without) == others
     assert "agreement" not in json.loads((without / "results.json").read_text())
+
+
+def test_looks_leave_running_statistics_alone(tmp_path):
+    settings = tiny_settings(
+        model=replace(TINY, normalisation="batch"), optimizer=AVERAGED, epochs=2, views_every=0, agreement_every=1
+    )
+    looked_at = train(settings, tmp_path / "run").folder
+    assert weights(train(replace(settings, agreement_every=0), tmp_path / "without").folder) == weights(looked_at)
+    network, settings = load_run(looked_at)
+    bundle = load_data(settings.data, settings.seed)
+    expected = routing_agreement(network, bundle.loader("validation"))
+    last, final = measured(looked_at)[-1], json.loads((looked_at / "results.json").read_text())["agreement"]
+    assert final["log_deviation_gap"] == pytest.approx(expected.log_deviation_gap, abs=1e-4)
+    assert float(last["agreement/log_deviation_gap_3"]) == pytest.approx(expected.log_deviation_gap[-1], abs=1e-4)
 
 
 def test_looks_draw_no_random_number(run, tmp_path):

@@ -51,3 +51,37 @@ def test_two_processes_are_one_with_twice_the_batch(reduction, tmp_path):
         if reduction == "sum":
             drawn = [float(metrics["train/reconstruction_loss"]) for metrics in (single, double)]
             assert drawn[1] == pytest.approx(drawn[0], rel=1e-2)
+
+
+def test_two_processes_have_the_same_statistics(tmp_path):
+    settings = tiny_settings(
+        epochs=1,
+        devices=2,
+        model=replace(tiny_settings().model, normalisation="batch"),
+        optimizer=OptimizerSettings(ema_decay=None),
+    )
+    script = tmp_path / "train.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "import torch\n"
+        "from lightning.pytorch.callbacks import Callback\n"
+        "from matcaps.models.statistics import statistics_of\n"
+        "from matcaps.training import TrainSettings, train\n"
+        "from matcaps.training.record import read_settings\n"
+        "class Compare(Callback):\n"
+        "    def on_train_epoch_end(self, trainer, module):\n"
+        "        own = torch.cat([one.flatten() for one in statistics_of(module.network)])\n"
+        "        every = [torch.empty_like(own) for _ in range(trainer.world_size)]\n"
+        "        torch.distributed.all_gather(every, own)\n"
+        "        assert torch.equal(*every), 'the statistics differ'\n"
+        "        print('compared', trainer.world_size)\n"
+        "if __name__ == '__main__':\n"
+        "    settings = TrainSettings.from_dict(read_settings(Path('config.yaml')))\n"
+        "    train(settings, 'run', callbacks=[Compare()])\n"
+    )
+    write_config(settings, tmp_path)
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("compared 2") == 2

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from matcaps.training.checkpoints import newest_checkpoint, read_checkpoint
 from tests.training.runs import (
     AT_EVERY_STEP,
     STEPS,
+    TINY,
     TINY_CNN,
     Stop,
     StoppedError,
@@ -32,6 +34,10 @@ KINDS = {
     "averaged": {"optimizer": OptimizerSettings(ema_decay=0.9, gradient_clip=2.0, schedule="cosine", warmup_steps=3)},
     "matrices": {"optimizer": OptimizerSettings(matrix_learning_rate=0.01, schedule="linear")},
     "dropout": {"model": TINY_CNN, "loss": LossSettings("cross-entropy")},
+    "normalised": {
+        "model": replace(TINY, normalisation="batch"),
+        "optimizer": OptimizerSettings(ema_decay=0.9, gradient_clip=2.0),
+    },
     "decoder": {"loss": LossSettings("margin", reconstruction_weight=5e-4), "epochs": 2},
 }
 
@@ -93,12 +99,18 @@ def test_any_moment(kind, hook, step, whole_runs, tmp_path):
     assert_same_end(tmp_path, whole_runs(kind))
 
 
-@pytest.mark.parametrize("kind", ["dropout", "decoder"])
+@pytest.mark.parametrize("kind", ["dropout", "decoder", "normalised"])
 @pytest.mark.parametrize(("hook", "step"), [("on_train_batch_start", 3), ("on_train_epoch_start", STEPS)])
 def test_other_networks(kind, hook, step, whole_runs, tmp_path):
     interrupt(settings_of(kind), tmp_path, hook, step)
     train(settings_of(kind), tmp_path, resume=True)
     assert_same_end(tmp_path, whole_runs(kind))
+
+
+def test_averaged_weights_find_the_same_statistics_after_the_last_step(whole_runs, tmp_path):
+    interrupt(settings_of("normalised"), tmp_path, "on_train_end", 3 * STEPS)
+    train(settings_of("normalised"), tmp_path, resume=True)
+    assert_same_end(tmp_path, whole_runs("normalised"))
 
 
 def test_within_an_epoch_nothing_is_done_twice(tmp_path):

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from matcaps.capsules import Capsules
+from matcaps.layers.evidence import NormalisedRoutingParameters
 from matcaps.layers.parameters import RoutingParameters
 from matcaps.routing import RoutingIteration
+from matcaps.routing.operators import Fit
 
 CALIBRATIONS = ("none", "beta", "full")
 
@@ -77,6 +79,9 @@ def calibrate_routing(
         raise ValueError(f"calibration must be one of {CALIBRATIONS}; got {calibration!r}")
     if calibration == "none":
         return
+    if isinstance(routing, NormalisedRoutingParameters):
+        _settle_statistics(weight, routing, trace, capsules)
+        return
     before = _copy_of(routing)
     for _ in range(_ROUNDS):
         if calibration == "full":
@@ -91,6 +96,22 @@ def calibrate_routing(
                 "hardly anything is learnt: calibrate on other images, or with calibration beta",
                 stacklevel=2,
             )
+
+
+def _settle_statistics(
+    weight: nn.Parameter,
+    routing: NormalisedRoutingParameters,
+    trace: Callable[[Capsules], list[RoutingIteration]],
+    capsules: Capsules,
+) -> None:
+    """Give a normalised routing the statistics of one batch, and the size of its matrices."""
+    for _ in range(_ROUNDS):
+        deviation = _pose_deviation(_last_state(trace, capsules))
+        if deviation > _TINY:
+            routing.matrix_size.div_(deviation)
+        state = _last_state(trace, capsules)
+        routing.observe(Fit(state.mass, state.variance.log().mean(dim=-1) / 2), momentum=1.0)
+    weight.copy_(routing.matrices(weight))
 
 
 def _settle(
@@ -123,10 +144,13 @@ def _copy_of(routing: RoutingParameters) -> dict[str, Tensor]:
 
 def _scale_poses(weight: nn.Parameter, trace: Callable[[Capsules], list[RoutingIteration]], capsules: Capsules) -> None:
     """Scale the matrices so that each pose component leaves the layer with standard deviation 1."""
-    poses = _last_state(trace, capsules).mean.flatten(0, -2)
-    deviation = poses.var(dim=0, correction=0).mean().sqrt()
+    deviation = _pose_deviation(_last_state(trace, capsules))
     if deviation > _TINY:
         weight.div_(deviation)
+
+
+def _pose_deviation(state: _State) -> Tensor:
+    return state.mean.flatten(0, -2).var(dim=0, correction=0).mean().sqrt()
 
 
 def _is_saturated(state: _State) -> bool:

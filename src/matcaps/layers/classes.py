@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from matcaps._numbers import check_count
 from matcaps.capsules import POSE_COMPONENTS, Capsules, CapsulesLike, as_capsules
 from matcaps.layers.calibration import calibrate_routing
-from matcaps.layers.parameters import RoutingParameters
+from matcaps.layers.evidence import make_routing_parameters
 from matcaps.layers.transformation import random_transformations, transform_poses
-from matcaps.routing import RoutingIteration, class_em_routing, trace_class_em_routing
+from matcaps.routing import RoutingIteration, trace_class_em_routing
+from matcaps.routing.api import route_class
 
 
 class ClassCapsules(nn.Module):
@@ -35,11 +36,14 @@ class ClassCapsules(nn.Module):
         annealing: factor on the log-densities in the E-step; 1 in the paper.
         weight_deviation: standard deviation of the initial transformation matrices; 0.01 in the authors' code. With
             vector poses half of it is taken: votes, then sums of 16 products instead of 4, keep their variance.
+        normalise: whether β and λ follow from running statistics, which keeps agreement rewarded in training; see
+            :class:`NormalisedRoutingParameters`.
+        gain: of a normalised routing; see there.
         implementation: which implementation of the operator to use; ``"auto"`` chooses.
 
     Attributes:
         weight: ``[I, J, 4, 4]``, or with vector poses ``[I, J, 16, 16]``.
-        routing: β and the settings, a :class:`RoutingParameters`.
+        routing: β and the settings, a :class:`RoutingParameters` or a :class:`NormalisedRoutingParameters`.
 
     Raises:
         ValueError: a count is no whole number of at least 1, ``coordinate_components`` are not two different
@@ -65,6 +69,8 @@ class ClassCapsules(nn.Module):
         variance_floor: float = 5e-4,
         annealing: float = 1.0,
         weight_deviation: float = 0.01,
+        normalise: bool = False,
+        gain: float = 2.5,
         implementation: str = "auto",
     ):
         super().__init__()
@@ -84,13 +90,16 @@ class ClassCapsules(nn.Module):
         self.weight = nn.Parameter(
             random_transformations(in_capsules, num_classes, pose=pose, deviation=weight_deviation)
         )
-        self.routing = RoutingParameters(
+        self.routing = make_routing_parameters(
             num_classes,
             inverse_temperature=inverse_temperature,
             activation_rule=activation_rule,
             variance_floor=variance_floor,
             annealing=annealing,
             implementation=implementation,
+            normalise=normalise,
+            matrix_size=weight_deviation,
+            gain=gain,
         )
 
     def forward(self, capsules: CapsulesLike, coordinates: Tensor | None = None) -> Capsules:
@@ -102,20 +111,22 @@ class ClassCapsules(nn.Module):
                 receptive field over the image's size; without it ``(index + 1/2) / size``, as in the tutorial.
         """
         capsules = as_capsules(capsules)
-        return class_em_routing(
+        parents, fit = route_class(
             *capsules,
-            self.weight,
+            self.routing.matrices(self.weight),
             **self.routing.options(),
             coordinates=self._vote_offset(capsules, coordinates),
             implementation=self.routing.implementation,
+            wants_fit=self.routing.wants_fit,
         )
+        return self.routing.finish(parents, fit)
 
     def trace(self, capsules: CapsulesLike, coordinates: Tensor | None = None) -> list[RoutingIteration]:
         """Return every iteration's state; see :func:`matcaps.routing.trace_class_em_routing`."""
         capsules = as_capsules(capsules)
         return trace_class_em_routing(
             *capsules,
-            self.weight,
+            self.routing.matrices(self.weight),
             **self.routing.options(),
             coordinates=self._vote_offset(capsules, coordinates),
             implementation=self.routing.implementation,
@@ -124,7 +135,7 @@ class ClassCapsules(nn.Module):
     def votes(self, capsules: CapsulesLike, coordinates: Tensor | None = None) -> Tensor:
         """Write out the votes of some few images, coordinates added: ``[B, H·W·I, J, 16]``, ordered as in a trace."""
         capsules = as_capsules(capsules)
-        votes_BHWIJP = transform_poses(capsules.poses, self.weight)
+        votes_BHWIJP = transform_poses(capsules.poses, self.routing.matrices(self.weight))
         offset = self._vote_offset(capsules, coordinates)
         if offset is not None:
             votes_BHWIJP = votes_BHWIJP + offset[:, :, None, None, :]

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from matcaps._numbers import check_count
 from matcaps.capsules import Capsules, CapsulesLike, as_capsules
 from matcaps.layers.calibration import calibrate_routing
-from matcaps.layers.parameters import RoutingParameters
+from matcaps.layers.evidence import make_routing_parameters
 from matcaps.layers.transformation import random_transformations, transform_poses
-from matcaps.routing import RoutingIteration, conv_em_routing, trace_conv_em_routing
+from matcaps.routing import RoutingIteration, trace_conv_em_routing
+from matcaps.routing.api import route_conv
 
 
 class ConvCapsules(nn.Module):
@@ -33,11 +34,14 @@ class ConvCapsules(nn.Module):
             1/16 learns far faster.
         weight_deviation: standard deviation of the initial transformation matrices; 0.3 in the authors' code. With
             vector poses half of it is taken: votes, then sums of 16 products instead of 4, keep their variance.
+        normalise: whether β and λ follow from running statistics, which keeps agreement rewarded in training; see
+            :class:`NormalisedRoutingParameters`.
+        gain: of a normalised routing; see there.
         implementation: which implementation of the operator to use; ``"auto"`` chooses.
 
     Attributes:
         weight: ``[K, K, I, J, 4, 4]``, or with vector poses ``[K, K, I, J, 16, 16]``.
-        routing: β and the settings, a :class:`RoutingParameters`.
+        routing: β and the settings, a :class:`RoutingParameters` or a :class:`NormalisedRoutingParameters`.
 
     Raises:
         ValueError: a count is no whole number of at least 1, ``pose`` is neither, or ``inverse_temperature`` no
@@ -64,6 +68,8 @@ class ConvCapsules(nn.Module):
         variance_floor: float = 5e-4,
         annealing: float = 1.0,
         weight_deviation: float = 0.3,
+        normalise: bool = False,
+        gain: float = 1.0,
         implementation: str = "auto",
     ):
         super().__init__()
@@ -82,33 +88,38 @@ class ConvCapsules(nn.Module):
                 kernel_size, kernel_size, in_capsules, num_capsules, pose=pose, deviation=weight_deviation
             )
         )
-        self.routing = RoutingParameters(
+        self.routing = make_routing_parameters(
             num_capsules,
             inverse_temperature=inverse_temperature,
             activation_rule=activation_rule,
             variance_floor=variance_floor,
             annealing=annealing,
             implementation=implementation,
+            normalise=normalise,
+            matrix_size=weight_deviation,
+            gain=gain,
         )
 
     def forward(self, capsules: CapsulesLike) -> Capsules:
         """Map capsules ``[B, H, W, I, ...]`` to ``[B, H', W', J, ...]``, ``H' = (H - K) // stride + 1``."""
         capsules = as_capsules(capsules)
-        return conv_em_routing(
+        parents, fit = route_conv(
             *capsules,
-            self.weight,
+            self.routing.matrices(self.weight),
             **self.routing.options(),
             stride=self.stride,
             competition=self.competition,
             implementation=self.routing.implementation,
+            wants_fit=self.routing.wants_fit,
         )
+        return self.routing.finish(parents, fit)
 
     def trace(self, capsules: CapsulesLike) -> list[RoutingIteration]:
         """Return every iteration's state; see :func:`matcaps.routing.trace_conv_em_routing`."""
         capsules = as_capsules(capsules)
         return trace_conv_em_routing(
             *capsules,
-            self.weight,
+            self.routing.matrices(self.weight),
             **self.routing.options(),
             stride=self.stride,
             competition=self.competition,
@@ -121,7 +132,7 @@ class ConvCapsules(nn.Module):
         kernel_size = self.weight.shape[0]
         windows_BHWI44KK = capsules.poses.unfold(1, kernel_size, self.stride).unfold(2, kernel_size, self.stride)
         windows_BHWKKI44 = windows_BHWI44KK.movedim((-2, -1), (3, 4))
-        return transform_poses(windows_BHWKKI44, self.weight).flatten(3, 5)
+        return transform_poses(windows_BHWKKI44, self.routing.matrices(self.weight)).flatten(3, 5)
 
     @torch.no_grad()
     def calibrate(self, capsules: CapsulesLike, calibration: str = "full", gain: float = 1.0) -> Capsules:

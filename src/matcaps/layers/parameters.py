@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from matcaps.capsules import Capsules
+from matcaps.routing.operators import Fit
+
 
 class RoutingParameters(nn.Module):
     """The learned β and the fixed settings of one routing.
@@ -62,6 +65,20 @@ class RoutingParameters(nn.Module):
         learned = bool(self.beta_use.any() or self.beta_activation.any())
         return not learned and float(self.data_scale) == 1
 
+    wants_fit = False
+
+    def matrices(self, weight: Tensor) -> Tensor:
+        """The transformation matrices that the layer routes with."""
+        return weight
+
+    def finish(self, parents: Capsules, fit: Fit | None) -> Capsules:
+        """What follows the routing."""
+        return parents
+
+    def paper_inverse_temperature(self) -> Tensor:
+        """λ of every iteration, ``[T]``."""
+        return self.inverse_temperature
+
     def paper_beta_use(self) -> Tensor:
         """β_u in the paper's units, ``[J]``."""
         return self.beta_use / (self.inverse_temperature[-1] * self.data_scale)
@@ -75,7 +92,7 @@ class RoutingParameters(nn.Module):
         return {
             "beta_use": self.paper_beta_use(),
             "beta_activation": self.paper_beta_activation(),
-            "inverse_temperature": self.inverse_temperature,
+            "inverse_temperature": self.paper_inverse_temperature(),
             "activation_rule": self.activation_rule,
             "variance_floor": self.variance_floor,
             "annealing": self.annealing,

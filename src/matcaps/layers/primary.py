@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from matcaps._numbers import check_count
 from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE, Capsules
+from matcaps.layers.normalisation import convolution
 
 
 class PrimaryCapsules(nn.Module):
@@ -17,6 +18,8 @@ class PrimaryCapsules(nn.Module):
         num_capsules: capsule types, ``I``.
         kernel_size: rows and columns of the convolution; 1 in the paper.
         stride: of the convolution; 1 in the paper.
+        normalise: whether poses and the activations' logits go through batch normalisation; the poses' has no learned
+            scale, so that they keep deviation 1.
 
     Raises:
         ValueError: a count is no whole number of at least 1.
@@ -27,7 +30,9 @@ class PrimaryCapsules(nn.Module):
         (torch.Size([2, 14, 14, 8, 4, 4]), torch.Size([2, 14, 14, 8]))
     """
 
-    def __init__(self, in_channels: int, num_capsules: int, kernel_size: int = 1, stride: int = 1):
+    def __init__(
+        self, in_channels: int, num_capsules: int, kernel_size: int = 1, stride: int = 1, *, normalise: bool = False
+    ):
         super().__init__()
         for name, value in (
             ("in_channels", in_channels),
@@ -36,8 +41,9 @@ class PrimaryCapsules(nn.Module):
             ("stride", stride),
         ):
             check_count(name, value)
-        self.pose = nn.Conv2d(in_channels, num_capsules * POSE_COMPONENTS, kernel_size, stride)
-        self.activation = nn.Conv2d(in_channels, num_capsules, kernel_size, stride)
+        components = num_capsules * POSE_COMPONENTS
+        self.pose = convolution(normalise, in_channels, components, kernel_size, stride, affine=False)
+        self.activation = convolution(normalise, in_channels, num_capsules, kernel_size, stride)
 
     def forward(self, features: Tensor) -> Capsules:
         """Map features ``[B, C, H, W]`` to capsules ``[B, H', W', I, 4, 4]`` and ``[B, H', W', I]``.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matcaps.models.factory import create_model
     from matcaps.models.freezing import freeze
     from matcaps.models.pretrained import from_pretrained, list_pretrained, save_pretrained
+    from matcaps.models.statistics import folded, update_statistics
     from matcaps.models.summary import LayerSummary, summarise
 
 __getattr__, __dir__ = lazy_names(
@@ -23,11 +24,13 @@ __getattr__, __dir__ = lazy_names(
         "LayerSummary": "matcaps.models.summary",
         "PoseDecoder": "matcaps.models.decoder",
         "create_model": "matcaps.models.factory",
+        "folded": "matcaps.models.statistics",
         "freeze": "matcaps.models.freezing",
         "from_pretrained": "matcaps.models.pretrained",
         "list_pretrained": "matcaps.models.pretrained",
         "save_pretrained": "matcaps.models.pretrained",
         "summarise": "matcaps.models.summary",
+        "update_statistics": "matcaps.models.statistics",
     },
 )
 
@@ -40,6 +43,7 @@ __all__ = [
     "ModelConfig",
     "PoseDecoder",
     "create_model",
+    "folded",
     "freeze",
     "from_pretrained",
     "list_models",
@@ -47,4 +51,5 @@ __all__ = [
     "model_config",
     "save_pretrained",
     "summarise",
+    "update_statistics",
 ]

@@ -41,6 +41,9 @@ class EMCapsNetConfig:
         coordinate_scale: multiplies the coordinates.
         calibration: what the first batch sets: "none"; "beta", the rewards, so that about half of each layer's
             capsules are active; "full", also the scale of poses and the inverse temperatures.
+        normalisation: "none" (the paper); "batch": batch normalisation of the stem and the primary capsules, and
+            routing whose β and λ follow from running statistics, so that agreement stays rewarded while it is trained
+            (:class:`matcaps.layers.NormalisedRoutingParameters`).
         conv_weight_deviation: standard deviation of the convolutional capsules' initial matrices; half of it with
             vector poses, whose votes sum four times as many products.
         class_weight_deviation: standard deviation of the class capsules' initial matrices; with vector poses half.
@@ -70,6 +73,7 @@ class EMCapsNetConfig:
     coordinate_components: tuple[int, int] = (3, 7)
     coordinate_scale: float = 1.0
     calibration: Literal["none", "beta", "full"] = "beta"
+    normalisation: Literal["none", "batch"] = "none"
     conv_weight_deviation: float = 0.3
     class_weight_deviation: float = 0.01
     implementation: Literal["auto", "reference", "native", "triton"] = "auto"
@@ -91,6 +95,7 @@ class EMCapsNetConfig:
             ("activation_rule", ("paper", "standardised")),
             ("coordinates", ("receptive-field", "grid", "none")),
             ("calibration", ("none", "beta", "full")),
+            ("normalisation", ("none", "batch")),
             ("implementation", IMPLEMENTATIONS),
         ):
             if getattr(self, name) not in choices:

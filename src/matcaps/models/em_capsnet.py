@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from matcaps.capsules import Capsules, as_capsules
 from matcaps.layers import ClassCapsules, ConvCapsules, PrimaryCapsules
+from matcaps.layers.normalisation import convolution
 from matcaps.models.config import EMCapsNetConfig
 from matcaps.models.geometry import Axis, receptive_field_coordinates, same_padding
 from matcaps.models.modules import ROUTED_LAYERS
@@ -44,6 +45,7 @@ class EMCapsNet(nn.Module):
             "activation_rule": config.activation_rule,
             "variance_floor": config.variance_floor,
             "annealing": config.annealing,
+            "normalise": config.normalisation == "batch",
             "implementation": config.implementation,
         }
         conv = {
@@ -53,8 +55,10 @@ class EMCapsNet(nn.Module):
             "weight_deviation": config.conv_weight_deviation,
             **routing,
         }
-        self.stem = nn.Conv2d(config.in_channels, config.stem_channels, config.stem_kernel_size, config.stem_stride)
-        self.primary_capsules = PrimaryCapsules(config.stem_channels, config.primary_capsules)
+        normalise = config.normalisation == "batch"
+        sizes = config.in_channels, config.stem_channels, config.stem_kernel_size, config.stem_stride
+        self.stem = convolution(normalise, *sizes)
+        self.primary_capsules = PrimaryCapsules(config.stem_channels, config.primary_capsules, normalise=normalise)
         self.conv_capsules1 = ConvCapsules(config.primary_capsules, config.conv_capsules1, stride=2, **conv)
         self.conv_capsules2 = ConvCapsules(config.conv_capsules1, config.conv_capsules2, stride=1, **conv)
         self.class_capsules = ClassCapsules(

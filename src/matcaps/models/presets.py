@@ -13,6 +13,9 @@ _PAPER_SMALL = replace(_PAPER, stem_channels=64, primary_capsules=8, conv_capsul
 # 2,430 test images, with a prototype; on held-out training instances 1/50 to 1/16 differ by less than a seed moves.
 _ANNEALED: dict[str, Any] = {"annealing": 0.045, "coordinate_scale": 5.0, "calibration": "full"}
 
+# With full calibration data are a cost, and a capsule wakes by losing them. Here they are a reward where votes agree.
+_AGREEMENT: dict[str, Any] = {**_ANNEALED, "normalisation": "batch"}
+
 # Hui's tutorial of 2017, for MNIST; it initialises every matrix with standard deviation 1.
 _TUTORIAL = EMCapsNetConfig(
     stem_padding="same",
@@ -34,6 +37,9 @@ PRESETS: dict[str, ModelConfig] = {
     # ours: the same two with soft assignments and full calibration
     "annealed": replace(_PAPER, **_ANNEALED),
     "annealed-small": replace(_PAPER_SMALL, **_ANNEALED),
+    # ours: the same with normalised routing, so that capsules wake where votes agree
+    "agreement": replace(_PAPER, **_AGREEMENT),
+    "agreement-small": replace(_PAPER_SMALL, **_AGREEMENT),
     "tutorial": _TUTORIAL,
     # ours: the tutorial's network with soft assignments and full calibration
     "annealed-tutorial": replace(_TUTORIAL, annealing=1 / 16, coordinate_scale=5.0, calibration="full"),

@@ -48,6 +48,8 @@ _OWN_KEYS = {"architecture", "model", "layers"}
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 """What from_pretrained reads into float32 without a loss."""
+_COUNTER = ".num_batches_tracked"
+"""A whole number of torch's batch normalisation, which nothing here depends on and loading sets to 0."""
 
 _Model = TypeVar("_Model", bound=nn.Module)
 
@@ -223,7 +225,7 @@ def weights_digest(source: str | PathLike[str]) -> str:
 
 def _storable(module: nn.Module) -> dict[str, Tensor]:
     """What safetensors can hold and from_pretrained can read: copies on the CPU, each with numbers of its own."""
-    tensors = named_tensors(module)
+    tensors = {name: tensor for name, tensor in named_tensors(module).items() if not name.endswith(_COUNTER)}
     places: dict[int, str] = {}
     for name, tensor in tensors.items():
         if tensor.is_meta:

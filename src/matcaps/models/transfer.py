@@ -27,7 +27,11 @@ _SIZES = (
     "channels2",
     "hidden_units",
 )
-_IN_THE_WEIGHTS = ("temperature_schedule", "class_temperature_ratio")
+_IN_THE_WEIGHTS = {
+    "temperature_schedule": "the inverse temperatures",
+    "class_temperature_ratio": "the inverse temperatures",
+    "normalisation": "its statistics",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +78,8 @@ def transfer(original: nn.Module, changes: dict[str, Any]) -> Tuned:
     for name in _IN_THE_WEIGHTS:
         if name in differing:
             raise ValueError(
-                f"{name} must be {getattr(old, name)!r}, as in the pretrained weights, which hold the inverse "
-                f"temperatures; got {getattr(new, name)!r}: leave it out, or train from scratch"
+                f"{name} must be {getattr(old, name)!r}, as in the pretrained weights, which hold "
+                f"{_IN_THE_WEIGHTS[name]}; got {getattr(new, name)!r}: leave it out, or train from scratch"
             )
     anew = _new_layers(old, new)
     kept = {

@@ -1,11 +1,12 @@
 """The operator's public functions: check, choose an implementation, call it."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from matcaps.capsules import POSE_SIZE, Capsules
+from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE, Capsules
 from matcaps.routing import native, reference, triton
 from matcaps.routing.autocast import without_autocast
 from matcaps.routing.checks import prepare_class, prepare_conv, prepare_votes
@@ -16,6 +17,7 @@ from matcaps.routing.choice import (
     choose_implementation,
     resolve_implementation,
 )
+from matcaps.routing.operators import Fit
 from matcaps.routing.reference import RoutingIteration
 
 __all__ = [
@@ -151,30 +153,18 @@ def conv_em_routing(
         >>> parents.poses.shape
         torch.Size([1, 6, 6, 16, 4, 4])
     """
-    check_implementation(implementation)
-    tensors, options = prepare_conv(
-        poses,
-        activations,
-        weight,
-        beta_use,
-        beta_activation,
+    tensors = poses, activations, weight, beta_use, beta_activation
+    parents, _ = route_conv(
+        *tensors,
         stride=stride,
         inverse_temperature=inverse_temperature,
         competition=competition,
         activation_rule=activation_rule,
         variance_floor=variance_floor,
         annealing=annealing,
+        implementation=implementation,
     )
-    chosen = choose_implementation(implementation, tensors, options)
-    with without_autocast(poses.device):
-        if chosen == "native":
-            parents = native.conv_em_routing(*tensors, **options)
-        elif chosen == "triton":
-            parents = triton.conv_em_routing(*tensors, **options)
-        else:
-            parents = _as_capsules(_last(reference.conv_em_routing(*tensors, **options)))
-    dtype = _promoted(poses, activations, weight, beta_use, beta_activation)
-    return Capsules(parents[0].to(dtype), parents[1].to(dtype))
+    return parents
 
 
 def class_em_routing(
@@ -227,29 +217,65 @@ def class_em_routing(
         >>> classes.activations.shape
         torch.Size([1, 5])
     """
-    check_implementation(implementation)
-    tensors, options = prepare_class(
-        poses,
-        activations,
-        weight,
-        beta_use,
-        beta_activation,
+    tensors = poses, activations, weight, beta_use, beta_activation
+    parents, _ = route_class(
+        *tensors,
         coordinates=coordinates,
         inverse_temperature=inverse_temperature,
         activation_rule=activation_rule,
         variance_floor=variance_floor,
         annealing=annealing,
+        implementation=implementation,
     )
+    return parents
+
+
+def route_conv(
+    *tensors: Tensor, implementation: str = "auto", wants_fit: bool = False, **options: Any
+) -> tuple[Capsules, Fit | None]:
+    """Do what :func:`conv_em_routing` does, and say how the last Gaussians fit, if that is wanted."""
+    check_implementation(implementation)
+    checked, options = prepare_conv(*tensors, **options)
+    return _route("conv_em_routing", tensors, checked, options, implementation, wants_fit)
+
+
+def route_class(
+    *tensors: Tensor, implementation: str = "auto", wants_fit: bool = False, **options: Any
+) -> tuple[Capsules, Fit | None]:
+    """Do what :func:`class_em_routing` does, and say how the last Gaussians fit, if that is wanted."""
+    check_implementation(implementation)
+    checked, options = prepare_class(*tensors, **options)
+    return _route("class_em_routing", tensors, checked, options, implementation, wants_fit)
+
+
+_IMPLEMENTATIONS: dict[str, Any] = {"native": native, "triton": triton}
+
+
+def _route(
+    function: str,
+    given: Sequence[Tensor],
+    tensors: Sequence[Tensor],
+    options: dict[str, Any],
+    implementation: str,
+    wants_fit: bool,
+) -> tuple[Capsules, Fit | None]:
+    """Choose an implementation for tensors that are checked, and return what it makes in the dtype of those given."""
     chosen = choose_implementation(implementation, tensors, options)
-    with without_autocast(poses.device):
-        if chosen == "native":
-            parents = native.class_em_routing(*tensors, **options)
-        elif chosen == "triton":
-            parents = triton.class_em_routing(*tensors, **options)
+    fit = None
+    with without_autocast(tensors[0].device):
+        if chosen == "reference":
+            last = _last(getattr(reference, function)(*tensors, **options))
+            parents = _as_capsules(last)
+            if wants_fit:
+                fit = Fit(last.mass.detach(), last.variance.detach().log().mean(dim=-1) / 2)
         else:
-            parents = _as_capsules(_last(reference.class_em_routing(*tensors, **options)))
-    dtype = _promoted(poses, activations, weight, beta_use, beta_activation)
-    return Capsules(parents[0].to(dtype), parents[1].to(dtype))
+            routed = getattr(_IMPLEMENTATIONS[chosen], function)(*tensors, **options, wants_fit=wants_fit)
+            parents = Capsules(*routed[:2])
+            if wants_fit:
+                mass, description = routed[2:]
+                fit = Fit(mass, description / POSE_COMPONENTS - tensors[3].detach())
+    dtype = _promoted(*given)
+    return Capsules(parents[0].to(dtype), parents[1].to(dtype)), fit
 
 
 def _last(iterations: Iterator[RoutingIteration]) -> RoutingIteration:

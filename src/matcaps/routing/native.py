@@ -4,6 +4,7 @@ The work is done in ``native/``, which this file reaches through :mod:`matcaps.r
 of the backward pass is in this folder's README.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -18,6 +19,7 @@ DTYPES = (torch.float32, torch.float64)
 _INPUTS = ("poses", "activations", "weight", "beta_use", "beta_activation", "inverse_temperature", "coordinates")
 
 RECORD = 36  # kRecord in native/src/job.h
+MEAN, SPREAD, MASS, DESCRIPTION, EVIDENCE = slice(0, 16), slice(16, 32), 32, 33, 34  # where a record has what; as there
 
 LIBRARY: Library | None
 """The compiled core, where it could be loaded."""
@@ -249,6 +251,23 @@ def _empty_grads(
     return tuple(poses.new_empty(0 if tensor is None else tensor.shape) for tensor in (poses, *others))  # type: ignore
 
 
+def _read_fit(
+    state: Sequence[Tensor], poses: Tensor, weight: Tensor, shape: torch.Size, iterations: int
+) -> tuple[Tensor, Tensor]:
+    """Mass and description of the last iteration; its records are read, and no more of the state."""
+    batch, parents, windows = shape[0], shape[-1], shape[1:-1].numel()
+    children = (poses.shape[1:4] if weight.ndim == 4 else weight.shape[:3]).numel()
+    width = lanes(poses.dtype)
+    blocks = (parents + width - 1) // width
+    records = windows * blocks * width * RECORD
+    begin = (iterations - 1) * (windows * blocks * width * children + records)
+    record = state[0][:, begin : begin + records].reshape(batch, windows, blocks, RECORD, width)
+    mass, description = (
+        record[:, :, :, field].flatten(2)[..., :parents].reshape(shape) for field in (MASS, DESCRIPTION)
+    )
+    return mass, description
+
+
 _call = register_derivatives(_forward, _backward, "native", batch_dimensions=(0, 0, 0))
 forward = partial(call_operator, _call)
-conv_em_routing, class_em_routing = make_implementation(_call)
+conv_em_routing, class_em_routing = make_implementation(_call, _read_fit)

@@ -9,9 +9,6 @@ from torch import Tensor
 from matcaps.routing import native
 from matcaps.routing.operators import ONE_WINDOW, schedule_tensor
 
-# Where a record has what; as in native/src/job.h.
-_MEAN, _SPREAD, _MASS, _DESCRIPTION, _EVIDENCE = slice(0, 16), slice(16, 32), 32, 33, 34
-
 State = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """The fields of a ``RoutingIteration``, in its order."""
 
@@ -94,15 +91,15 @@ def _read(state: Tensor, first: Tensor, num_parents: int, schedule: Tensor, vari
     for t in range(num_iterations):
         assignment = assignments[:, t - 1] if t else first.expand(batch, -1, -1, num_parents)
         record = records[:, t]
-        mass = record[:, :, _MASS]
+        mass = record[:, :, native.MASS]
         states.append(
             (
                 assignment,
-                record[:, :, _MEAN].transpose(2, 3),
-                record[:, :, _SPREAD].transpose(2, 3) + variance_floor,
+                record[:, :, native.MEAN].transpose(2, 3),
+                record[:, :, native.SPREAD].transpose(2, 3) + variance_floor,
                 mass,
-                mass * record[:, :, _DESCRIPTION],
-                (schedule[t] * record[:, :, _EVIDENCE]).sigmoid(),
+                mass * record[:, :, native.DESCRIPTION],
+                (schedule[t] * record[:, :, native.EVIDENCE]).sigmoid(),
             )
         )
     return states

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,30 +40,57 @@ def call_operator(
     return operator(*tensors, schedule, coordinates, *options)
 
 
-def make_implementation(operator: Any) -> tuple[Callable[..., tuple[Tensor, Tensor]], ...]:
-    """Make the two functions that every implementation has of its forward operator."""
+class Fit(NamedTuple):
+    """How the Gaussians of the last iteration fit their data, without a gradient: what a layer's statistics need.
+
+    Attributes:
+        mass: ``[..., J]``, how much data each parent has.
+        log_deviation: ``[..., J]``, the mean of ln σ over the pose components.
+    """
+
+    mass: Tensor
+    log_deviation: Tensor
+
+
+def make_implementation(
+    operator: Any, read_fit: Callable[..., tuple[Tensor, Tensor]]
+) -> tuple[Callable[..., tuple[Tensor, ...]], ...]:
+    """Make the two functions that every implementation has of its forward operator.
+
+    ``read_fit(state, poses, weight, shape, iterations)`` takes mass and description of the last iteration, the
+    cost of a unit of data, out of the parts of a state, each of the shape of the parents' activations.
+    """
 
     def route(
         tensors: Sequence[Tensor],
         coordinates: Tensor | None,
         inverse_temperature: Sequence[float] | Tensor,
+        *,
+        wants_fit: bool = False,
         **options: Any,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         schedule = schedule_tensor(inverse_temperature, tensors[0])
         inputs = (*tensors, schedule) if coordinates is None else (*tensors, schedule, coordinates)
         # A tensor that is mapped or wrapped does not say whether a gradient is wanted further out; and torch.jit.trace,
         # which has the answer in its graph, looks again without gradients and wants to see the same.
         wants_grad = is_transformed() or any(tensor.requires_grad for tensor in inputs)
         keep_state = wants_grad and (torch.is_grad_enabled() or torch.jit.is_tracing())  # type: ignore
-        poses, activations, *_ = call_operator(
-            operator, tensors, coordinates, schedule, keep_state=keep_state, **options
+        poses, activations, *state = call_operator(
+            operator, tensors, coordinates, schedule, keep_state=keep_state or wants_fit, **options
         )
-        return poses, activations
+        if not wants_fit:
+            return poses, activations
+        with torch.no_grad():
+            fit = read_fit([part.detach() for part in state], tensors[0], tensors[2], activations.shape, len(schedule))
+        return poses, activations, *fit
 
     def conv_em_routing(
         *tensors: Tensor, inverse_temperature: Sequence[float] | Tensor, **options: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Route through a kernel; return poses ``[B, H', W', J, 4, 4]`` and activations ``[B, H', W', J]``."""
+    ) -> tuple[Tensor, ...]:
+        """Route through a kernel; return poses ``[B, H', W', J, 4, 4]`` and activations ``[B, H', W', J]``.
+
+        With ``wants_fit`` mass and description of the last iteration follow, the cost of a unit of data.
+        """
         return route(tensors, None, inverse_temperature, **options)
 
     def class_em_routing(
@@ -71,8 +98,11 @@ def make_implementation(operator: Any) -> tuple[Callable[..., tuple[Tensor, Tens
         coordinates: Tensor | None,
         inverse_temperature: Sequence[float] | Tensor,
         **options: Any,
-    ) -> tuple[Tensor, Tensor]:
-        """Route a whole map to classes; return poses ``[B, J, 4, 4]`` and activations ``[B, J]``."""
+    ) -> tuple[Tensor, ...]:
+        """Route a whole map to classes; return poses ``[B, J, 4, 4]`` and activations ``[B, J]``.
+
+        With ``wants_fit`` mass and description of the last iteration follow, the cost of a unit of data.
+        """
         return route(tensors, coordinates, inverse_temperature, **ONE_WINDOW, **options)
 
     return conv_em_routing, class_em_routing

@@ -1,7 +1,7 @@
 """What is watched while a network trains, and what makes a resumed run end as an uninterrupted one."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader
 from matcaps.data.loader import Batch, EpochSampler
 from matcaps.inspection.activations import DEAD_BELOW
 from matcaps.models import EMCapsNet
+from matcaps.models.modes import evaluation_mode
+from matcaps.models.statistics import update_statistics
 from matcaps.training.evaluation import evaluate
 from matcaps.training.module import Training
 from matcaps.training.record import METRICS_NAME, read_metrics, write_metrics
@@ -91,14 +93,18 @@ class ExactResume(Callback):
 class AveragedWeights(EMAWeightAveraging):
     """Average the weights; leave the average in the network, also where a resumed run has no epoch left to train.
 
-    Frozen weights are their own average.
+    Frozen weights are their own average. Where the network has running statistics, the average finds its own before
+    it is looked at or saved.
 
     Args:
         decay: share of the average that each optimiser step keeps.
+        batches: gives some training batches to find statistics by, the same each time; None: there are none to find.
     """
 
-    def __init__(self, decay: float):
+    def __init__(self, decay: float, batches: Callable[[], Iterable[Batch]] | None = None):
         super().__init__(decay=decay, use_buffers=False)
+        self._batches = batches
+        self._is_done = False
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -109,17 +115,48 @@ class AveragedWeights(EMAWeightAveraging):
             if not current.requires_grad:  # the mean of a frozen number with itself is not always that number
                 average.data.copy_(current.data)
 
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not self._is_done:
+            self._find_statistics(pl_module)
+            super().on_train_end(trainer, pl_module)
+            self._is_done = True
+
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.on_train_end(trainer, pl_module)  # Lightning skips it where every epoch is done; twice does no harm
+        self.on_train_end(trainer, pl_module)  # Lightning skips it where every epoch is done
+
+    def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._find_statistics(pl_module)
+        super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._find_statistics(pl_module)
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
 
     @contextmanager
     def applied(self, pl_module: lightning.LightningModule) -> Iterator[None]:
         """Put the average into the network for a while."""
+        self._find_statistics(pl_module)
         self._swap_models(pl_module)
         try:
             yield
         finally:
             self._swap_models(pl_module)
+
+    def _find_statistics(self, pl_module: lightning.LightningModule) -> None:
+        """Give the average its statistics, from those of the weights as they are now and from the same batches.
+
+        They depend on nothing else, so that a resumed run finds the same.
+        """
+        average = self._average_model
+        if average is None or self._batches is None:
+            return
+        for own, current in zip(average.module.buffers(), pl_module.buffers(), strict=True):
+            own.data.copy_(current.data)
+        with torch.random.fork_rng():  # a new loader draws a number
+            images = (batch.images.to(pl_module.device) for batch in self._batches())
+            update_statistics(average.module.network, images)
 
 
 class WatchedParts(Callback):
@@ -227,7 +264,8 @@ class CapsuleHealth(Callback):
         pl_module.check_finite(images)
         if not isinstance(pl_module.network, EMCapsNet):
             return
-        outputs = pl_module.network.layer_outputs(images)
+        with evaluation_mode(pl_module.network):
+            outputs = pl_module.network.layer_outputs(images)
         for name, capsules in outputs.items():
             activations = capsules.activations.float()
             types = activations.flatten(0, -2)

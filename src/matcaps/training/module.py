@@ -21,6 +21,7 @@ from matcaps.losses import (
 )
 from matcaps.models import EMCapsNet, PoseDecoder
 from matcaps.models.modes import evaluation_mode
+from matcaps.models.statistics import statistics_of
 from matcaps.training.groups import parameter_groups
 from matcaps.training.settings import LossSettings, TrainSettings
 
@@ -95,6 +96,14 @@ class Training(lightning.LightningModule):
         self.log("train/step_loss", loss.detach())
         self.log("train/margin", margin)
         return {"loss": loss, "predicted": scores.detach().argmax(dim=1)}
+
+    @torch.no_grad()
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
+        """Several processes take the mean of their running statistics, so that all have the same."""
+        if self.trainer.world_size > 1:
+            for statistic in statistics_of(self.network):
+                torch.distributed.all_reduce(statistic)
+                statistic.div_(self.trainer.world_size)
 
     @torch.no_grad()
     def check_finite(self, images: Tensor) -> None:

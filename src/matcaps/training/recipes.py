@@ -69,6 +69,19 @@ RECIPES: dict[str, TrainSettings] = {
         optimizer=replace(_LEARNS, ema_decay=0.998),
         epochs=55,
     ),
+    # As smallnorb, with normalised routing and the whole toy in view; in two pairs of three it is larger than the crop.
+    "smallnorb-agreement": TrainSettings(
+        recipe="smallnorb-agreement",
+        model=ModelSettings("agreement-small"),
+        data=DataSettings(
+            "smallnorb",
+            image_size=32,
+            transform=TransformSettings(crop=0, max_shift=4, max_rotation=20.0, max_scale=0.2, max_shear=10.0),
+        ),
+        loss=LossSettings(margin_epochs=8.0),
+        optimizer=replace(_LEARNS, ema_decay=0.998),
+        epochs=55,
+    ),
     # The network that the paper compares with. The paper says nothing of how it was trained but that it has dropout.
     "smallnorb-cnn": TrainSettings(
         recipe="smallnorb-cnn",

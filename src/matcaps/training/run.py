@@ -2,9 +2,11 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,12 +19,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matcaps._paths import user_path
 from matcaps.data import DataBundle, ImageDataset, appearance
 from matcaps.data.build import Part
+from matcaps.data.loader import Batch
 from matcaps.data.names import check_class_names
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, model_config
 from matcaps.models.config import BaselineCNNConfig
 from matcaps.models.files import named_errors
 from matcaps.models.freezing import freeze
 from matcaps.models.pretrained import DECODER_NAME, describe_model, from_pretrained, save_weights
+from matcaps.models.statistics import has_statistics
 from matcaps.training.agreement_watch import AgreementWatch
 from matcaps.training.callbacks import (
     AveragedWeights,
@@ -60,6 +64,7 @@ from matcaps.training.unfinished import check_finished
 from matcaps.training.views import CapsuleViews
 
 TENSORBOARD_NAME = "tensorboard"
+_STATISTICS_BATCHES = 24
 _WATCHED_IMAGES = 64
 _VIEWED_IMAGES = 256
 """Images for the views in TensorBoard, and for the measures of agreement."""
@@ -133,7 +138,8 @@ def train(
     facts = {"settings": settings.to_dict(), "config": json.loads(json.dumps(described))}  # plain values alone
     clock, throughput = ExactResume(loader.batch_sampler, facts), Throughput()  # type: ignore[arg-type]
     decay = settings.optimizer.ema_decay
-    averaging = None if decay is None else AveragedWeights(decay)
+    batches = partial(_statistics_batches, bundle) if has_statistics(network) else None
+    averaging = None if decay is None else AveragedWeights(decay, batches)
     # last, so that what is refused leaves no folder behind
     with claimed_folder(settings, folder, resume=resume, rank=_rank()) as place:
         begin_with_data(place, bundle, resume=resume, rank=_rank())
@@ -306,6 +312,11 @@ def _make_training(
 def _first_images(bundle: DataBundle, count: int) -> torch.Tensor:
     """The images that the run will see first, whatever the number of processes."""
     return next(iter(bundle.loader("train", batch_size=min(count, len(bundle.train))))).images
+
+
+def _statistics_batches(bundle: DataBundle) -> Iterator[Batch]:
+    """What averaged weights find their statistics by: the run's first batches, whatever the number of processes."""
+    return islice(iter(bundle.loader("train")), _STATISTICS_BATCHES)
 
 
 def _watched(bundle: DataBundle, count: int) -> ImageDataset:

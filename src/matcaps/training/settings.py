@@ -117,6 +117,7 @@ class ModelSettings:
     coordinate_components: tuple[int, int] | None = None
     coordinate_scale: float | None = None
     calibration: Literal["none", "beta", "full"] | None = None
+    normalisation: Literal["none", "batch"] | None = None
     conv_weight_deviation: float | None = None
     class_weight_deviation: float | None = None
     implementation: Literal["auto", "reference", "native", "triton"] | None = None

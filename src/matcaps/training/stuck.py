@@ -11,6 +11,7 @@ from torch import Tensor
 from matcaps.data.loader import Batch
 from matcaps.inspection.activations import DEAD_BELOW, SATURATED_ABOVE
 from matcaps.models import EMCapsNet
+from matcaps.models.modes import evaluation_mode
 from matcaps.training.module import Training
 
 GRADIENT_FLOOR = 1e-6
@@ -125,7 +126,9 @@ class StuckWatch(Callback):
         if not isinstance(training.network, EMCapsNet):
             return
         said = []
-        for name, capsules in training.network.layer_outputs(self._images.to(training.device)).items():
+        with evaluation_mode(training.network):
+            outputs = training.network.layer_outputs(self._images.to(training.device))
+        for name, capsules in outputs.items():
             low, high = float(capsules.activations.min()), float(capsules.activations.max())
             for state, wrong in (("dead", high < DEAD_BELOW), ("saturated", low > SATURATED_ABOVE)):
                 if self._lasts(trainer, f"{state} {name}", wrong, self._epochs, self._steps):

@@ -1,0 +1,120 @@
+"""Running statistics of a network: found anew for other weights, such as averaged ones, or folded into the weights."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from matcaps.layers import NormalisedRoutingParameters
+from matcaps.layers.normalisation import NormalisedConv2d
+from matcaps.models.em_capsnet import EMCapsNet
+from matcaps.models.modes import evaluation_mode
+from matcaps.models.modules import ROUTED_LAYERS
+
+_SETTLING = 12
+"""Batches after which the routing's statistics have settled: a layer's costs change as those before it find theirs, so
+the first ones are forgotten, and what comes after is averaged."""
+_SETTLING_SHARE = 0.2
+
+
+def has_statistics(network: nn.Module) -> bool:
+    """Whether a network has running statistics that :func:`update_statistics` would find anew."""
+    return any(isinstance(module, _BatchNorm | NormalisedRoutingParameters) for module in network.modules())
+
+
+def statistics_of(network: nn.Module) -> list[Tensor]:
+    """The running statistics of a network, those of frozen layers, too."""
+    kinds = _BatchNorm, NormalisedRoutingParameters
+    buffers = [buffer for module in network.modules() if isinstance(module, kinds) for buffer in module.buffers()]
+    return [buffer for buffer in buffers if buffer.is_floating_point()]
+
+
+@torch.no_grad()
+def update_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Find the running statistics of batch normalisation and of normalised routing anew, in place.
+
+    As ``torch.optim.swa_utils.update_bn``, which knows batch normalisation alone. Averaged weights have other
+    statistics than the weights that they are the average of. Frozen layers keep theirs.
+
+    Args:
+        network: any network with such layers; one without is left as it is. Its modes are as before afterwards.
+        batches: images as in training, ``[B, C, H, W]``; some thirty batches, more where answers hang on little.
+
+    Example:
+        >>> import matcaps
+        >>> network = matcaps.create_model("annealed-small", normalisation="batch")
+        >>> update_statistics(network, [torch.rand(8, 2, 32, 32) for _ in range(3)])
+    """
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    routings = [module for module in network.modules() if isinstance(module, NormalisedRoutingParameters)]
+    if not norms and not routings:
+        return
+    momenta = [(module, module.momentum) for module in (*norms, *routings)]
+    with evaluation_mode(network):  # which puts every module back into its mode afterwards
+        for module in (*norms, *routings):
+            module.train()
+        try:
+            for count, images in enumerate(batches, start=1):
+                for module in norms:
+                    module.momentum = 1 / count
+                for module in routings:
+                    module.momentum = _share(count)
+                network(images)
+        finally:
+            for module, momentum in momenta:
+                module.momentum = momentum
+
+
+def _share(count: int) -> float:
+    """Of batch number ``count`` in the routing's statistics."""
+    if count <= _SETTLING:
+        return max(1 / count, _SETTLING_SHARE)
+    return 1 / (count - _SETTLING + 1 / _SETTLING_SHARE)
+
+
+@torch.no_grad()
+def folded(network: EMCapsNet) -> EMCapsNet:
+    """Return the same network with plain numbers: β and λ that its statistics amount to, and no batch normalisation.
+
+    What it computes is what ``network`` computes in evaluation, up to rounding; it is the paper's network, with the
+    configuration's ``normalisation`` "none", to export, to read β from, or to go on with elsewhere.
+
+    Args:
+        network: one without normalisation comes back as a copy.
+
+    Example:
+        >>> import matcaps
+        >>> network = matcaps.create_model("annealed-small", normalisation="batch").eval()
+        >>> plain, images = folded(network), torch.rand(2, 2, 32, 32)
+        >>> bool((plain(images).activations - network(images).activations).abs().max() < 1e-4)
+        True
+    """
+    plain = EMCapsNet(replace(network.config, normalisation="none")).to(network.class_capsules.weight)
+    for name in ("stem", "primary_capsules.pose", "primary_capsules.activation"):
+        _fold_convolution(network.get_submodule(name), plain.get_submodule(name))
+    for name in ROUTED_LAYERS:
+        old, new = network.get_submodule(name), plain.get_submodule(name)
+        new.weight.copy_(old.routing.matrices(old.weight))
+        for option in ("variance_floor", "annealing", "implementation"):
+            setattr(new.routing, option, getattr(old.routing, option))
+        new.routing.inverse_temperature = old.routing.paper_inverse_temperature().clone()
+        new.routing.set_beta(old.routing.paper_beta_use(), old.routing.paper_beta_activation(), data=1.0)
+    return plain.train(network.training)
+
+
+def _fold_convolution(old: nn.Module, new: nn.Module) -> None:
+    if not isinstance(old, NormalisedConv2d):
+        new.load_state_dict(old.state_dict())
+        return
+    norm = old.normalisation
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert variance is not None
+    scale = (variance + norm.eps).rsqrt()
+    shift = -mean * scale
+    if norm.affine:
+        scale, shift = scale * norm.weight, shift * norm.weight + norm.bias
+    new.weight.copy_(old.weight * scale[:, None, None, None])
+    new.bias.copy_(shift)

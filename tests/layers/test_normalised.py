@@ -1,0 +1,185 @@
+"""Routing whose β and λ follow from running statistics."""
+
+import copy
+
+import pytest
+import torch
+
+from matcaps.capsules import Capsules
+from matcaps.layers import ClassCapsules, ConvCapsules, NormalisedRoutingParameters
+from matcaps.layers.normalisation import NormalisedConv2d
+from matcaps.routing import available_implementations, class_em_routing, conv_em_routing
+
+
+def capsules(seed: int = 0, batch: int = 6, scale: float = 1.0) -> Capsules:
+    generator = torch.Generator().manual_seed(seed)
+    return Capsules(
+        scale * torch.randn(batch, 6, 6, 3, 4, 4, generator=generator),
+        torch.rand(batch, 6, 6, 3, generator=generator),
+    )
+
+
+def conv_layer(**options) -> ConvCapsules:
+    torch.manual_seed(0)
+    layer = ConvCapsules(3, 4, stride=2, normalise=True, annealing=0.1, **options)
+    layer.calibrate(capsules())
+    return layer
+
+
+def class_layer(**options) -> ClassCapsules:
+    torch.manual_seed(0)
+    layer = ClassCapsules(3, 5, normalise=True, annealing=0.1, **options)
+    layer.calibrate(capsules())
+    return layer
+
+
+def statistics(layer) -> dict[str, torch.Tensor]:
+    return {name: buffer.clone() for name, buffer in layer.routing.named_buffers()}
+
+
+def trained(layer, steps: int = 300, images: Capsules | None = None):
+    """The layer after its statistics have come to rest, on the same images and with the same weights."""
+    layer.train()
+    with torch.no_grad():
+        for _ in range(steps):
+            layer(capsules() if images is None else images)
+    return layer
+
+
+def test_in_evaluation_a_layer_is_procedure_1_with_plain_numbers():
+    layer, images = conv_layer().eval(), capsules(1)
+    options = {**layer.routing.options(), "stride": 2, "competition": "child", "implementation": "reference"}
+    expected = conv_em_routing(*images, layer.routing.matrices(layer.weight), **options)
+    torch.testing.assert_close(layer(images).activations, expected.activations)
+    torch.testing.assert_close(layer.trace(images)[-1].activation, expected.activations)
+    classes = class_layer(coordinate_components=None).eval()
+    plain = class_em_routing(*images, classes.routing.matrices(classes.weight), **classes.routing.options())
+    torch.testing.assert_close(classes(images).activations, plain.activations)
+
+
+def test_data_described_as_usual_cost_nothing_and_better_ones_are_a_reward():
+    layer = trained(conv_layer()).eval()
+    state = layer.trace(capsules())[-1]
+    mass, log_deviation = state.mass.flatten(0, 2), state.variance.log().mean(dim=-1).flatten(0, 2) / 2
+    usual = (mass * log_deviation).sum(dim=0) / mass.sum(dim=0)
+    torch.testing.assert_close(-layer.routing.paper_beta_use(), usual, rtol=1e-3, atol=1e-3)
+    better = log_deviation < usual - 1e-2
+    assert better.any()
+    assert (state.cost.flatten(0, 2)[better] < 0).all()
+
+
+def test_logits_have_the_gain_as_deviation_and_half_the_capsules_are_active():
+    layer = trained(conv_layer(gain=1.5)).eval()
+    logit = layer(capsules()).activations.detach().logit().flatten(0, 2)
+    assert float(logit.mean(dim=0).abs().max()) < 0.05
+    assert float((logit - logit.mean(dim=0)).std()) == pytest.approx(1.5, rel=0.05)
+
+
+@pytest.mark.parametrize("make", [conv_layer, class_layer])
+def test_training_and_evaluation_agree_once_the_statistics_are_those_of_the_batch(make):
+    layer = trained(make())
+    in_training = layer(capsules()).activations
+    in_evaluation = layer.eval()(capsules()).activations
+    torch.testing.assert_close(in_training, in_evaluation, rtol=0, atol=0.02)
+
+
+def test_the_size_of_the_weights_does_not_matter_and_takes_no_gradient():
+    layer = conv_layer().eval()
+    expected = layer(capsules(1)).poses
+    with torch.no_grad():
+        layer.weight.mul_(3.0)
+    torch.testing.assert_close(layer(capsules(1)).poses, expected, rtol=1e-4, atol=1e-4)
+    layer.train()(capsules(1)).poses.square().sum().backward()
+    gradient, weight = layer.weight.grad, layer.weight.detach()
+    assert float((gradient * weight).sum().abs()) < 1e-3 * float(gradient.norm() * weight.norm())
+
+
+def test_what_moves_all_logits_of_a_type_alike_takes_no_gradient_but_of_beta_a():
+    layer = trained(conv_layer()).train()
+    layer(capsules()).activations.logit().sum().backward()
+    alone = layer.routing.beta_activation.grad
+    assert float(alone.abs().min()) > 1.0
+    assert float(layer.routing.log_gain.grad.abs()) < 1e-2 * float(alone.sum())
+    assert float(layer.weight.grad.abs().max()) < 1e-4 * float(alone.sum())
+
+
+@pytest.mark.parametrize("implementation", available_implementations())
+def test_statistics_move_in_training_alone_and_alike_in_every_implementation(implementation):
+    layer, reference = conv_layer(implementation=implementation), conv_layer(implementation="reference")
+    before = statistics(layer)
+    layer.eval()(capsules(1))
+    for name, value in statistics(layer).items():
+        assert torch.equal(value, before[name])
+    layer.train()(capsules(1))
+    reference.train()(capsules(1))
+    moved = statistics(layer)
+    for name in ("log_deviation", "cost", "cost_deviation", "data"):
+        assert not torch.equal(moved[name], before[name])
+    for name, value in statistics(reference).items():
+        torch.testing.assert_close(moved[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_frozen_layer_keeps_its_statistics():
+    layer = conv_layer().requires_grad_(False).train()
+    before = statistics(layer)
+    layer(capsules(1))
+    assert all(torch.equal(value, before[name]) for name, value in statistics(layer).items())
+    convolution = NormalisedConv2d(2, 3, 3).requires_grad_(False).train()
+    mean = convolution.normalisation.running_mean.clone()
+    convolution(torch.randn(4, 2, 5, 5))
+    assert torch.equal(convolution.normalisation.running_mean, mean)
+
+
+def test_a_state_that_is_saved_goes_on_bit_for_bit():
+    layer = conv_layer().train()
+    other = ConvCapsules(3, 4, stride=2, normalise=True, annealing=0.1)
+    other.load_state_dict(copy.deepcopy(layer.state_dict()))
+    one, two = layer(capsules(1)), other.train()(capsules(1))
+    assert torch.equal(one.activations, two.activations)
+    assert all(torch.equal(value, statistics(other)[name]) for name, value in statistics(layer).items())
+
+
+def test_two_forward_passes_before_a_backward_pass_are_allowed():
+    layer = class_layer().train()
+    (layer(capsules(1)).activations.sum() + layer(capsules(2)).activations.sum()).backward()
+    assert layer.weight.grad.isfinite().all()
+
+
+def test_one_image_is_routed_with_the_running_statistics():
+    layer = class_layer().train()
+    one = layer(capsules(1, batch=1)).activations
+    layer = class_layer().eval()
+    torch.testing.assert_close(one, layer(capsules(1, batch=1)).activations)
+
+
+def test_per_sample_gradients_leave_the_statistics_alone():
+    layer = conv_layer().train()
+    before = statistics(layer)
+    parameters = dict(layer.named_parameters())
+
+    def loss(values, poses, activations):
+        images = Capsules(poses.unsqueeze(0), activations.unsqueeze(0))
+        return torch.func.functional_call(layer, values, (images,)).poses.square().sum()
+
+    images = capsules(1, batch=2)
+    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(parameters, *images)
+    assert gradients["weight"].shape[0] == 2
+    assert all(torch.equal(value, before[name]) for name, value in statistics(layer).items())
+
+
+def test_the_standardised_rule_and_a_gain_that_is_none_are_refused():
+    with pytest.raises(ValueError, match="activation_rule must be 'paper'"):
+        ConvCapsules(3, 4, normalise=True, activation_rule="standardised")
+    with pytest.raises(ValueError, match="gain must be positive"):
+        ConvCapsules(3, 4, normalise=True, gain=0.0)
+
+
+def test_only_the_last_iteration_learns_its_temperature():
+    routing = conv_layer().routing
+    assert isinstance(routing, NormalisedRoutingParameters)
+    before = routing.paper_inverse_temperature()
+    with torch.no_grad():
+        routing.log_gain.add_(1.0)
+    after = routing.paper_inverse_temperature()
+    assert torch.equal(after[:-1], before[:-1])
+    torch.testing.assert_close(after[-1], before[-1] * torch.e)

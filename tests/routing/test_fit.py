@@ -1,0 +1,51 @@
+"""How the last Gaussians fit, which a layer's statistics are made of, is the same whatever computes the routing."""
+
+import pytest
+import torch
+
+from matcaps.routing import available_implementations, trace_class_em_routing, trace_conv_em_routing
+from matcaps.routing.api import route_class, route_conv
+
+OPTIONS = {"variance_floor": 5e-4, "annealing": 0.3, "activation_rule": "paper"}
+COMPILED = [name for name in available_implementations() if name != "reference"]
+
+
+def inputs(num_parents: int, *kernel: int) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(num_parents)
+    return (
+        torch.randn(2, 5, 6, 3, 4, 4, generator=generator),
+        torch.rand(2, 5, 6, 3, generator=generator),
+        torch.randn(*kernel, 3, num_parents, 4, 4, generator=generator),
+        torch.randn(num_parents, generator=generator) / 10,
+        torch.randn(num_parents, generator=generator),
+    )
+
+
+@pytest.mark.parametrize("implementation", ["reference", *COMPILED])
+@pytest.mark.parametrize("iterations", [1, 3])
+@pytest.mark.parametrize("num_parents", [3, 17])
+@pytest.mark.parametrize("competition", ["child", "window"])
+def test_the_fit_of_a_convolution_is_that_of_its_last_state(implementation, iterations, num_parents, competition):
+    tensors = inputs(num_parents, 3, 3)
+    options = {**OPTIONS, "stride": 2, "competition": competition, "inverse_temperature": [0.02] * iterations}
+    last = trace_conv_em_routing(*tensors, **options, implementation="reference")[-1]
+    parents, fit = route_conv(*tensors, **options, implementation=implementation, wants_fit=True)
+    torch.testing.assert_close(parents.activations, last.activation, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fit.mass, last.mass, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fit.log_deviation, last.variance.log().mean(dim=-1) / 2, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", ["reference", *COMPILED])
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_the_fit_of_class_capsules_is_that_of_their_last_state(implementation, iterations):
+    tensors = inputs(5)
+    options = {**OPTIONS, "coordinates": torch.rand(5, 6, 16), "inverse_temperature": [0.02] * iterations}
+    last = trace_class_em_routing(*tensors, **options, implementation="reference")[-1]
+    _, fit = route_class(*tensors, **options, implementation=implementation, wants_fit=True)
+    torch.testing.assert_close(fit.mass, last.mass, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fit.log_deviation, last.variance.log().mean(dim=-1) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_no_fit_comes_unless_it_is_wanted():
+    _, fit = route_conv(*inputs(3, 3, 3), **OPTIONS, stride=1, competition="child", inverse_temperature=[0.1])
+    assert fit is None
