@@ -37,12 +37,17 @@ def test_everything_about_a_run(call, own):  # noqa: F811
     assert (status, complaint) == (0, "")
     assert "decoder.safetensors" in names(own)
     assert names(own / "inspect") == {
-        *files("votes", "assignments", "activations", "em_steps", "poses", "viewpoint", ending="npz"),
+        *files("votes", "true_and_wrong", "assignments", "activations", "em_steps", ending="npz"),
+        *files("true_and_wrong_set", "poses", "viewpoint", ending="npz"),
         *files("agreement", "health", ending="json"),
         "inspect.json",
     }
     for text in (
-        "vote distance: by iteration",
+        "agreement: Routing ",
+        "vote distances: Votes for the true class ",
+        "mean distance on one image by iteration, in pose units: weighed by assignment",
+        "vote distances over the set: Votes for the true class ",
+        "mean distance on 60 images by iteration, in pose units: weighed by assignment",
         "dead types: ",
         "saturated types: ",
         "decoder trained: in ",
@@ -56,7 +61,10 @@ def test_everything_about_a_run(call, own):  # noqa: F811
     assert record["findings"]["dead types"] in printed
     agreement = json.loads((own / "inspect" / "agreement.json").read_text())
     assert agreement["num_images"] == 60
-    assert len(agreement["true"]) == 3
+    assert len(agreement["share_true"]) == len(agreement["log_deviation_gap"]) == 3
+    with np.load(own / "inspect" / "true_and_wrong_set.npz", allow_pickle=False) as arrays:
+        assert arrays["counts"].shape[:3] == (2, 2, 3)
+        assert arrays["labels"].shape == (60, 2)
     with np.load(own / "inspect" / "votes.npz", allow_pickle=False) as arrays:
         assert arrays["histogram.counts"].shape == (3, 10, 30)
     with Image.open(own / "inspect" / "poses.png") as picture:
@@ -77,7 +85,7 @@ def test_a_picture_alone(call, own, tmp_path):  # noqa: F811
     )
     assert status == 0
     assert names(Path("found")) == {
-        *files("votes", "assignments", "activations", "em_steps", ending="npz"),
+        *files("votes", "true_and_wrong", "assignments", "activations", "em_steps", ending="npz"),
         "inspect.json",
     }
     assert "poses: left out, for want of a decoder" in printed
@@ -90,7 +98,8 @@ def test_too_few_images_for_the_viewpoint_cost_nothing_else(call, own):  # noqa:
     assert (status, complaint) == (0, "")
     assert "viewpoint: left out: num_images must leave each class at least 4" in printed
     record = json.loads((own / "inspect" / "inspect.json").read_text())
-    assert record["figures"] == ["votes", "assignments", "activations", "em_steps", "agreement", "health"]
+    of_image = ["votes", "true_and_wrong", "assignments", "activations", "em_steps"]
+    assert record["figures"] == [*of_image, "agreement", "true_and_wrong_set", "health"]
 
 
 def test_bad_inspections(refuse, run, tmp_path):  # noqa: F811

@@ -125,7 +125,7 @@ def test_training_draws_only_what_inspection_found():
     for path in MODULES:
         if part_of(path) == "training":
             for line, name, part in own_imports(path):
-                allowed = ("matcaps.viz.inspection", "matcaps.viz.style")
+                allowed = ("matcaps.viz.agreement", "matcaps.viz.inspection", "matcaps.viz.style")
                 assert part != "viz" or name in allowed, f"{relative(path)}:{line}: imports {name}"
 
 

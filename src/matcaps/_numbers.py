@@ -1,4 +1,4 @@
-"""Checks of numbers that callers give; free of torch."""
+"""Checks of numbers that callers give, and numbers in words; free of torch."""
 
 import math
 import operator
@@ -33,3 +33,8 @@ def check_count(name: str, value: object, least: int = 1, advice: str = "") -> i
     if count is None or count < least:
         raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}{advice}")
     return count
+
+
+def short_number(value: float) -> str:
+    """A number from 0 to millions, for a small space: three digits, and never an exponent where it is large."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"

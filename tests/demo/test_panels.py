@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from matcaps._numbers import short_number
 from matcaps.demo import charts, panels
 from matcaps.demo.session import attack, read
-from matcaps.viz.style import COLOURS, short_number
+from matcaps.viz.style import COLOURS
 
 
 @pytest.fixture(scope="module")

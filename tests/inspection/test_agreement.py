@@ -1,12 +1,21 @@
 """What routing does for the true class, against the trace and by hand."""
 
 import json
+import math
 
 import pytest
 import torch
 
+from matcaps.capsules import Capsules
 from matcaps.data.loader import Batch
-from matcaps.inspection import measure_agreement, routing_agreement
+from matcaps.inspection import (
+    RoutingAgreement,
+    capsule_health,
+    routing_agreement,
+    survey,
+    vote_contrast,
+    vote_distances,
+)
 from tests.inspection.conftest import make_network
 
 
@@ -46,12 +55,39 @@ def test_every_figure_is_the_traces(batches):
     assert measured.chance == pytest.approx(1 / 3)
 
 
-def test_it_agrees_with_what_the_votes_say(batches):
+def test_a_survey_finds_in_one_pass_what_each_look_finds_alone(batches):
     network = make_network()
-    measured, by_votes = routing_agreement(network, batches), measure_agreement(network, batches)
-    assert measured.share_true == pytest.approx(by_votes.share_true.tolist(), rel=1e-4)
-    assert measured.activation_true == pytest.approx(by_votes.activation_true.tolist(), rel=1e-4)
-    assert measured.activation_others == pytest.approx(by_votes.activation_others.tolist(), rel=1e-4)
+    found, passes = survey(network, batches), []
+    images, labels = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("images", "labels"))
+    assert found.agreement == routing_agreement(network, batches)
+    whole = vote_contrast(vote_distances(network, images), labels)
+    torch.testing.assert_close(found.contrast.mean_distance, whole.mean_distance, rtol=1e-4, atol=1e-6)
+    assert torch.equal(found.contrast.labels, whole.labels)
+    alone = capsule_health(network, [batch.images for batch in batches])
+    assert {name: layer.to_dict() for name, layer in found.health.items()} == {
+        name: layer.to_dict() for name, layer in alone.items()
+    }
+    hook = network.conv_capsules1.register_forward_hook(lambda *_: passes.append(1))
+    survey(network, batches)
+    hook.remove()
+    assert len(passes) == len(batches)
+
+
+def test_of_several_crops_the_first_is_taken(batches):
+    network = make_network()
+    crops = [Batch(torch.stack([one.images, 0 * one.images], 1), one.labels, one.indices) for one in batches]
+    assert routing_agreement(network, crops) == routing_agreement(network, batches)
+
+
+def test_a_class_without_data_is_left_out_of_what_is_said_of_votes(batches):
+    """Its variance is the floor, which would make its votes the tightest of all."""
+    network = make_network()
+    network.conv_capsules2.register_forward_hook(lambda *given: Capsules(given[2].poses, 0 * given[2].activations))
+    measured = routing_agreement(network, batches)
+    assert all(math.isnan(one) for one in (*measured.log_deviation_true, *measured.log_deviation_gap))
+    assert measured.nearest_is_true == (0, 0, 0)
+    values = json.loads(json.dumps(measured.to_dict(), allow_nan=False))
+    assert values["log_deviation_gap"] == [None] * 3
 
 
 def test_a_class_whose_votes_coincide_is_the_nearest_and_the_tightest(batches):
@@ -75,7 +111,9 @@ def test_saturated_and_dead_layers_are_seen(batches):
 
 
 def test_it_fits_into_json(batches):
-    found = json.loads(json.dumps(routing_agreement(make_network(), batches).to_dict()))
+    measured = routing_agreement(make_network(), batches)
+    found = json.loads(json.dumps(measured.to_dict()))
+    assert RoutingAgreement.from_dict({"part": "validation", **found}) == measured
     assert found["layers"]["class_capsules"]["dead_types"] == 0
     assert len(found["log_deviation_gap"]) == 3
 
@@ -83,3 +121,14 @@ def test_it_fits_into_json(batches):
 def test_no_images_are_refused():
     with pytest.raises(ValueError, match="batches must hold at least one image; got none"):
         routing_agreement(make_network(), [])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"share_true": None}, {"layers": {"one": {"colour": 1}}}, {"changed": [0.0]}, {"share_true": [], "accuracy": []}],
+    ids=str,
+)
+def test_malformed_measures_are_refused(change, batches):
+    values = routing_agreement(make_network(), batches).to_dict() | change
+    with pytest.raises(ValueError, match=r"not what RoutingAgreement\.to_dict gave|one number an iteration"):
+        RoutingAgreement.from_dict(values)

@@ -9,6 +9,7 @@ import torch
 from matcaps import create_model, inspection
 from matcaps.data.loader import Batch
 from matcaps.inspection import to_arrays
+from matcaps.inspection.door import copy_on_cpu
 from matcaps.models import PoseDecoder
 from tests.inspection.conftest import make_dots, make_network
 
@@ -24,7 +25,6 @@ def arguments(images: torch.Tensor) -> dict[str, dict]:
         "capsule_health": {"batches": [images]},
         "contributions": {"images": images},
         "em_steps": {"image": images[:1], "parent": 0},
-        "measure_agreement": {"batches": [batch]},
         "penultimate_features": {"batches": [batch]},
         "pose_response": {"dataset": dataset, "transform": transform, "label": 0, "num_images": 18},
         "pose_traversal": {
@@ -34,6 +34,7 @@ def arguments(images: torch.Tensor) -> dict[str, dict]:
             "seen": torch.rand(9, 16),
         },
         "routing_agreement": {"batches": [batch]},
+        "survey": {"batches": [batch]},
         "true_poses": {"batches": [batch]},
         "vote_distances": {"images": images},
     }
@@ -77,3 +78,18 @@ def test_a_network_in_training_is_seen_as_in_evaluation_and_left_in_training(nam
     assert arrays[0].keys() == arrays[1].keys()
     for key, array in arrays[0].items():
         np.testing.assert_array_equal(arrays[1][key], array)
+
+
+def test_a_copy_to_look_into_routes_on_a_cpu_and_leaves_the_network_as_it_is(images):
+    network = make_network().train()
+    expected = copy_on_cpu(network)(images)
+    for name in ("conv_capsules1", "conv_capsules2", "class_capsules"):
+        network.get_submodule(name).routing.implementation = "triton"  # as it may be where it trains
+    copied = copy_on_cpu(network)
+    assert not copied.training
+    torch.testing.assert_close(copied(images), expected)
+    with torch.no_grad():
+        copied.stem.weight.zero_()
+    assert network.training
+    assert network.stem.weight.abs().sum() > 0
+    assert network.class_capsules.routing.implementation == "triton"

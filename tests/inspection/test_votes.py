@@ -1,13 +1,11 @@
-"""Votes written out, against the trace; distances by hand; agreement over a set."""
+"""Votes written out, against the trace; distances by hand."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from matcaps.data.loader import Batch
-from matcaps.inspection import VoteDistances, measure_agreement, vote_distances, vote_histogram
-from matcaps.inspection.votes import summarise_agreement
+from matcaps.inspection import VoteDistances, vote_distances, vote_histogram
 from tests.inspection.conftest import make_network
 
 
@@ -117,30 +115,3 @@ def test_each_class_has_its_own_bins(network, images):
     larger = vote_histogram(replace(found, distances=found.distances * sizes))
     torch.testing.assert_close(larger.edges, alone.edges * sizes[:, None])
     torch.testing.assert_close(larger.counts, alone.counts)
-
-
-def test_agreement_by_hand():
-    means = torch.tensor([[[4.0, 5.0], [1.0, 6.0]], [[4.0, 8.0], [4.0, 9.0]]])  # [N 2, T 2, J 2]
-    shares = torch.tensor([[[0.5, 0.5], [0.8, 0.2]], [[0.5, 0.5], [0.4, 0.6]]])
-    found = summarise_agreement(means, means, shares, shares, torch.tensor([0, 1]))
-    assert found.true.tolist() == [6, 5]
-    assert found.others.tolist() == [4.5, 5]
-    assert found.true_deviation.tolist() == [2, 4]
-    assert (found.fell_true, found.fell_others) == (0.5, 0)
-    assert found.nearest_is_true.tolist() == [0.5, 0.5]
-    assert found.by_class.tolist() == [[4, 8], [1, 9]]
-    assert found.share_true.tolist() == pytest.approx([0.5, 0.7])
-    assert found.num_images == 2
-
-
-def test_agreement_over_batches_is_that_of_the_whole(network, images):
-    labels = torch.tensor([0, 2, 1])
-    whole = measure_agreement(network, [Batch(images, labels, labels)])
-    parts = measure_agreement(
-        network, [Batch(images[:1], labels[:1], labels[:1]), Batch(images[1:], labels[1:], labels[1:])]
-    )
-    torch.testing.assert_close(whole.true, parts.true)
-    torch.testing.assert_close(whole.share_others, parts.share_others)
-    torch.testing.assert_close(whole.share_true + 2 * whole.share_others, torch.ones(3, dtype=torch.float64))
-    with pytest.raises(ValueError, match="at least one image"):
-        measure_agreement(network, [])

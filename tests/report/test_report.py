@@ -138,6 +138,59 @@ def test_the_page_names_the_objects_that_are_most_often_wrong(capsules):
     assert f"{classes[2]} 3 (50.0 %), {classes[1]} 0 (25.0 %), {classes[1]} 3 (25.0 %); of all others 0.9 % on" in text
 
 
+def test_the_page_says_what_routing_does_for_the_true_class(capsules):
+    facts = collect_run(capsules)
+    page = Page(make_report([facts]))
+    assert "Agreement" in page.text
+    assert "of the validation part, the final network. Routing " in page.text
+    assert "What routing does for the true class, by epoch." in page.text
+    assert "After epoch 2: Routing " in page.text  # the last, which always has a look
+    pictures = len(page.images)
+    older = replace(
+        facts,
+        results={name: value for name, value in facts.results.items() if name != "agreement"},
+        metrics=[
+            {name: value for name, value in row.items() if not name.startswith("agreement/")} for row in facts.metrics
+        ],
+    )
+    page = Page(make_report([older]))
+    assert "Agreement" not in page.text
+    assert len(page.images) == pictures - 2
+
+
+@pytest.mark.parametrize(
+    ("share", "gap", "said"),
+    [
+        ((0.1, 0.3, 0.6), (-0.1, -0.4, -0.8), "Routing gives the true class data and brings its votes together"),
+        ((0.1, 0.2, 0.02), (-0.3, -0.2, -0.2), "Routing neither gives the true class data nor brings its votes"),
+    ],
+)
+def test_the_page_claims_no_agreement_where_there_is_none(share, gap, said, capsules):
+    facts = collect_run(capsules)
+    row = dict(facts.metrics[-1])
+    for iteration in range(3):
+        row[f"agreement/share_true_{iteration + 1}"] = str(share[iteration])
+        row[f"agreement/log_deviation_gap_{iteration + 1}"] = str(gap[iteration])
+    results = {name: value for name, value in facts.results.items() if name != "agreement"}
+    page = Page(make_report([replace(facts, metrics=[*facts.metrics[:-1], row], results=results)]))
+    assert f"After epoch 2: {said}" in page.text
+    measured = facts.results["agreement"] | {
+        "share_true": share,
+        "log_deviation_true": gap,
+        "log_deviation_others": [0, 0, 0],
+    }
+    measured = json.loads(json.dumps(measured))
+    page = Page(make_report([replace(facts, results=facts.results | {"agreement": measured})]))
+    assert f"the final network. {said}" in page.text
+
+
+def test_malformed_measures_of_agreement_are_refused(capsules):
+    facts = collect_run(capsules)
+    for broken in ({}, "none", facts.results["agreement"] | {"layers": 3}):
+        with pytest.raises(ValueError, match=r"results\.json: its measures of agreement are malformed"):
+            make_report([replace(facts, results=facts.results | {"agreement": broken})])
+
+
 def test_several_runs_are_compared(capsules, cnn):
     page = Page(make_report([collect_run(capsules), collect_run(cnn)], title="A & B"))
     assert page.text.count("A & B") == 2  # in the head and as heading, escaped
@@ -146,7 +199,9 @@ def test_several_runs_are_compared(capsules, cnn):
 
 
 def test_a_cnn_has_no_capsules_to_watch(cnn):
-    assert "How awake the capsules are" not in make_report([collect_run(cnn)])
+    page = make_report([collect_run(cnn)])
+    assert "How awake the capsules are" not in page
+    assert "Agreement" not in Page(page).text
 
 
 def test_the_same_folder_twice_gets_two_names(cnn):
@@ -184,9 +239,11 @@ def test_what_inspect_left_is_on_the_page(capsules, tmp_path):
     assert cli.main(["inspect", str(folder), "--num_images", "40"]) == 0
     page = Page(make_report([collect_run(folder)]))
     assert "Looking inside" in page.text
-    assert "Vote distance: by iteration" in page.text
+    assert "Vote distances over the set: Votes for the true class " in page.text
     assert sum(str(image["src"]).startswith("data:image/png") for image in page.images) >= 5
     assert "agreement" in collect_run(folder).inspected
     # of another inspection the figures from before are not shown
     assert cli.main(["inspect", str(folder), "--num_images", "0"]) == 0
-    assert list(collect_run(folder).inspected) == ["activations", "assignments", "em_steps", "votes"]
+    assert list(collect_run(folder).inspected) == [
+        *("activations", "assignments", "em_steps", "true_and_wrong", "votes")
+    ]

@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from matcaps import create_model
 from matcaps.data import DataSettings, load_data, make_loader
+from matcaps.data.loader import Batch
+from matcaps.inspection import routing_agreement
 from matcaps.training import evaluate
 from matcaps.training.evaluation import class_scores
 
@@ -68,3 +71,36 @@ def test_several_crops_are_averaged():
     crops = torch.randn(4, 5, 1, 2, 3)
     expected = torch.stack([network(crops[:, index]).softmax(dim=1) for index in range(5)]).mean(dim=0)
     torch.testing.assert_close(class_scores(network, crops), expected)
+
+
+@pytest.mark.parametrize("crops", [1, 5])
+def test_agreement_is_measured_in_the_same_pass(crops):
+    torch.manual_seed(0)
+    sizes = {"stem_channels": 4, "primary_capsules": 2, "conv_capsules1": 2, "conv_capsules2": 2}
+    network = create_model("quickstart", in_channels=1, num_classes=10, **sizes)
+    bundle = load_data(DataSettings(max_test_images=20))
+    batches = list(bundle.loader("test", batch_size=7))
+    network.calibrate(batches[0].images)
+    if crops > 1:
+        random = torch.Generator().manual_seed(0)
+        batches = [
+            Batch(torch.stack([one.images, *torch.rand(4, *one.images.shape, generator=random)], 1), *one[1:])
+            for one in batches
+        ]
+    plain = evaluate(network, batches, bundle.classes)
+    passes: list[int] = []
+    network.stem.register_forward_hook(lambda module, given, made: passes.append(len(made)))
+    found = evaluate(network, batches, bundle.classes, agreement=True)
+    assert passes == [7 * crops, 7 * crops, 6 * crops]
+    expected = routing_agreement(network, batches)
+    assert found.agreement.share_true == pytest.approx(expected.share_true, rel=1e-4)
+    assert found.agreement.log_deviation_gap == pytest.approx(expected.log_deviation_gap, abs=1e-4)
+    assert found.agreement.changed == expected.changed
+    assert found.agreement.layers.keys() == expected.layers.keys()
+    assert found.agreement.num_images == 20
+    assert (found.confusion, [one.index for one in found.worst]) == (
+        plain.confusion,
+        [one.index for one in plain.worst],
+    )
+    with pytest.raises(ValueError, match="agreement is measured on capsule networks; got a Oracle"):
+        evaluate(Oracle(bundle.test.labels), batches, bundle.classes, agreement=True)

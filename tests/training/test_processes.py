@@ -35,6 +35,7 @@ def test_two_processes_are_one_with_twice_the_batch(reduction, tmp_path):
     assert done.stdout.count("epoch 2/2") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "two"]
     train(one, tmp_path / "one")
+    assert float(read_metrics(tmp_path / "two" / "metrics.csv")[-1]["agreement/share_true_3"]) > 0
     files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("one", "two")]
     assert files[0] == files[1]
     expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))

@@ -11,7 +11,10 @@ from matcaps.training import views as views_module
 from matcaps.training.views import CapsuleViews
 from tests.training.runs import TINY_CNN, Stop, StoppedError, repeatable_metrics, tiny_settings, weights
 
-FIGURES = {"vote distances", "activations", "assignments", "EM steps", "poses"}
+FIGURES = {
+    *("vote distances", "true and wrong", "true and wrong, all images"),
+    *("activations", "assignments", "EM steps", "poses"),
+}
 
 
 def events(folder):

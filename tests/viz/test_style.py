@@ -3,7 +3,8 @@
 import pytest
 from PIL import Image
 
-from matcaps.viz.style import new_figure, save_figure, short_number, to_pixels
+from matcaps._numbers import short_number
+from matcaps.viz.style import new_figure, save_figure, to_pixels
 
 
 def make_figure():

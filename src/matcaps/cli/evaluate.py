@@ -115,6 +115,7 @@ def _print_agreement(measured: "RoutingAgreement") -> None:
     numbers = {
         "mean ln σ of its votes": measured.log_deviation_true,
         "of the others'": measured.log_deviation_others,
+        "the difference": measured.log_deviation_gap,
         "its activation": measured.activation_true,
         "the others'": measured.activation_others,
     }
@@ -130,6 +131,9 @@ def _print_agreement(measured: "RoutingAgreement") -> None:
         shares_of = (f"{100 * share:.1f}" for share in (layer.share_low, layer.share_high))
         layers.add_row(name, f"{layer.mean:.3f}", *shares_of, str(layer.dead_types))
     out.print(layers)
+    from matcaps.inspection.wording import agreement_in_words
+
+    out.print(". ".join(agreement_in_words(measured)) + ".", **PLAIN)
 
 
 def predict_command(arguments: list[str]) -> int:

@@ -13,7 +13,8 @@ def report_command(arguments: list[str]) -> int:
     """Write a page about a run, or about several side by side."""
     parser = make_parser(
         "report",
-        "Write one self-contained HTML file about one run or several: settings, curves, test figures, worst mistakes.",
+        "Write one self-contained HTML file about one run or several: settings, curves, agreement of votes, test "
+        "figures, worst mistakes.",
     )
     parser.add_argument("runs", type=str, nargs="+", help="folders of finished runs")
     parser.add_argument("--output", type=str | None, help="the file; default: report.html in the first run's folder")

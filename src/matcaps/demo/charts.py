@@ -13,8 +13,9 @@ from html import escape
 from PIL import Image
 from torch import Tensor
 
+from matcaps._numbers import short_number
 from matcaps.data.names import short_name
-from matcaps.viz.style import COLOURS, short_number
+from matcaps.viz.style import COLOURS
 
 CHOSEN, OTHER, SECOND = COLOURS[0], "#8c8c8c", COLOURS[1]
 _DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "1 4")

@@ -7,11 +7,11 @@ from html import escape
 import torch
 from torch import Tensor
 
+from matcaps._numbers import short_number
 from matcaps.demo import charts
 from matcaps.demo.examples import Examples
 from matcaps.demo.session import Attacked, DemoNetwork, Reading, pose_bounds, reconstruct
 from matcaps.demo.viewpoints import NUM_AZIMUTHS, ObjectViews, View
-from matcaps.viz.style import short_number
 
 EMPTY = "Nothing to read yet: draw on the pad, choose a picture below it, or upload one."
 

@@ -1,9 +1,14 @@
 """What a network found in one image."""
 
+import torch
+
 from matcaps import inspection
+from matcaps.data.names import short_name
 from matcaps.findings.journal import Journal
 from matcaps.findings.subject import Subject
+from matcaps.inspection.wording import contrast_in_words
 from matcaps.viz import inspection as viz
+from matcaps.viz.agreement import draw_vote_contrast
 
 
 def look_at_image(subject: Subject, journal: Journal) -> None:
@@ -13,6 +18,12 @@ def look_at_image(subject: Subject, journal: Journal) -> None:
     votes = inspection.vote_distances(network, image)
     histogram = inspection.vote_histogram(votes)
     journal.write("votes", viz.draw_votes(histogram, classes, chosen, title), {"histogram": histogram, **vars(votes)})
+    contrast = inspection.vote_contrast(votes, torch.tensor([chosen]))
+    true, wrong = (short_name(classes[label]) for label in contrast.labels[0].tolist())
+    true = f"{true}, {'taken for it' if subject.truth is None else 'true'}"
+    figure = draw_vote_contrast(contrast, true, f"{wrong}, most data of the others", title)
+    journal.write("true_and_wrong", figure, contrast)
+    journal.say("vote distances", contrast_in_words(contrast))
     shares = inspection.contributions(network, image)
     heading = (
         f"{title}\nwhat the class capsule {classes[int(shares.classes[0])]} was made from "

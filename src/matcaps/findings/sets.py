@@ -1,33 +1,25 @@
 """What holds over a set of images: agreement, and the capsules' health."""
 
-from torch import Tensor
-
 from matcaps import inspection
 from matcaps.findings.journal import Journal
 from matcaps.findings.subject import Subject
+from matcaps.inspection.wording import agreement_in_words, contrast_in_words
 from matcaps.viz import inspection_sets as viz
+from matcaps.viz.agreement import draw_agreement, draw_vote_contrast
 
 
 def look_at_set(subject: Subject, journal: Journal) -> None:
-    """Agreement and health over the set."""
+    """Agreement, vote distances and health over the set."""
     assert subject.measured is not None
     title = f"{subject.measured.name}, {subject.settings.part} part"
-    agreement = inspection.measure_agreement(subject.network, subject.loader(subject.measured))
-    numbers = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in vars(agreement).items()}
-    journal.write("agreement", viz.draw_agreement(agreement, title), numbers, as_json=True)
-    journal.say(
-        "vote distance",
-        f"by iteration {_arrows(agreement.true)} for the true class, {_arrows(agreement.others)} for the others, "
-        f"in pose units, mean of {agreement.num_images} images; smaller at the end than at first for "
-        f"{100 * agreement.fell_true:.1f} % and {100 * agreement.fell_others:.1f} %; the true class's is the smallest "
-        f"of all on {_arrows(100 * agreement.nearest_is_true)} %",
-    )
-    journal.say(
-        "share of the data",
-        f"by iteration {_arrows(100 * agreement.share_true)} % for the true class, "
-        f"{_arrows(100 * agreement.share_others)} % for one of the others",
-    )
-    health = inspection.capsule_health(subject.network, (batch.images for batch in subject.loader(subject.measured)))
+    found = inspection.survey(subject.network, subject.loader(subject.measured))
+    agreement, contrast, health = found.agreement, found.contrast, found.health
+    journal.write("agreement", draw_agreement(agreement, title), agreement.to_dict(), as_json=True)
+    journal.say("agreement", ". ".join(agreement_in_words(agreement)))
+    heading = f"{title}, mean of {contrast.num_images} images"
+    figure = draw_vote_contrast(contrast, "true class", "wrong class with most data", heading)
+    journal.write("true_and_wrong_set", figure, contrast)
+    journal.say("vote distances over the set", contrast_in_words(contrast))
     journal.write(
         "health",
         viz.draw_health(health, title),
@@ -43,7 +35,3 @@ def look_at_set(subject: Subject, journal: Journal) -> None:
         for name, layer in health.items()
     )
     journal.say("activations", ends)
-
-
-def _arrows(values: Tensor) -> str:
-    return " → ".join(f"{value:.3g}" for value in values.tolist())

@@ -10,9 +10,11 @@ from matcaps._lazy import lazy_names
 if TYPE_CHECKING:
     from matcaps.inspection.activations import LayerHealth, activation_maps, capsule_health
     from matcaps.inspection.agreement import LayerActivity, RoutingAgreement, routing_agreement
+    from matcaps.inspection.contrast import VoteContrast, vote_contrast
     from matcaps.inspection.numbers import save_arrays, to_arrays
     from matcaps.inspection.origins import Contributions, contributions
     from matcaps.inspection.probe import Probe, linear_probe, principal_components
+    from matcaps.inspection.sets import Survey, survey
     from matcaps.inspection.steps import EMSteps, em_steps
     from matcaps.inspection.traversal import PoseTraversal, pose_traversal, true_poses
     from matcaps.inspection.viewpoint import (
@@ -23,20 +25,15 @@ if TYPE_CHECKING:
         pose_response,
         viewpoint_probe,
     )
-    from matcaps.inspection.votes import (
-        Agreement,
-        VoteDistances,
-        VoteHistogram,
-        measure_agreement,
-        vote_distances,
-        vote_histogram,
-    )
+    from matcaps.inspection.votes import VoteDistances, VoteHistogram, vote_distances, vote_histogram
 
 _MODULES = {
     "activations": ("LayerHealth", "activation_maps", "capsule_health"),
     "agreement": ("LayerActivity", "RoutingAgreement", "routing_agreement"),
+    "contrast": ("VoteContrast", "vote_contrast"),
     "origins": ("Contributions", "contributions"),
     "steps": ("EMSteps", "em_steps"),
+    "sets": ("Survey", "survey"),
     "numbers": ("save_arrays", "to_arrays"),
     "probe": ("Probe", "linear_probe", "principal_components"),
     "traversal": ("PoseTraversal", "pose_traversal", "true_poses"),
@@ -48,21 +45,13 @@ _MODULES = {
         "pose_response",
         "viewpoint_probe",
     ),
-    "votes": (
-        "Agreement",
-        "VoteDistances",
-        "VoteHistogram",
-        "measure_agreement",
-        "vote_distances",
-        "vote_histogram",
-    ),
+    "votes": ("VoteDistances", "VoteHistogram", "vote_distances", "vote_histogram"),
 }
 __getattr__, __dir__ = lazy_names(
     __name__, {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
 )
 
 __all__ = [
-    "Agreement",
     "Contributions",
     "EMSteps",
     "LayerActivity",
@@ -71,7 +60,9 @@ __all__ = [
     "PoseTraversal",
     "Probe",
     "RoutingAgreement",
+    "Survey",
     "ViewpointProbe",
+    "VoteContrast",
     "VoteDistances",
     "VoteHistogram",
     "activation_maps",
@@ -80,16 +71,17 @@ __all__ = [
     "em_steps",
     "has_viewpoints",
     "linear_probe",
-    "measure_agreement",
     "penultimate_features",
     "pose_response",
     "pose_traversal",
     "principal_components",
     "routing_agreement",
     "save_arrays",
+    "survey",
     "to_arrays",
     "true_poses",
     "viewpoint_probe",
+    "vote_contrast",
     "vote_distances",
     "vote_histogram",
 ]

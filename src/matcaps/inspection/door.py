@@ -1,5 +1,6 @@
 """What every look into a network asks of it."""
 
+import copy
 from collections.abc import Callable
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
@@ -7,6 +8,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import torch
 from torch import nn
 
+from matcaps.layers import ClassCapsules, ConvCapsules
 from matcaps.models.modes import evaluation_mode
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -33,3 +35,15 @@ def inspects(
             return look(network, *arguments, **options)
 
     return checked
+
+
+def copy_on_cpu(network: Network) -> Network:
+    """A copy to look into, on the CPU and in evaluation mode: what trains goes on untouched, wherever it is.
+
+    Routing for which only an accelerator will do, ``implementation="triton"``, is done by what there is for a CPU.
+    """
+    copied = copy.deepcopy(network).cpu().eval()
+    for module in copied.modules():
+        if isinstance(module, ConvCapsules | ClassCapsules) and module.routing.implementation == "triton":
+            module.routing.implementation = "auto"
+    return copied

@@ -1,12 +1,11 @@
-"""How far votes lie from the mean that they form, and whether they come together as routing goes on."""
+"""How far votes lie from the mean that they form."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from matcaps.data.loader import Batch
+from matcaps.capsules import Capsules
 from matcaps.inspection.door import inspects
 from matcaps.models import EMCapsNet
 from matcaps.routing import RoutingIteration
@@ -75,45 +74,6 @@ class VoteHistogram:
     activations: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class Agreement:
-    """How votes for the class capsules agree over a set of images, of the true class and of the others.
-
-    Attributes:
-        true: ``[T]``, mean over images of the true class's mean distance, weighted by assignment.
-        others: ``[T]``, the same of all other classes.
-        true_deviation: ``[T]``, standard deviation over images.
-        others_deviation: ``[T]``, over images and classes.
-        data_true: ``[T]``, weighted by assignment times the child's activation.
-        data_others: ``[T]``.
-        share_true: ``[T]``, the true class's share of all classes' data, assignment times activation; mean over images.
-        share_others: ``[T]``, the mean share of one other class.
-        activation_true: ``[T]``, mean activation of the true class.
-        activation_others: ``[T]``, of one other class.
-        by_class: ``[T, J]``, of each class on the images that show it; NaN where there are none.
-        fell_true: share of images whose true class's distance is smaller after the last iteration than the first.
-        fell_others: the same of the other classes, over images and classes.
-        nearest_is_true: ``[T]``, share of images whose true class has the smallest distance of all classes.
-        num_images: images measured.
-    """
-
-    true: Tensor
-    others: Tensor
-    true_deviation: Tensor
-    others_deviation: Tensor
-    data_true: Tensor
-    data_others: Tensor
-    share_true: Tensor
-    share_others: Tensor
-    activation_true: Tensor
-    activation_others: Tensor
-    by_class: Tensor
-    fell_true: float
-    fell_others: float
-    nearest_is_true: Tensor
-    num_images: int
-
-
 def distances_to_means(votes: Tensor, states: list[RoutingIteration]) -> Tensor:
     """Euclidean distance of votes ``[..., I, J, P]`` to each state's means: ``[T, ..., I, J]``."""
     return torch.stack([(votes - state.mean.unsqueeze(-3)).norm(dim=-1) for state in states])
@@ -129,6 +89,13 @@ def vote_distances(network: EMCapsNet, images: Tensor) -> VoteDistances:
     """
     children, coordinates = network.layer_outputs(images)["conv_capsules2"], network.class_coordinates(images)
     states = network.class_capsules.trace(children, coordinates)
+    return distances_of(network, children, coordinates, states)
+
+
+def distances_of(
+    network: EMCapsNet, children: Capsules, coordinates: Tensor | None, states: list[RoutingIteration]
+) -> VoteDistances:
+    """:func:`vote_distances` where the class capsules' children and states are known already."""
     votes = network.class_capsules.votes(children, coordinates)
     return VoteDistances(
         distances=distances_to_means(votes, states).movedim(0, 1),
@@ -173,71 +140,3 @@ def _weighted_quantile(values: Tensor, weights: Tensor, share: float) -> Tensor:
     total = weights.gather(-1, order).cumsum(-1)
     place = torch.searchsorted(total, share * total[..., -1:]).clamp_max(values.shape[-1] - 1)
     return values.gather(-1, place).squeeze(-1)
-
-
-@inspects
-def measure_agreement(network: EMCapsNet, batches: Iterable[Batch]) -> Agreement:
-    """Measure over a labelled set how far votes lie from the means, iteration by iteration.
-
-    Args:
-        network: on the CPU.
-        batches: see :func:`matcaps.data.make_loader`.
-
-    Raises:
-        ValueError: there are no images.
-    """
-    parts: list[tuple[Tensor, ...]] = []
-    for batch in batches:
-        found = vote_distances(network, batch.images)
-        mass_BTJ = found.weights("data").sum(2)
-        share_BTJ = mass_BTJ / mass_BTJ.sum(2, keepdim=True).clamp_min(1e-20)
-        parts.append((found.mean(), found.mean("data"), share_BTJ, found.activations, batch.labels))
-    if not parts:
-        raise ValueError("batches must hold at least one image; got none")
-    return summarise_agreement(*(torch.cat(values) for values in zip(*parts, strict=True)))
-
-
-def summarise_agreement(
-    means: Tensor, data_means: Tensor, shares: Tensor, activations: Tensor, labels: Tensor
-) -> Agreement:
-    """Gather what was measured on each image, all ``[N, T, J]``, by whether the class is the true one.
-
-    Args:
-        means: mean distances weighted by assignment.
-        data_means: mean distances weighted by assignment times activation.
-        shares: of the data.
-        activations: of the class capsules.
-        labels: ``[N]``, int64.
-    """
-    means_NTJ = means.double()
-    is_true = torch.nn.functional.one_hot(labels, means.shape[2]).bool()
-    true, others = _divide(means_NTJ, is_true)
-    data_true, data_others = _divide(data_means.double(), is_true)
-    share_true, share_others = _divide(shares.double(), is_true)
-    activation_true, activation_others = _divide(activations.double(), is_true)
-    by_class = torch.stack(
-        [means_NTJ[labels == label, :, label].mean(0) for label in range(means.shape[2])], dim=1
-    )  # the mean of none is NaN
-    return Agreement(
-        true=true.mean(0),
-        others=others.mean(0),
-        true_deviation=true.std(0, correction=0),
-        others_deviation=others.std(0, correction=0),
-        data_true=data_true.mean(0),
-        data_others=data_others.mean(0),
-        share_true=share_true.mean(0),
-        share_others=share_others.mean(0),
-        activation_true=activation_true.mean(0),
-        activation_others=activation_others.mean(0),
-        by_class=by_class,
-        fell_true=float((true[:, -1] < true[:, 0]).double().mean()),
-        fell_others=float((others[:, -1] < others[:, 0]).double().mean()),
-        nearest_is_true=(means_NTJ.argmin(2) == labels[:, None]).double().mean(0),
-        num_images=len(labels),
-    )
-
-
-def _divide(values_NTJ: Tensor, is_true_NJ: Tensor) -> tuple[Tensor, Tensor]:
-    """Values of the true classes, ``[N, T]``, and of the others, ``[N·(J − 1), T]``."""
-    values_NJT = values_NTJ.transpose(1, 2)
-    return values_NJT[is_true_NJ], values_NJT[~is_true_NJ]

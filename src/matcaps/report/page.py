@@ -1,9 +1,6 @@
 """From facts and figures to a page."""
 
-import base64
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
 from typing import Any
@@ -11,37 +8,13 @@ from typing import Any
 import numpy as np
 import yaml
 from jinja2 import Environment, StrictUndefined
-from matplotlib.figure import Figure
 
 from matcaps._version import __version__
 from matcaps.data.names import short_name
+from matcaps.report.agreement import agreement_sections
 from matcaps.report.collect import RunFacts
+from matcaps.report.parts import Picture, Section, data_url, picture
 from matcaps.viz.runs import draw_confusion, draw_curves, draw_health, draw_images
-from matcaps.viz.style import save_svg
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure on the page.
-
-    Attributes:
-        source: the picture itself, as a data URL.
-        alternative: what it shows, for who cannot see it.
-        caption: what it means, in a sentence for a newcomer.
-    """
-
-    source: str
-    alternative: str
-    caption: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """A headed part of a run's report."""
-
-    title: str
-    text: str
-    figures: tuple[Picture, ...]
 
 
 def make_report(runs: Sequence[RunFacts], *, title: str | None = None) -> str:
@@ -66,7 +39,7 @@ def make_report(runs: Sequence[RunFacts], *, title: str | None = None) -> str:
     if len(runs) > 1:
         figure = draw_curves({name: run.metrics for name, run in zip(names, runs, strict=True)})
         comparison.append(
-            _picture(figure, f"Loss and accuracy by epoch of {', '.join(names)}", "The runs' curves in one picture.")
+            picture(figure, f"Loss and accuracy by epoch of {', '.join(names)}", "The runs' curves in one picture.")
         )
     return environment.from_string(template).render(
         title=title or f"matcaps: {', '.join(names)}",
@@ -112,7 +85,7 @@ def _sections(run: RunFacts) -> list[Section]:
     test = run.results["test"]
     classes = test["classes"]
     curves = [
-        _picture(
+        picture(
             draw_curves({run.name: run.metrics}),
             "Loss and accuracy by epoch, on the parts that were looked at",
             "How training went: the loss is what is minimised (its margin may rise on the way, and the loss with it), "
@@ -122,7 +95,7 @@ def _sections(run: RunFacts) -> list[Section]:
     health = draw_health(run.metrics)
     if health is not None:
         curves.append(
-            _picture(
+            picture(
                 health,
                 "Mean activation and share of dead capsule types by epoch and layer",
                 "How awake the capsules are: near 0 a layer sleeps, near 1 it says nothing by being awake; a dead type "
@@ -132,7 +105,7 @@ def _sections(run: RunFacts) -> list[Section]:
     hits = [test["confusion"][place][place] for place in range(len(classes))]
     worst = min(range(len(classes)), key=lambda place: hits[place] / max(1, sum(test["confusion"][place])))
     in_words = "; ".join(_row_in_words(classes, test["confusion"], row) for row in range(len(classes)))
-    confusion = _picture(
+    confusion = picture(
         draw_confusion(test["confusion"], classes),
         f"Confusion matrix: {in_words}",
         "Each row holds the test images of one true class, by the class that the network took them for; what lies off "
@@ -141,6 +114,7 @@ def _sections(run: RunFacts) -> list[Section]:
     fewest = f"{hits[worst]:,} of {sum(test['confusion'][worst]):,} images of {classes[worst]} are right, the fewest."
     return [
         Section("Training", _noticed(run.results), tuple(curves)),
+        *agreement_sections(run),
         Section("What it takes for what", f"{fewest} {_hardest_objects(test)}".strip(), (confusion,)),
         _mistakes(run),
         *_inspection(run),
@@ -176,8 +150,11 @@ def _hardest_objects(test: dict[str, Any], count: int = 3) -> str:
 _INSPECTED = {
     "votes": "For each class and after each iteration, how far the votes lie from the class capsule's mean, each vote "
     "weighed by how much of its child the class has.",
-    "agreement": "The same over many images: how the mean distance of the true class and of the others changes with "
-    "the iterations, with the share of the data that each has.",
+    "true_and_wrong": "The true class's votes beside those of the wrong class that has most data, on the same axes: "
+    "where routing finds agreement, the true class's bars move to the left from iteration to iteration, and grow.",
+    "true_and_wrong_set": "The same over many images.",
+    "agreement": "What routing does for the true class over many images, by iteration: its share of the data, how wide "
+    "its votes spread, on how many images they are the nearest to their mean; and how active each layer is.",
     "assignments": "What the winning class was made from: shares of the positions and of the child types, layer by "
     "layer back to the primary capsules.",
     "activations": "Every capsule's activation, one tile a type and one row an iteration.",
@@ -197,7 +174,7 @@ def _inspection(run: RunFacts) -> list[Section]:
     if not run.inspected:
         return []
     pictures = tuple(
-        Picture(_data_url(run.inspected[name], "image/png"), f"{name.replace('_', ' ')}: {caption}", caption)
+        Picture(data_url(run.inspected[name], "image/png"), f"{name.replace('_', ' ')}: {caption}", caption)
         for name, caption in _INSPECTED.items()
         if name in run.inspected
     )
@@ -217,21 +194,10 @@ def _mistakes(run: RunFacts) -> Section:
     )
     listing = "; ".join(f"{one.label} taken for {one.predicted} (number {one.index})" for one in mistakes)
     caption = "The test images that are wrong by most: above each its true class and the one that it was taken for."
-    return Section(title, "", (_picture(figure, f"Test images: {listing}", caption),))
+    return Section(title, "", (picture(figure, f"Test images: {listing}", caption),))
 
 
 def _row_in_words(classes: Sequence[str], confusion: Sequence[Sequence[int]], row: int) -> str:
     counts = confusion[row]
     wrong = [f"{count} as {classes[column]}" for column, count in enumerate(counts) if count and column != row]
     return f"{classes[row]}: {counts[row]} right" + (f", {', '.join(wrong)}" if wrong else "")
-
-
-def _picture(figure: Figure, alternative: str, caption: str) -> Picture:
-    """A figure as SVG in a data URL."""
-    buffer = io.BytesIO()
-    save_svg(figure, buffer)
-    return Picture(_data_url(buffer.getvalue(), "image/svg+xml"), alternative, caption)
-
-
-def _data_url(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

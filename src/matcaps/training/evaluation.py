@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from matcaps.capsules import Capsules
 from matcaps.data.dataset import ImageDataset
 from matcaps.data.loader import Batch
-from matcaps.inspection.agreement import RoutingAgreement
+from matcaps.inspection.agreement import AgreementTally, RoutingAgreement
+from matcaps.models import EMCapsNet
 from matcaps.models.modes import evaluation_mode
 from matcaps.training.module import Training
 
@@ -80,7 +82,12 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(
-    network: nn.Module, loader: DataLoader[Batch], classes: tuple[str, ...], by: str | Sequence[str] = ()
+    network: nn.Module,
+    loader: DataLoader[Batch],
+    classes: tuple[str, ...],
+    by: str | Sequence[str] = (),
+    *,
+    agreement: bool = False,
 ) -> Evaluation:
     """Classify every image that a loader gives; several crops of an image are averaged over their class scores.
 
@@ -90,10 +97,14 @@ def evaluate(
         classes: the classes' names, in the order of their labels.
         by: an attribute of the images, or several, by whose values to break the accuracy down; see
             :class:`matcaps.data.ImageDataset`.
+        agreement: measure what routing does for the true class, too, as :func:`matcaps.inspection.routing_agreement`
+            does, in the same pass.
 
     Raises:
-        ValueError: the images have no such attribute, or the loader does not give them all in order.
+        ValueError: the images have no such attribute, the loader does not give them all in order, or the network has
+            no routing to measure.
     """
+    tally = _tally(network) if agreement else None
     names = (by,) if isinstance(by, str) else by
     dataset = _images_with(loader, names) if names else None
     confusion = MulticlassConfusionMatrix(len(classes), sync_on_compute=False)  # the first of several processes tests
@@ -103,7 +114,11 @@ def evaluate(
     started = time.perf_counter()
     with evaluation_mode(network):
         for batch in loader:
-            scores = class_scores(network, batch.images.to(device)).cpu()
+            images = batch.images.to(device)
+            if tally is None:
+                scores = class_scores(network, images).cpu()
+            else:
+                scores = _measured_scores(tally, images, batch.labels).cpu()
             predicted = scores.argmax(dim=1)
             confusion.update(predicted, batch.labels)
             if dataset is not None:
@@ -125,7 +140,28 @@ def evaluate(
         seconds=seconds,
         worst=tuple(mistakes),
         class_accuracy_by={} if dataset is None else _break_down(torch.cat(seen, dim=1), dataset, names),
+        agreement=None if tally is None else tally.result(),
     )
+
+
+def _tally(network: nn.Module) -> AgreementTally:
+    if not isinstance(network, EMCapsNet):
+        raise ValueError(f"agreement is measured on capsule networks; got a {type(network).__name__}")
+    return AgreementTally(network)
+
+
+def _measured_scores(tally: AgreementTally, images: Tensor, labels: Tensor) -> Tensor:
+    """:func:`class_scores`, with the batch counted into a tally on the way: of several crops the first, the centre."""
+    several = images.ndim == 5
+    outputs = tally.network.layer_outputs(images.flatten(0, 1) if several else images)
+    scores = Training.class_scores(outputs["class_capsules"])
+    if several:
+        scores = scores.unflatten(0, images.shape[:2]).mean(dim=1)
+        crops = images.shape[1]
+        outputs = {name: Capsules(*(one[::crops] for one in capsules)) for name, capsules in outputs.items()}
+        images = images[:, 0]
+    tally.add(outputs, tally.network.class_coordinates(images), labels)
+    return scores
 
 
 def _images_with(loader: DataLoader[Batch], names: Sequence[str]) -> ImageDataset:

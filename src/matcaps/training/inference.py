@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
 from matcaps.data import DataBundle, DataSettings, Transform, load_data, load_image
 from matcaps.data.build import Part, load_whole
 from matcaps.data.settings import EARLIER_FOLDER
-from matcaps.inspection.agreement import routing_agreement
 from matcaps.models import EMCapsNet
 from matcaps.models.pretrained import from_pretrained, read_config, resolve_folder
 from matcaps.training.data_record import check_folder_is_there, warn_of_changed_data
@@ -175,10 +174,7 @@ def evaluate_saved(
         bundle = replace(bundle, test=bundle.train)
         chosen = "test"
     loader = bundle.loader(chosen, batch_size=batch_size)
-    result = evaluate(saved.network, loader, bundle.classes, by)
-    if agreement:
-        result = replace(result, agreement=routing_agreement(cast(EMCapsNet, saved.network), loader))
-    return result
+    return evaluate(saved.network, loader, bundle.classes, by, agreement=agreement)
 
 
 def _load(source: str) -> tuple[nn.Module, dict[str, Any], Path]:

@@ -26,6 +26,7 @@ from matcaps.models.files import named_errors
 from matcaps.models.freezing import freeze
 from matcaps.models.pretrained import DECODER_NAME, describe_model, from_pretrained, save_weights
 from matcaps.models.statistics import has_statistics
+from matcaps.training.agreement_watch import AgreementWatch
 from matcaps.training.callbacks import (
     AveragedWeights,
     CapsuleHealth,
@@ -65,6 +66,7 @@ TENSORBOARD_NAME = "tensorboard"
 _STATISTICS_BATCH = 64
 _WATCHED_IMAGES = 64
 _VIEWED_IMAGES = 256
+"""Images for the views in TensorBoard, and for the measures of agreement."""
 _TEST_BATCH = 200
 _BROKEN_DOWN_BY = ("instance",)
 
@@ -143,7 +145,7 @@ def train(
         start = prepare_to_resume(place, training, clock, speaks=_rank() == 0) if resume else None
         with quiet(), named_errors(place), stoppable(place) as request:
             shown = bundle.transform.evaluate(_watched(bundle, _WATCHED_IMAGES).images)
-            stuck = StuckWatch(shown, bundle.classes)
+            stuck, agreement = StuckWatch(shown, bundle.classes), _agreement(settings, bundle, averaging)
             watching: list[Callback] = [
                 clock,
                 throughput,
@@ -151,6 +153,7 @@ def train(
                 CapsuleHealth(shown),
                 stuck,
                 *([WatchedParts(watched, bundle.classes, settings.watch_every, averaging)] if watched else []),
+                *agreement,
                 MetricsFile(place),
                 *_views(settings, bundle, averaging),
             ]
@@ -180,6 +183,9 @@ def train(
         results = _results(settings, bundle, test, clock.seconds, rate, count, commit)
         if clock.extensions:
             results["extensions"] = clock.extensions
+        for watch in agreement:
+            if (measured := watch.measure(network)) is not None:
+                results["agreement"] = measured
         if stuck.said:
             results["warnings"] = list(stuck.said.values())
         write_json(place / RESULTS_NAME, results | describe_origin(settings))
@@ -320,10 +326,18 @@ def _statistics_batches(bundle: DataBundle, count: int) -> Iterator[Tensor]:
 
 
 def _watched(bundle: DataBundle, count: int) -> ImageDataset:
-    """Some images to watch the capsules on: of the validation part, or else of the training part."""
+    """Some images to watch the capsules on, evenly spread over the validation part, or else the training part."""
     part = bundle.train if bundle.validation is None else bundle.validation
-    stride = max(1, len(part) // count)
-    return part.subset(torch.arange(0, len(part), stride)[:count])
+    count = min(count, len(part))
+    return part.subset(torch.arange(count) * len(part) // count)
+
+
+def _agreement(settings: TrainSettings, bundle: DataBundle, averaging: AveragedWeights | None) -> list[AgreementWatch]:
+    if not settings.agreement_every:
+        return []
+    part = "train" if bundle.validation is None else "validation"
+    images = _watched(bundle, _VIEWED_IMAGES)
+    return [AgreementWatch(part, images, bundle.transform, settings.agreement_every, averaging)]
 
 
 def _views(settings: TrainSettings, bundle: DataBundle, averaging: AveragedWeights | None) -> list[CapsuleViews]:

@@ -12,7 +12,15 @@ from matcaps.data.settings import DataSettings
 WATCHABLE_PARTS = ("test", "familiar_test")
 """What :attr:`TrainSettings.watched_parts` may name; validation images are looked at after every epoch anyhow."""
 
-INCIDENTAL = ("accelerator", "checkpoint_minutes", "log_every_steps", "watched_parts", "watch_every", "views_every")
+INCIDENTAL = (
+    "accelerator",
+    "checkpoint_minutes",
+    "log_every_steps",
+    "watched_parts",
+    "watch_every",
+    "views_every",
+    "agreement_every",
+)
 """Settings that change no number of a run's weights; a run may go on with others."""
 
 INCIDENTAL_DATA = ("root", "folder", "num_workers")
@@ -262,6 +270,10 @@ class TrainSettings:
         views_every: epochs from one writing to the next of what the capsules do into TensorBoard: figures, vote
             distances, poses as an embedding; 0: never. They take at most 2 % of the time; a short run has the cheap
             ones alone.
+        agreement_every: epochs from one measuring of what routing does for the true class to the next, on 256 images of
+            the validation part, or else of the training part: its share of the data, whether its votes come together,
+            and how many capsules are off or on for good, into metrics.csv and TensorBoard; the last epoch always has
+            one. 0: never.
     """
 
     recipe: str = "custom"
@@ -281,6 +293,7 @@ class TrainSettings:
     watched_parts: tuple[str, ...] = ()
     watch_every: int = 1
     views_every: int = 5
+    agreement_every: int = 5
 
     def __post_init__(self) -> None:
         _one_of(self, "precision", ("32-true", "bf16-mixed"))
@@ -294,7 +307,7 @@ class TrainSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
-        for name in ("seed", "views_every"):
+        for name in ("seed", "views_every", "agreement_every"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name} must be a whole number of at least 0; got {value!r}")

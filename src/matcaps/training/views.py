@@ -1,6 +1,5 @@
 """What the capsules do, in TensorBoard, every few epochs: figures, histograms and poses to walk among."""
 
-import copy
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from matcaps import inspection
 from matcaps.data import ImageDataset, Transform
 from matcaps.data.names import short_name
+from matcaps.inspection.door import copy_on_cpu
 from matcaps.models import EMCapsNet, PoseDecoder
 from matcaps.training.callbacks import AveragedWeights
 from matcaps.training.module import Training
@@ -35,7 +35,8 @@ class CapsuleViews(Callback):
     """Every few epochs, write into TensorBoard what ``matcaps inspect`` would show of the network as it is.
 
     Of one image, the figures of vote distances, activations, assignments and EM steps, and, where a decoder is trained
-    with the network, of the pose moved component by component. Of all images, the vote distances of the true and the
+    with the network, of the pose moved component by component. Of it and of all images, how far votes for the true
+    class and for a wrong one lie from their mean. Of all images, the vote distances of the true and the
     other classes as histograms and means, and the true classes' poses as an embedding. They never take more than
     :data:`SHARE` of the training's time: they take turns, and where the next one would exceed it, that one waits for
     the next look. The training itself is the same with them and without.
@@ -103,9 +104,8 @@ class _Look:
 
     def __init__(self, training: Training, dataset: ImageDataset, transform: Transform):
         assert isinstance(training.network, EMCapsNet)
-        self.network: EMCapsNet = copy.deepcopy(training.network).cpu().eval()
-        decoder = training.decoder
-        self.decoder: PoseDecoder | None = None if decoder is None else copy.deepcopy(decoder).cpu().eval()
+        self.network: EMCapsNet = copy_on_cpu(training.network)
+        self.decoder: PoseDecoder | None = None if training.decoder is None else copy_on_cpu(training.decoder)
         self.classes = dataset.classes
         self.labels = dataset.labels
         self.images = transform.evaluate(dataset.images)
@@ -188,6 +188,19 @@ def _votes(look: _Look, writer: SummaryWriter, epoch: int) -> None:
     _add_figure(writer, "vote distances", draw_votes(found, look.classes, look.label, look.title), epoch)
 
 
+def _true_and_wrong(look: _Look, writer: SummaryWriter, epoch: int) -> None:
+    """Vote distances of the true class beside those of the strongest wrong one: of the image, and of all images."""
+    from matcaps.viz.agreement import draw_vote_contrast
+
+    found = inspection.vote_contrast(inspection.vote_distances(look.network, look.image), look.labels[:1])
+    true, wrong = (short_name(look.classes[label]) for label in found.labels[0].tolist())
+    figure = draw_vote_contrast(found, f"{true}, true", f"{wrong}, most data of the others", look.title)
+    _add_figure(writer, "true and wrong", figure, epoch)
+    found = inspection.vote_contrast(inspection.vote_distances(look.network, look.images), look.labels)
+    figure = draw_vote_contrast(found, "true class", "wrong class with most data", f"{found.num_images} images")
+    _add_figure(writer, "true and wrong, all images", figure, epoch)
+
+
 def _activations(look: _Look, writer: SummaryWriter, epoch: int) -> None:
     from matcaps.viz.inspection import draw_activations
 
@@ -231,6 +244,7 @@ _VIEWS: dict[str, Callable[[_Look, SummaryWriter, int], None]] = {
     "distances": _distances,
     "embedding": _embedding,
     "votes": _votes,
+    "true_and_wrong": _true_and_wrong,
     "activations": _activations,
     "assignments": _assignments,
     "em_steps": _em_steps,

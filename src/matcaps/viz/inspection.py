@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Rectangle
 from torch import Tensor
 
+from matcaps._numbers import short_number
 from matcaps.data.names import short_name
 from matcaps.inspection import Contributions, EMSteps, PoseTraversal, VoteHistogram
 from matcaps.models.geometry import Axis
-from matcaps.viz.style import COLOURS, new_figure, short_number
+from matcaps.viz.style import COLOURS, new_figure
 
 LAYER_TITLES = {
     "primary_capsules": "primary capsules",

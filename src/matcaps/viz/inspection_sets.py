@@ -1,4 +1,4 @@
-"""What holds over a set of images: agreement, health of the capsule types, what poses know of the viewpoint."""
+"""What holds over a set of images: health of the capsule types, what poses know of the viewpoint."""
 
 from collections.abc import Mapping
 
@@ -6,55 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from matcaps.inspection import Agreement, LayerHealth, PoseResponse, ViewpointProbe
+from matcaps.inspection import LayerHealth, PoseResponse, ViewpointProbe
 from matcaps.inspection.activations import DEAD_BELOW, SATURATED_ABOVE
 from matcaps.viz.inspection import LAYER_TITLES
-from matcaps.viz.style import COLOURS, MARKERS, new_figure
-
-
-def draw_agreement(found: Agreement, title: str) -> Figure:
-    """By iteration, of the true class and of the others: vote distances weighted either way, data, activation.
-
-    Args:
-        found: the numbers.
-        title: of the figure.
-    """
-    figure = new_figure(4, width=3.0, height=3.2)
-    panels = figure.subplots(1, 4)
-    panels[1].sharey(panels[0])
-    deviations = found.true_deviation, found.others_deviation
-    for axes, what, values, bars in (
-        (
-            panels[0],
-            "mean distance of votes, pose units,\nweighted by assignment",
-            (found.true, found.others),
-            deviations,
-        ),
-        (panels[1], "the same, weighted by\nassignment × activation", (found.data_true, found.data_others), None),
-        (panels[2], "share of all classes' data, %", (100 * found.share_true, 100 * found.share_others), None),
-        (panels[3], "activation", (found.activation_true, found.activation_others), None),
-    ):
-        for place, name in enumerate(("true class", "one other class")):
-            steps = np.arange(1, len(values[place]) + 1) + (-0.03, 0.03)[place]  # so that error bars do not overlap
-            axes.errorbar(
-                steps,
-                values[place].numpy(),
-                None if bars is None else bars[place].numpy(),
-                marker=MARKERS[place],
-                color=COLOURS[place],
-                capsize=3,
-                label=name,
-            )
-        axes.set_xticks(range(1, len(found.true) + 1))
-        axes.set_xlabel("iteration", fontsize=9)
-        axes.set_title(what, fontsize=9)
-        axes.set_ylim(bottom=0)
-        axes.tick_params(labelsize=8)
-        axes.grid(alpha=0.3)
-    panels[3].set_ylim(0, 1.02)
-    panels[0].legend(fontsize=8, loc="lower left")
-    figure.suptitle(f"{title}, mean of {found.num_images} images; bars: ± 1 standard deviation", fontsize=9)
-    return figure
+from matcaps.viz.style import COLOURS, new_figure
 
 
 def draw_health(found: Mapping[str, LayerHealth], title: str) -> Figure:

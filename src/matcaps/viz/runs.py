@@ -1,5 +1,6 @@
-"""A run's figures: its curves, its confusion matrix, and images with what the network took them for."""
+"""A run's figures: its curves, what routing did, its confusion matrix, and images with what they were taken for."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -62,14 +63,59 @@ def draw_health(rows: Rows) -> Figure | None:
     return figure
 
 
+def measured_iterations(rows: Rows) -> int:
+    """Up to which iteration a run's metrics have measures of agreement; 0: they have none."""
+    found = (re.fullmatch(r"agreement/share_true_(\d+)", name) for row in rows for name in row if row[name])
+    return max((int(match[1]) for match in found if match), default=0)
+
+
+def draw_agreement_by_epoch(rows: Rows, chance: float) -> Figure | None:
+    """By epoch, a line an iteration: share of the data, ln σ less the others', nearest votes; None: none was measured.
+
+    Args:
+        rows: of a run's metrics.csv.
+        chance: share of the data, and of the images, that each class would have by chance.
+    """
+    iterations = measured_iterations(rows)
+    if not iterations:
+        return None
+    figure = new_figure(1, 3, width=5.5, height=2.5)
+    panels: Sequence[Axes] = figure.subplots(3, 1, sharex=True)
+    described: Mapping[str, tuple[str, float, float]] = {
+        "share_true": ("true class's share\nof the data, %", 100, chance),
+        "log_deviation_gap": ("ln σ of its votes,\nless the others'", 1, 0.0),
+        "nearest_is_true": ("its votes nearest to\ntheir mean, % of images", 100, chance),
+    }
+    for axes, (name, (label, factor, level)) in zip(panels, described.items(), strict=True):
+        axes.axhline(factor * level, color="black", linestyle=":", linewidth=1, label="chance" if level else None)
+        for iteration in range(1, iterations + 1):
+            column, colour = f"agreement/{name}_{iteration}", COLOURS[(iteration - 1) % len(COLOURS)]
+            _draw_column(axes, rows, column, "-", colour, f"iteration {iteration}", factor=factor, marker=True)
+        axes.set_ylabel(label, fontsize=9)
+        axes.grid(alpha=0.3)
+        if factor == 100:
+            axes.set_ylim(-2, 102)
+    _count_epochs(panels[-1])
+    panels[0].legend(fontsize=8)
+    return figure
+
+
 def _draw_column(
-    axes: Axes, rows: Rows, name: str, style: str, colour: str, label: str, *, factor: float = 1.0
+    axes: Axes,
+    rows: Rows,
+    name: str,
+    style: str,
+    colour: str,
+    label: str,
+    *,
+    factor: float = 1.0,
+    marker: bool = False,
 ) -> None:
-    """Draw what one column holds, where it holds anything; a single epoch as a point."""
+    """Draw what one column holds, where it holds anything; a single epoch, or each one where wanted, as a point."""
     points = [(int(row["epoch"]), factor * float(row[name])) for row in rows if row.get(name)]
     if points:
-        marker = "o" if len(points) == 1 else None
-        axes.plot(*zip(*points, strict=True), style, color=colour, label=label, marker=marker)
+        shape = "o" if marker or len(points) == 1 else None
+        axes.plot(*zip(*points, strict=True), style, color=colour, label=label, marker=shape)
 
 
 def _count_epochs(axes: Axes) -> None:

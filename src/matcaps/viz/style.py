@@ -30,11 +30,6 @@ def new_figure(columns: int = 1, rows: int = 1, *, width: float = 4.5, height: f
     return figure
 
 
-def short_number(value: float) -> str:
-    """A number from 0 to millions, for a small space: three digits, and never an exponent where it is large."""
-    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
-
-
 def save_figure(figure: Figure, path: Path) -> list[Path]:
     """Write a figure as PNG and as SVG, each whole or not at all.
 
