@@ -66,7 +66,7 @@ class EMCapsNetConfig:
     temperature_schedule: Literal["authors", "tutorial"] = "authors"
     class_temperature_ratio: float = 0.25
     competition: Literal["child", "window"] = "child"
-    activation_rule: Literal["paper", "standardised"] = "paper"
+    activation_rule: Literal["paper", "standardised", "relative"] = "paper"
     variance_floor: float = 5e-4
     annealing: float = 1.0
     coordinates: Literal["receptive-field", "grid", "none"] = "receptive-field"
@@ -92,7 +92,7 @@ class EMCapsNetConfig:
             ("pose", ("matrix", "vector")),
             ("temperature_schedule", ("authors", "tutorial")),
             ("competition", ("child", "window")),
-            ("activation_rule", ("paper", "standardised")),
+            ("activation_rule", ("paper", "standardised", "relative")),
             ("coordinates", ("receptive-field", "grid", "none")),
             ("calibration", ("none", "beta", "full")),
             ("normalisation", ("none", "batch")),

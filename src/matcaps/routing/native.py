@@ -95,7 +95,7 @@ def _problem(
     inputs: list[Tensor | None],
     stride: int,
     child_competition: bool,
-    standardised: bool,
+    activation_rule: int,
     variance_floor: float,
     annealing: float,
 ) -> Problem:
@@ -105,7 +105,7 @@ def _problem(
     problem = _sizes(height, width, child_types, weight, stride, len(inverse_temperature))  # type: ignore[arg-type]
     problem.batch = batch
     problem.child_competition = child_competition
-    problem.standardised = standardised
+    problem.activation_rule = activation_rule
     problem.double_precision = poses.dtype == torch.float64  # type: ignore[union-attr]
     problem.threads = torch.get_num_threads()
     problem.variance_floor = variance_floor
@@ -127,7 +127,7 @@ def _forward(
     coordinates: Tensor | None,
     stride: int,
     child_competition: bool,
-    standardised: bool,
+    activation_rule: int,
     variance_floor: float,
     annealing: float,
     keep_state: bool,
@@ -135,7 +135,7 @@ def _forward(
     tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
     check_routing("native_routing", DTYPES, *tensors, stride)
     inputs = _contiguous(*tensors)
-    problem = _problem(inputs, stride, child_competition, standardised, variance_floor, annealing)
+    problem = _problem(inputs, stride, child_competition, activation_rule, variance_floor, annealing)
     size = _library().state_size(problem) if keep_state else 0
     out_poses, out_activations, state = _empty_results(poses, weight, stride, size)
     problem.out_poses = out_poses.data_ptr()
@@ -157,7 +157,7 @@ def _(
     coordinates,
     stride,
     child_competition,
-    standardised,
+    activation_rule,
     variance_floor,
     annealing,
     keep_state,
@@ -192,7 +192,7 @@ def _backward(
     coordinates: Tensor | None,
     stride: int,
     child_competition: bool,
-    standardised: bool,
+    activation_rule: int,
     variance_floor: float,
     annealing: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -200,7 +200,7 @@ def _backward(
     check_routing("native_routing_backward", DTYPES, *tensors, stride)
     check_gradients("native_routing_backward", poses, weight, stride, grad_poses, grad_activations)
     inputs = _contiguous(*tensors)
-    problem = _problem(inputs, stride, child_competition, standardised, variance_floor, annealing)
+    problem = _problem(inputs, stride, child_competition, activation_rule, variance_floor, annealing)
     shape = problem.batch, _library().state_size(problem)
     check_state("native_routing_backward", poses, [("state", state, shape)])
     grads = _empty_grads(*tensors)
@@ -233,7 +233,7 @@ def _(
     coordinates,
     stride,
     child_competition,
-    standardised,
+    activation_rule,
     variance_floor,
     annealing,
 ):

@@ -53,7 +53,7 @@ def _forward(
     coordinates: Tensor | None,
     stride: int,
     child_competition: bool,
-    standardised: bool,
+    activation_rule: int,
     variance_floor: float,
     annealing: float,
     keep_state: bool,
@@ -68,7 +68,7 @@ def _forward(
         plan = launch.plan_for(poses, weight, inverse_temperature, stride, child_competition, coordinates is not None)
         with _on(poses.device):
             launch.forward(
-                plan, inputs, None if coordinates is None else coordinates.contiguous(), standardised,
+                plan, inputs, None if coordinates is None else coordinates.contiguous(), activation_rule == 1,
                 variance_floor, annealing, results, launch.launch,
             )  # fmt: skip
     if keep_state:
@@ -88,7 +88,7 @@ def _(
     coordinates,
     stride,
     child_competition,
-    standardised,
+    activation_rule,
     variance_floor,
     annealing,
     keep_state,
@@ -168,7 +168,7 @@ def _backward(
     coordinates: Tensor | None,
     stride: int,
     child_competition: bool,
-    standardised: bool,
+    activation_rule: int,
     variance_floor: float,
     annealing: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -189,7 +189,7 @@ def _backward(
     plan = launch.plan_for(poses, weight, inverse_temperature, stride, child_competition, coordinates is not None)
     with _on(poses.device):
         grads = launch.backward(
-            plan, inputs, None if coordinates is None else coordinates.contiguous(), standardised,
+            plan, inputs, None if coordinates is None else coordinates.contiguous(), activation_rule == 1,
             variance_floor, annealing, state,
             (grad_poses.contiguous(), grad_activations.contiguous()), launch.launch,
         )  # fmt: skip
@@ -212,7 +212,7 @@ def _(
     coordinates,
     stride,
     child_competition,
-    standardised,
+    activation_rule,
     variance_floor,
     annealing,
 ):
