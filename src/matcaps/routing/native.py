@@ -133,7 +133,7 @@ def _forward(
     keep_state: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("native_routing", DTYPES, *tensors, stride)
+    check_routing("native_routing", DTYPES, *tensors, stride, activation_rule)
     inputs = _contiguous(*tensors)
     problem = _problem(inputs, stride, child_competition, activation_rule, variance_floor, annealing)
     size = _library().state_size(problem) if keep_state else 0
@@ -163,7 +163,7 @@ def _(
     keep_state,
 ):
     tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("native_routing", DTYPES, *tensors, stride)
+    check_routing("native_routing", DTYPES, *tensors, stride, activation_rule)
     size = _state_size(poses, weight, stride, inverse_temperature.shape[0]) if keep_state else 0
     return _empty_results(poses, weight, stride, size)
 
@@ -197,7 +197,7 @@ def _backward(
     annealing: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("native_routing_backward", DTYPES, *tensors, stride)
+    check_routing("native_routing_backward", DTYPES, *tensors, stride, activation_rule)
     check_gradients("native_routing_backward", poses, weight, stride, grad_poses, grad_activations)
     inputs = _contiguous(*tensors)
     problem = _problem(inputs, stride, child_competition, activation_rule, variance_floor, annealing)
@@ -238,7 +238,7 @@ def _(
     annealing,
 ):
     tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("native_routing_backward", DTYPES, *tensors, stride)
+    check_routing("native_routing_backward", DTYPES, *tensors, stride, activation_rule)
     check_gradients("native_routing_backward", poses, weight, stride, grad_poses, grad_activations)
     if all(type(size) is int for size in poses.shape):  # a symbol may have another name by now
         size = _state_size(poses, weight, stride, inverse_temperature.shape[0])
