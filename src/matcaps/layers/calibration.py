@@ -33,6 +33,7 @@ class _State(NamedTuple):
     mean: Tensor
     variance: Tensor
     mass: Tensor
+    cost: Tensor
     activation: Tensor
 
 
@@ -109,7 +110,7 @@ def _settle_statistics(
         if deviation > _TINY:
             routing.matrix_size.div_(deviation)
         state = _last_state(trace, capsules)
-        routing.observe(RoutingFit(state.mass, state.variance.log().mean(dim=-1) / 2), momentum=1.0)
+        routing.observe(RoutingFit(state.mass, state.cost), momentum=1.0)
     weight.copy_(routing.matrices(weight))
 
 

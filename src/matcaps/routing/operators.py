@@ -46,11 +46,11 @@ class RoutingFit(NamedTuple):
 
     Attributes:
         mass: ``[..., J]``, how much data each parent has.
-        log_deviation: ``[..., J]``, the mean of ln σ over the pose components.
+        cost: ``[..., J]``, what they cost, in nats, as the activation rule counts it.
     """
 
     mass: Tensor
-    log_deviation: Tensor
+    cost: Tensor
 
 
 def make_implementation(
