@@ -186,6 +186,31 @@ def test_per_sample_gradients_leave_the_statistics_alone():
     assert all(torch.equal(value, before[name]) for name, value in statistics(layer).items())
 
 
+def test_one_graph_compiled_and_checkpointed_does_the_same():
+    layer = class_layer().train()
+    expected = layer(capsules(1))
+    moved = statistics(layer)
+    compiled = torch.compile(class_layer().train(), fullgraph=True, backend="aot_eager")
+    found = compiled(capsules(1))
+    torch.testing.assert_close(found.activations, expected.activations)
+    for name, value in statistics(compiled).items():
+        torch.testing.assert_close(value, moved[name])
+    again = class_layer().train()
+    poses, activations = capsules(1)
+    poses.requires_grad_()
+    torch.utils.checkpoint.checkpoint(again, Capsules(poses, activations), use_reentrant=False).poses.sum().backward()
+    assert poses.grad.isfinite().all()
+
+
+def test_images_that_are_alike_leave_no_layer_saturated():
+    stripes = torch.arange(6).remainder(2).float().view(1, 6, 1, 1, 1, 1)
+    alike = Capsules(0.1 * capsules().poses + stripes, torch.full((6, 6, 6, 3), 0.5))
+    for layer in (conv_layer(), class_layer()):
+        layer.calibrate(alike)
+        activations = layer.eval()(alike).activations.detach()
+        assert float(((activations < 0.01) | (activations > 0.99)).float().mean()) < 0.25
+
+
 def test_other_rules_and_a_gain_that_is_none_are_refused():
     for rule in ("paper", "standardised"):
         with pytest.raises(ValueError, match="activation_rule must be 'relative'"):

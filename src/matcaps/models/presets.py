@@ -43,6 +43,15 @@ PRESETS: dict[str, ModelConfig] = {
     "tutorial": _TUTORIAL,
     # ours: the tutorial's network with soft assignments and full calibration
     "annealed-tutorial": replace(_TUTORIAL, annealing=1 / 16, coordinate_scale=5.0, calibration="full"),
+    # ours: the tutorial's network with normalised routing
+    "agreement-tutorial": replace(
+        _TUTORIAL,
+        annealing=1 / 16,
+        coordinate_scale=5.0,
+        calibration="full",
+        activation_rule="relative",
+        normalisation="batch",
+    ),
     # ours: the paper's small network at the tutorial's image size, with soft assignments and full calibration
     "quickstart": EMCapsNetConfig(
         stem_padding="same",
