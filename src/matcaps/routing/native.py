@@ -263,7 +263,7 @@ def _read_fit(
     blocks = (parents + width - 1) // width
     records = windows * blocks * width * RECORD
     begin = (iterations - 1) * (windows * blocks * width * children + records)
-    record = state[0][:, begin : begin + records].reshape(batch, windows, blocks, RECORD, width)
+    record = state[0][:, begin : begin + records].view(batch, windows, blocks, RECORD, width)
     mass, description = (
         record[:, :, :, field].flatten(2)[..., :parents].reshape(shape) for field in (MASS, DESCRIPTION)
     )
