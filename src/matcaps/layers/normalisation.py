@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,8 +25,11 @@ class NormalisedConv2d(nn.Conv2d):
         self.normalisation = nn.BatchNorm2d(out_channels, affine=affine)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map ``[B, C, H, W]`` to ``[B, C', H', W']``."""
-        norm, features = self.normalisation, super().forward(input)
+        """Map ``[B, C, H, W]`` to ``[B, C', H', W']``, channels last in memory: capsules read them so.
+
+        Otherwise normalising backwards would take three times as long on the CPU as the convolution.
+        """
+        norm, features = self.normalisation, super().forward(input.contiguous(memory_format=torch.channels_last))
         if norm.training and not self.weight.requires_grad:
             mean, variance = norm.running_mean, norm.running_var
             return F.batch_norm(features, mean, variance, norm.weight, norm.bias, eps=norm.eps)
