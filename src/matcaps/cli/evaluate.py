@@ -86,6 +86,7 @@ def _print_evaluation(result: "Evaluation") -> None:
         _print_agreement(result.agreement)
     out.print(
         f"accuracy {100 * result.accuracy:.2f} % (error {result.error_percent:.2f} %) on {result.num_images} images, "
+        f"{'' if result.log_loss is None else f'log-loss {result.log_loss:.3f}, '}"
         f"{result.num_images / result.seconds:.0f} images a second",
     )
 

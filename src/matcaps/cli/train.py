@@ -129,12 +129,22 @@ def _fit(settings: TrainSettings, folder: str | None, *, resume: bool, report: b
 
     lines = EpochLines(lambda line: out.print(line, **PLAIN))
     result = train(settings, folder, resume=resume, callbacks=[lines], progress=sys.stderr.isatty())
-    if result.test is not None:
-        out.print(
-            f"test accuracy {100 * result.test.accuracy:.2f} % (error {result.test.error_percent:.2f} %) on "
-            f"{result.test.num_images} images, after {result.seconds:.0f} s of training\nrun folder: {result.folder}",
-            **PLAIN,
+    if result.speaks:
+        from matcaps.training.record import RESULTS_NAME, read_json
+        from matcaps.training.tested import describe_tested
+
+        how_good = (
+            ""
+            if result.test is None
+            else (
+                f"test accuracy {100 * result.test.accuracy:.2f} % (error {result.test.error_percent:.2f} %) on "
+                f"{result.test.num_images} images, "
+            )
         )
+        out.print(f"{how_good}after {result.seconds:.0f} s of training", **PLAIN)
+        if tested := describe_tested(read_json(result.folder / RESULTS_NAME)):
+            out.print(tested, **PLAIN)
+        out.print(f"run folder: {result.folder}", **PLAIN)
         if report:
             write_report([result.folder], result.folder / REPORT_NAME)
     return 0

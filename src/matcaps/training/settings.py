@@ -20,6 +20,7 @@ INCIDENTAL = (
     "watch_every",
     "views_every",
     "agreement_every",
+    "test",
 )
 """Settings that change no number of a run's weights; a run may go on with others."""
 
@@ -274,6 +275,8 @@ class TrainSettings:
             the validation part, or else of the training part: its share of the data, whether its votes come together,
             and how many capsules are off or on for good, into metrics.csv and TensorBoard; the last epoch always has
             one. 0: never.
+        test: "end" classifies the test part once, after the last epoch; "never" leaves it alone, as runs by which
+            something is chosen must; "matcaps eval" tests such a run when it is asked to.
     """
 
     recipe: str = "custom"
@@ -294,6 +297,7 @@ class TrainSettings:
     watch_every: int = 1
     views_every: int = 5
     agreement_every: int = 5
+    test: Literal["never", "end"] = "end"
 
     def __post_init__(self) -> None:
         _one_of(self, "precision", ("32-true", "bf16-mixed"))
@@ -303,6 +307,12 @@ class TrainSettings:
         for part in self.watched_parts:
             if part not in WATCHABLE_PARTS:
                 raise ValueError(f"watched_parts must be of {', '.join(WATCHABLE_PARTS)}; got {part!r}")
+        _one_of(self, "test", ("never", "end"))
+        if self.test == "never" and self.watched_parts:
+            raise ValueError(
+                f"watched_parts must be empty where test is never; got {', '.join(self.watched_parts)}: these are test "
+                "images: watch none, or test at the end"
+            )
         for name in ("epochs", "devices", "num_nodes", "calibration_images", "log_every_steps", "watch_every"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
