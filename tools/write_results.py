@@ -50,12 +50,11 @@ def readme_table(records: Path) -> str:
     trainings: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in sorted(records.glob(f"*/{RESULTS_NAME}")) + sorted(records.glob(f"*/*/{RESULTS_NAME}")):
         settings = Path(path.parent, SETTINGS_NAME).read_text(encoding="utf-8")
-        if (
-            "rule: official" in settings and json.loads(path.read_text(encoding="utf-8"))["test"] is not None
-        ):  # others are not tested on all viewpoints
+        results = json.loads(path.read_text(encoding="utf-8"))
+        if "rule: official" in settings and results["test"] is not None:  # others are not tested on all viewpoints
             folder = path.parent.relative_to(records)
             name = folder.as_posix().rpartition("-seed")[0] or folder.as_posix()
-            trainings.setdefault(name, []).append((folder, json.loads(path.read_text(encoding="utf-8"))))
+            trainings.setdefault(name, []).append((folder, results))
     order = {"smallnorb": 0, "mnist": 1}
     rows = []
     for name, runs in trainings.items():

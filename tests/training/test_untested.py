@@ -8,8 +8,8 @@ import pytest
 
 from matcaps import cli
 from matcaps.report import collect_run, make_report
-from matcaps.training import train
 from matcaps.training import run as run_module
+from matcaps.training import train
 from matcaps.training.tested import describe_tested
 from tests.training.runs import tiny_settings, write_config
 
@@ -29,11 +29,14 @@ def test_a_run_that_never_tests_classifies_no_test_image_and_says_so(tmp_path, m
     folder = tmp_path / "run"
     assert cli.main(["train", config, "--test", "never", "--output", str(folder)]) == 0
     printed = capsys.readouterr().out
-    assert "no test image was looked at (test never)" in printed and "accuracy" not in printed.splitlines()[-4]
+    assert "no test image was looked at (test never)" in printed
+    assert "accuracy" not in printed.splitlines()[-4]
     results = json.loads((folder / "results.json").read_text())
-    assert results["test"] is None and results["looked_at_test_part"] is False
+    assert results["test"] is None
+    assert results["looked_at_test_part"] is False
     page = (folder / "report.html").read_text()
-    assert "No test image was looked at (test never)" in page and "What it takes for what" not in page
+    assert "No test image was looked at (test never)" in page
+    assert "What it takes for what" not in page
 
 
 def test_what_reads_a_run_stands_a_run_without_a_test(untested, tmp_path, capsys):
@@ -50,7 +53,8 @@ def test_a_finished_run_is_tested_later_when_asked_to_and_keeps_the_rest_of_its_
     before = json.loads((untested / "results.json").read_text())
     assert cli.main(["train", "--resume", str(untested), "--test", "end", "--report", "false"]) == 0
     after = json.loads((untested / "results.json").read_text())
-    assert after.pop("test")["num_images"] == 20 and after.pop("looked_at_test_part") is True
+    assert after.pop("test")["num_images"] == 20
+    assert after.pop("looked_at_test_part") is True
     assert all(before[name] == value for name, value in after.items())
 
 

@@ -1,0 +1,84 @@
+"""A recipe judged on objects that it never trained on, without the test part: each object is left out once.
+
+The objects are smallNORB's toys, or groups of a folder's images. Free of torch.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import fields, replace
+
+from matcaps.data.settings import SplitSettings
+from matcaps.experiments.plan import Experiment, Row
+from matcaps.training.settings import TrainSettings
+
+FOLDS = "folds"
+"""What ``matcaps experiment`` and ``matcaps table`` call it."""
+
+TRAINING_TOYS = (4, 6, 7, 8, 9)
+"""smallNORB's instances in the published training part, the same numbers in each class."""
+
+SET_BY_FOLDS = {
+    **dict.fromkeys(
+        (f"data.split.{entry.name}" for entry in fields(SplitSettings) if entry.name != "seed"),
+        "they divide the training part by its objects, and keep no validation images",
+    ),
+    "watched_parts": "nothing is looked at before the end",
+    "test": "what is left out is tested at the end, and the test part never",
+    "epochs": "give --epochs",
+    "seed": "give --seeds",
+}
+"""Settings that are the folds' own, and why."""
+
+_CAVEAT = (
+    "What is tested is left out of the training part; the test part was not looked at. "
+    "matcaps table folds compares recipes object by object."
+)
+_LONGEST_NAME = 60
+
+
+def fold_experiment(name: str, settings: TrainSettings) -> Experiment:
+    """The trainings of a recipe, one for each fold: its row leaves some objects out, and tests on these.
+
+    Args:
+        name: of the folder in which the trainings lie.
+        settings: the recipe's; what :data:`SET_BY_FOLDS` names is set here.
+
+    Raises:
+        ValueError: the data have no objects to leave out.
+    """
+    settings = replace(settings, test="end", watched_parts=(), views_every=0)
+    if settings.data.name != "smallnorb":
+        raise ValueError(f"folds must have data whose objects are known, smallnorb; got data.name={settings.data.name}")
+    rows = tuple(
+        Row(f"fold{toy}", f"toy {toy} of each class left out", _leaving_out(settings, toy)) for toy in TRAINING_TOYS
+    )
+    return Experiment(name, f"{name}: objects left out", rows, caveat=_CAVEAT)
+
+
+def _leaving_out(settings: TrainSettings, toy: int) -> TrainSettings:
+    split = SplitSettings(
+        rule="instance",
+        source="train",
+        test_instances=(toy,),
+        seed=settings.data.split.seed,
+    )
+    return replace(settings, data=replace(settings.data, split=split))
+
+
+def folds_name(recipe: str, changes: Mapping[str, str]) -> str:
+    """The name of a recipe with changed settings, fit for a folder.
+
+    Args:
+        recipe: the recipe's name.
+        changes: the changed settings' full names and values.
+
+    Example:
+        >>> folds_name("smallnorb", {"loss.name": "cross-entropy"})
+        'smallnorb-loss.name=cross-entropy'
+    """
+    whole = "-".join([recipe, *(f"{name}={value}" for name, value in changes.items())])
+    plain = re.sub(r"[^\w.=-]+", "-", whole, flags=re.ASCII).strip("-.")
+    if plain == whole and len(whole) <= _LONGEST_NAME:
+        return whole
+    return f"{plain[:_LONGEST_NAME]}-{hashlib.sha256(whole.encode()).hexdigest()[:6]}"
