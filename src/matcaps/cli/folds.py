@@ -4,7 +4,7 @@ import difflib
 from pathlib import Path
 
 from matcaps._paths import user_path
-from matcaps.cli.parsing import make_parser
+from matcaps.cli.parsing import PLAIN, err, make_parser
 from matcaps.cli.train import parse_settings, with_preset
 from matcaps.cli.trials import carry_out, list_trials
 from matcaps.experiments.folds import SET_BY_FOLDS, fold_experiment, folds_name
@@ -31,6 +31,13 @@ def folds_command(arguments: list[str]) -> int:
         default=[],
         help="a setting of matcaps train in place of the recipe's, such as loss.name=cross-entropy; as often as wanted",
     )
+    parser.add_argument(
+        "--groups",
+        type=str | None,
+        help="for a folder of images (--set data.name=folder --set data.folder=...): a CSV file with the columns file "
+        "and group, such as the patient; whole groups are left out",
+    )
+    parser.add_argument("--folds", type=int | None, help="for such a folder: how many folds; default 5")
     parser.add_argument("--epochs", type=int | None, help="epochs of every training; default: the recipe's")
     parser.add_argument("--seeds", type=str, default="0", help="seeds of the trainings, such as 0,1")
     parser.add_argument("--shard", type=str, default="1/1", help="k/n: the k-th of n parts of the trainings, from 1")
@@ -46,7 +53,7 @@ def folds_command(arguments: list[str]) -> int:
     name = folds_name(parsed.recipe, changes) if parsed.name is None else parsed.name
     if Path(name).name != name or name.startswith("."):
         raise ValueError(f"name must be a folder's own name, without a path or a dot before it; got {name!r}")
-    experiment = fold_experiment(name, settings)
+    experiment = fold_experiment(name, settings, groups=parsed.groups, count=parsed.folds)
     trials = make_trials(
         experiment,
         seeds=parse_seeds(parsed.seeds),

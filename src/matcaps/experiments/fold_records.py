@@ -138,11 +138,12 @@ def gather_folds(folders: Sequence[Path], *, root: str | None = None) -> Gathere
 
 def leaves_objects_out(data: DataSettings) -> bool:
     """Whether a run with these data is tested on objects of the part that it trained on."""
-    return bool(_left_out(data.split)) and data.split.rule in ATTRIBUTES and data.split.source != "both"
+    split = data.split
+    return split.rule == "group" or (split.rule == "instance" and bool(_left_out(split)) and split.source != "both")
 
 
 def _left_out(split: SplitSettings) -> tuple[int | str, ...]:
-    return split.test_instances
+    return split.test_instances or split.test_groups
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -191,6 +192,16 @@ def _objects(test: dict[str, Any], attribute: str, data: DataSettings) -> dict[s
     accuracies, counts = test["class_accuracy_by"][attribute], test.get("num_images_by", {}).get(attribute, {})
     losses = test.get("log_loss_by", {}).get(attribute, {})
     found = {}
+    if attribute == "group":  # one object, whatever the classes of its images
+        for value, by_class in accuracies.items():
+            own = [label for label, accuracy in enumerate(by_class) if accuracy is not None]
+            total = sum(counts[value][label] for label in own)
+            accuracy, loss = (
+                sum(counts[value][label] * of[value][label] for label in own) / total for of in (accuracies, losses)
+            )
+            name = test["value_names"][attribute][value]
+            found[name] = ObjectResult(total, 100 * (1 - accuracy), loss)
+        return found
     for value, by_class in accuracies.items():
         for label, accuracy in enumerate(by_class):
             if accuracy is not None:
@@ -230,7 +241,7 @@ def recipe_differences(first: FoldRecipe, second: FoldRecipe) -> list[str]:
 
 def _neutral(settings: TrainSettings) -> TrainSettings:
     """Settings without what differs between the folds of a recipe."""
-    split = replace(settings.data.split, rule="official", source="both", test_instances=())
+    split = replace(settings.data.split, rule="official", source="both", test_instances=(), test_groups=(), groups=None)
     return replace(settings, seed=0, data=replace(settings.data, split=split))
 
 

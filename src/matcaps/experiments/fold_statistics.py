@@ -38,6 +38,11 @@ class Table:
         """``[objects]``, each one's mean over its seeds."""
         return np.nanmean(self.values, axis=1)
 
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """``[objects]``, whether an object has a value with any seed."""
+        return np.asarray(~np.isnan(self.values).all(axis=1), dtype=bool)
+
     def rows(self, chosen: NDArray[np.bool_]) -> "Table":
         """Some of the objects."""
         return Table(self.values[chosen], [fold for fold, one in zip(self.folds, chosen, strict=True) if one])
@@ -103,7 +108,7 @@ def compare(first: Table, second: Table) -> Comparison:
     Raises:
         ValueError: there is no object that both have.
     """
-    both = ~(np.isnan(first.values).all(axis=1) | np.isnan(second.values).all(axis=1))
+    both = np.asarray(first.known & second.known, dtype=bool)
     if not both.any():
         raise ValueError("two recipes must have an object in common to be compared; these have none")
     first, second = first.rows(both), second.rows(both)

@@ -98,8 +98,7 @@ _Tables = dict[Measure, list[Table]]
 
 def _known(table: Table) -> Table | None:
     """The objects that have a value; None if none has."""
-    there = ~np.isnan(table.values).all(axis=1)
-    return table.rows(there) if there.any() else None
+    return table.rows(table.known) if table.known.any() else None
 
 
 def _overview(recipes: Sequence[FoldRecipe], tables: _Tables) -> str:
@@ -138,7 +137,7 @@ def _comparisons(recipes: Sequence[FoldRecipe], tables: _Tables) -> list[str]:
         for measure in MEASURES:
             own = (tables[measure][0], tables[measure][place])
             cells = ["no object in common" if measure is MEASURES[0] else "–", "", "", "", ""]
-            if not (np.isnan(own[0].values).all(axis=1) | np.isnan(own[1].values).all(axis=1)).all():
+            if (own[0].known & own[1].known).any():
                 comparison = compare(*own)
                 found.append(comparison)
                 cells = [

@@ -1,6 +1,7 @@
 """A recipe judged on objects that it never trained on, without the test part: each object is left out once.
 
-The objects are smallNORB's toys, or groups of a folder's images. Free of torch.
+The objects are smallNORB's toys, or groups of a folder's images: patients, sessions, devices. Free of torch where no
+such folder is read.
 """
 
 import hashlib
@@ -37,19 +38,32 @@ _CAVEAT = (
 _LONGEST_NAME = 60
 
 
-def fold_experiment(name: str, settings: TrainSettings) -> Experiment:
+def fold_experiment(
+    name: str, settings: TrainSettings, *, groups: str | None = None, count: int | None = None
+) -> Experiment:
     """The trainings of a recipe, one for each fold: its row leaves some objects out, and tests on these.
 
     Args:
         name: of the folder in which the trainings lie.
         settings: the recipe's; what :data:`SET_BY_FOLDS` names is set here.
+        groups: for a folder of images, the table that says which group each is of, see
+            :func:`matcaps.data.groups.read_groups`.
+        count: for such a folder how many folds; None: five. smallNORB has five, one for each toy of a class.
 
     Raises:
-        ValueError: the data have no objects to leave out.
+        FileNotFoundError: the folder or its table of groups is not there.
+        ValueError: the data have no objects to leave out, or not enough of them.
     """
     settings = replace(settings, test="end", watched_parts=(), views_every=0)
+    if settings.data.name == "folder":
+        return Experiment(name, f"{name}: groups left out", _group_rows(settings, groups, count), caveat=_CAVEAT)
     if settings.data.name != "smallnorb":
-        raise ValueError(f"folds must have data whose objects are known, smallnorb; got data.name={settings.data.name}")
+        raise ValueError(
+            f"folds must have data whose objects are known; got data.name={settings.data.name}: use smallnorb, or a "
+            "folder of images with --groups"
+        )
+    if groups is not None or count is not None:
+        raise ValueError("groups and folds must be left out for smallnorb: its five toys of each class are the folds")
     rows = tuple(
         Row(f"fold{toy}", f"toy {toy} of each class left out", _leaving_out(settings, toy)) for toy in TRAINING_TOYS
     )
@@ -64,6 +78,26 @@ def _leaving_out(settings: TrainSettings, toy: int) -> TrainSettings:
         seed=settings.data.split.seed,
     )
     return replace(settings, data=replace(settings.data, split=split))
+
+
+def _group_rows(settings: TrainSettings, table: str | None, count: int | None) -> tuple[Row, ...]:
+    # here, for they bring torch
+    from matcaps.data.groups import make_folds, read_groups
+    from matcaps.data.layouts import find_layout
+
+    if table is None:
+        raise ValueError("folds of a folder of images must have --groups: a CSV file with the columns file and group")
+    assert settings.data.folder is not None
+    made = make_folds(read_groups(find_layout(settings.data.folder), table), 5 if count is None else count)
+    rows = []
+    for number, left_out in enumerate(made, 1):
+        split = SplitSettings(
+            rule="group", source="train", groups=table, test_groups=left_out, seed=settings.data.split.seed
+        )
+        title = f"{len(left_out)} of {sum(map(len, made))} groups left out: {', '.join(left_out[:5])}"
+        title += ", ..." if len(left_out) > 5 else ""
+        rows.append(Row(f"fold{number}", title, replace(settings, data=replace(settings.data, split=split))))
+    return tuple(rows)
 
 
 def folds_name(recipe: str, changes: Mapping[str, str]) -> str:

@@ -54,6 +54,7 @@ class Evaluation:
         class_accuracy_by: by an attribute's name and value, such as ``["instance"][3]``, the share for each class among
             the images that have the value; None where a class has none. Empty unless asked for.
         num_images_by: the same of the numbers of images.
+        value_names: by an attribute whose values are numbers of names, such as ``["group"][3]``, their names.
         log_loss: mean negative logarithm of the true class's probability, in nats, after one exponent for all images
             made probabilities of the scores: comparable between losses; see :mod:`matcaps.training.log_loss`.
         log_loss_of_shares: the same with the exponent 1: of the true class's share of the scores as they are.
@@ -71,6 +72,7 @@ class Evaluation:
     worst: tuple[Mistake, ...]
     class_accuracy_by: Mapping[str, Mapping[int, tuple[float | None, ...]]] = field(default_factory=dict)
     num_images_by: Mapping[str, Mapping[int, tuple[int, ...]]] = field(default_factory=dict)
+    value_names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     log_loss: float | None = None
     log_loss_of_shares: float | None = None
     score_exponent: float | None = None
@@ -161,6 +163,11 @@ def evaluate(
         num_images_by={
             name: {value: tuple(len(one) for one in own) for value, own in by_value.items()}
             for name, by_value in groups.items()
+        },
+        value_names={
+            name: {value: dataset.value_names[name][value] for value in own}
+            for name, own in groups.items()
+            if dataset is not None and name in dataset.value_names
         },
         log_loss=float(losses.mean()),
         log_loss_of_shares=float(log_losses(all_scores, labels).mean()),

@@ -335,6 +335,8 @@ class TrainSettings:
     def with_incidentals_of(self, other: "TrainSettings") -> "TrainSettings":
         """These settings with the other's :data:`INCIDENTAL` ones: another place of the data, another device."""
         data = replace(self.data, **{name: getattr(other.data, name) for name in INCIDENTAL_DATA})
+        if data.split.groups and other.data.split.groups:  # the table lies elsewhere; a run notices other groups
+            data = replace(data, split=replace(data.split, groups=other.data.split.groups))
         model = replace(self.model, **{name: getattr(other.model, name) for name in INCIDENTAL_MODEL})
         return replace(self, data=data, model=model, **{name: getattr(other, name) for name in INCIDENTAL})
 
@@ -390,7 +392,7 @@ def changes_of_a_run(before: dict[str, Any], after: dict[str, Any]) -> list[str]
         Such as ``"optimizer.learning_rate: 0.003, now 0.01"``.
     """
     one, two = flatten(before), flatten(after)
-    incidental = {"recipe", *INCIDENTAL, *(f"data.{name}" for name in INCIDENTAL_DATA)}
+    incidental = {"recipe", "data.split.groups", *INCIDENTAL, *(f"data.{name}" for name in INCIDENTAL_DATA)}
     names = [name for name in one if name in two and name not in incidental and one[name] != two[name]]
     return [f"{name}: {one[name]}, now {two[name]}" for name in names]
 
