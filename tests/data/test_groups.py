@@ -187,7 +187,8 @@ def test_a_group_is_on_one_side_alone_and_the_test_part_stays_out(tmp_path):
         ({"rule": "group", "test_groups": ("a",)}, "groups must be given with the rule 'group'"),
         ({"groups": "g.csv"}, "groups must be given with the rule 'group', and with no other; got 'g.csv'"),
         ({"rule": "group", "groups": "g.csv", "test_groups": ("a", "a")}, "test_groups must be different names"),
-        ({"rule": "group", "groups": "g.csv", "test_groups": (3,)}, "numbers in quotes"),
+        ({"rule": "group", "groups": "g.csv", "test_groups": (True,)}, "test_groups must be different names"),
+        ({"rule": "group", "groups": "g.csv", "test_groups": (3, "3")}, "test_groups must be different names"),
         ({"rule": "group", "groups": "g.csv", "test_groups": ("a",), "choose_by": "position"}, "choose_by must be"),
     ],
 )

@@ -188,8 +188,8 @@ class SplitSettings:
             the folder, with exact shares, as runs before this setting had it; one image more moves others.
         groups: under the rule "group", a CSV file with the columns "file" and "group": for each training image of the
             folder its path in it, or its name alone, and the patient, session or device that it is of.
-        test_groups: under that rule, the groups to test on; all others train. Validation images are then taken by whole
-            groups, too.
+        test_groups: under that rule, the groups to test on, by name or number; all others train. Validation images are
+            then taken by whole groups, too.
         seed: seed of the two fractions and of the limits on the number of images; apart from the run's seed, so that
             runs with different seeds share one split.
     """
@@ -205,7 +205,7 @@ class SplitSettings:
     test_fraction: float = 0.2
     choose_by: Literal["content", "position"] = "content"
     groups: str | None = None
-    test_groups: tuple[str, ...] = ()
+    test_groups: tuple[str | int, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -242,10 +242,13 @@ class SplitSettings:
                 self.test_instances,
                 "for example 3 and 5",
             )
-        object.__setattr__(self, "test_groups", tuple(self.test_groups))
-        groups = self.test_groups
+        groups = tuple(
+            str(group) if isinstance(group, int) and not isinstance(group, bool) else group
+            for group in self.test_groups
+        )
+        object.__setattr__(self, "test_groups", groups)
         good = all(isinstance(group, str) and group for group in groups) and len(set(groups)) == len(groups)
-        _check(good, "test_groups", "different names of groups", groups, "numbers in quotes")
+        _check(good, "test_groups", "different names of groups", groups)
         by_group = self.rule == "group"
         _check(bool(self.groups) == by_group, "groups", "given with the rule 'group', and with no other", self.groups)
         _check(bool(groups) == by_group, "test_groups", "given with the rule 'group', and with no other", groups)

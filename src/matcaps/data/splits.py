@@ -191,14 +191,15 @@ def _split_by_groups(pool: ImageDataset | None, settings: SplitSettings) -> Spli
     if pool is None or "group" not in pool.attributes:
         raise ValueError("the rule 'group' needs images whose groups are known: read a folder with groups")
     names = pool.value_names["group"]
-    unknown = [name for name in settings.test_groups if name not in names]
+    left_out = [str(name) for name in settings.test_groups]
+    unknown = [name for name in left_out if name not in names]
     if unknown:
         raise ValueError(
             f"test_groups must be groups of {settings.groups}; got {unknown[0]!r}: it has {', '.join(names[:10])}"
             f"{', ...' if len(names) > 10 else ''}"
         )
     own = pool.attributes["group"]
-    tests = torch.isin(own, torch.tensor([names.index(name) for name in settings.test_groups]))
+    tests = torch.isin(own, torch.tensor([names.index(name) for name in left_out]))
     validates = torch.zeros_like(tests)
     if settings.validation_fraction:
         numbers = torch.tensor([int.from_bytes(sha256(name.encode()).digest()[:7]) for name in names])

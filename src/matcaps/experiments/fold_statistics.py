@@ -82,7 +82,7 @@ class Noise:
 
     Attributes:
         num_pairs: pairs of seeds.
-        num_objects: objects that both seeds of a pair have, at least.
+        num_objects: objects that both seeds have, of the pair that has fewest.
         of_mean: root mean square over the pairs of the difference of their means over the objects.
         of_object: root mean square over pairs and objects of the difference on one object.
     """

@@ -155,7 +155,7 @@ def _comparisons(recipes: Sequence[FoldRecipe], tables: _Tables) -> list[str]:
                 2: "both measures are lower",
             }
             differing[-1] += f"; {verdict[lower]} than of {first.name}"
-    header = [f"less {first.name}", "measure", "difference", "95 %", "p", "lower : higher", "objects in common"]
+    header = [f"recipe less {first.name}", "measure", "difference", "95 %", "p", "lower : higher", "objects in common"]
     intro = f"Against {first.name}, on the objects that both have; below 0 is better."
     return [
         intro,
@@ -175,7 +175,7 @@ def _noise(tables: _Tables) -> str:
         if found is not None:
             sentences.append(
                 f"of {measure.title.partition(',')[0]} {found.of_mean:.{measure.digits}f} {measure.unit} in the mean "
-                f"over {found.num_objects} objects or more, {found.of_object:.{measure.digits}f} on one object "
+                f"over {found.num_objects} objects, {found.of_object:.{measure.digits}f} on one object "
                 f"(root mean square of {found.num_pairs} pair{'s' if found.num_pairs > 1 else ''})"
             )
     if not sentences:

@@ -158,7 +158,7 @@ def warn_of_changed_data(folder: Path, bundle: DataBundle) -> None:
     what = f"the images are not those that the run in {folder} was made with ({changed})"
     if _positions_divide(bundle):
         raise ValueError(
-            f"{what}, and {_divider(bundle)} say which ones test, so that many of these may have been trained on: "
+            f"{what}, and {_divider(bundle)} say which ones test, so that many of these were trained on: "
             "bring them back as they were, or name a folder of other images with --folder"
         )
     warnings.warn(what, stacklevel=3)

@@ -11,6 +11,11 @@ from matcaps.experiments.fold_table import MEASURES, object_names, tabulate
 from matcaps.viz.style import COLOURS, MARKERS, new_figure
 
 _MOST_OBJECTS = 60
+_SCALES = {
+    "error_percent": (1.0, (0, 1, 2, 5, 10, 20, 50, 100)),
+    "log_loss": (0.02, (0, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)),
+}
+"""Of each measure where its logarithmic part begins, and the ticks."""
 
 
 def draw_folds(recipes: Sequence[FoldRecipe]) -> Figure | None:
@@ -32,12 +37,14 @@ def draw_folds(recipes: Sequence[FoldRecipe]) -> Figure | None:
     panels = figure.subplots(1, 2, sharey=True)
     places = np.arange(len(order))
     for axes, measure, own, values in zip(panels, MEASURES, tables, means[:, :, order], strict=True):
-        if np.isnan(values).all():
-            axes.text(0.5, 0.5, "not known", ha="center", va="center", transform=axes.transAxes)
-        else:
+        there = ~np.isnan(values).all(axis=0)
+        if there.any():
+            known = values[:, there]
             axes.hlines(
-                places, np.nanmin(values, axis=0), np.nanmax(values, axis=0), color="0.75", linewidth=1, zorder=1
+                places[there], np.nanmin(known, axis=0), np.nanmax(known, axis=0), color="0.75", linewidth=1, zorder=1
             )
+        else:
+            axes.text(0.5, 0.5, "not known", ha="center", va="center", transform=axes.transAxes)
         for index, (recipe, table, row) in enumerate(zip(recipes, own, values, strict=True)):
             colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
             if table.values.shape[1] > 1:
@@ -45,11 +52,15 @@ def draw_folds(recipes: Sequence[FoldRecipe]) -> Figure | None:
                     axes.plot(seed, places, marker, color=colour, markersize=2, alpha=0.5, zorder=2)
             label = short_name(recipe.name, 40)
             axes.plot(row, places, marker, color=colour, markersize=5, zorder=3, label=f"{label}, mean {_mean(row)}")
-        axes.set_xscale("symlog", linthresh=1.0 if measure.attribute == "error_percent" else 0.01)
-        axes.set_xlim(left=0)
-        axes.set_xlabel(f"{measure.title}; logarithmic but near 0")
+        linear, ticks = _SCALES[measure.attribute]
+        axes.set_xscale("symlog", linthresh=linear, linscale=0.5)
+        axes.set_xlim(-0.1 * linear, 1.3 * max(2 * linear, float(np.nanmax(values, initial=0.0))))
+        shown = [tick for tick in ticks if tick < axes.get_xlim()[1]]
+        axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
+        axes.set_xticks([], minor=True)
+        axes.set_xlabel(f"{measure.title}; logarithmic from {linear:g} on")
         axes.grid(axis="x", alpha=0.3)
-        axes.legend(fontsize=7, loc="lower right")
+        axes.legend(fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
     panels[0].set_yticks(places, [short_name(objects[place], 24) for place in order], fontsize=7)
     panels[0].set_ylim(len(order) - 0.5, -0.5)
     return figure
