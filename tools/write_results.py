@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from matcaps.experiments import gather, get_experiment, list_experiments, make_table
+from matcaps.experiments.fold_records import Gathered, gather_folds
+from matcaps.experiments.fold_table import make_fold_table
+from matcaps.experiments.folds import FOLDS
 from matcaps.experiments.tables import distinct, markdown, spread
 from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, write_text
 from matcaps.viz.experiments import draw_experiment
+from matcaps.viz.folds import draw_folds
 from matcaps.viz.style import save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +43,15 @@ def results_page(records: Path) -> str:
         parts.append(make_table(experiment, found).rstrip())
         if draw_experiment(experiment, found):
             parts.append(f"![{experiment.title}]({name}.png)")
+    recipes = fold_records(records)
+    if recipes is not None:
+        parts += [make_fold_table(recipes).rstrip(), f"![Objects left out, by recipe]({FOLDS}.png)"]
     return "\n\n".join(parts) + "\n"
+
+
+def fold_records(records: Path) -> Gathered | None:
+    """The recipes that were judged on left-out objects; None if none was."""
+    return gather_folds([records / FOLDS]) if (records / FOLDS).is_dir() else None
 
 
 def readme_table(records: Path) -> str:
@@ -109,6 +121,9 @@ def main() -> int:
         experiment = get_experiment(name)
         for figure_name, figure in draw_experiment(experiment, gather(experiment, records)).items():
             save_figure(figure, page.parent / figure_name)
+    recipes = fold_records(records)
+    if recipes is not None and (figure := draw_folds(recipes.recipes)) is not None:
+        save_figure(figure, page.parent / FOLDS)
     return 0
 
 
