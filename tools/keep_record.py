@@ -3,9 +3,9 @@
 
     .venv/bin/python tools/keep_record.py runs/experiments docs/records
 
-Takes of every trial of every experiment, and of every recipe with objects left out (--folds), its settings, metrics, results and what was measured; weights and checkpoints
-stay. The folder that a command wrote to is left out of the command, and the data root out of the settings. A record
-that is there already is replaced only where --replace is given.
+Takes of every trial of every experiment, and of every recipe with objects left out (--folds), its settings, metrics,
+results and what was measured; weights and checkpoints stay. The folder that a command wrote to is left out of the
+command, and the data root out of the settings. A record that is there already is replaced only where --replace is given.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from matcaps.experiments.folds import FOLDS
 from matcaps.experiments.plan import DIVERGED_NAME, MEASURE_FILES
 from matcaps.training.record import METRICS_NAME, RESULTS_NAME, SETTINGS_NAME, write_json, write_settings, write_text
 
-_PATH_OPTIONS = ("--output", "--folder", "--root", "--data.root")
+_PATH_OPTIONS = ("--output", "--folder", "--root", "--data.root", "--groups")
 _TRIALS = "*-*epochs-seed*"
 
 
@@ -49,6 +49,8 @@ def keep(trial: Path, target: Path) -> None:
     if (trial / SETTINGS_NAME).is_file():
         settings = yaml.safe_load((trial / SETTINGS_NAME).read_text(encoding="utf-8"))
         settings["data"]["root"] = None
+        for where, name in ((settings["data"], "folder"), (settings["data"]["split"], "groups")):
+            where.update({name: Path(where[name]).name} if where.get(name) else {})
         write_settings(target / SETTINGS_NAME, settings)
     if (trial / METRICS_NAME).is_file():
         write_text(target / METRICS_NAME, (trial / METRICS_NAME).read_text(encoding="utf-8"))
