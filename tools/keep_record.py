@@ -5,7 +5,8 @@
 
 Takes of every trial of every experiment, and of every recipe with objects left out (--folds), its settings, metrics,
 results and what was measured; weights and checkpoints stay. The folder that a command wrote to is left out of the
-command, and the data root out of the settings. A record that is there already is replaced only where --replace is given.
+command, and the data root out of the settings. A record that is there already is replaced only where --replace is
+given.
 """
 
 import argparse

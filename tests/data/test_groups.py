@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from matcaps.data import DataSettings, SplitSettings, load_data
-from matcaps.data.groups import Groups, describe_folds, make_folds, read_groups
+from matcaps.data.groups import Groups, count_images, make_folds, read_groups
 from matcaps.data.layouts import find_layout
 
 
@@ -108,7 +108,12 @@ def some_groups(sizes: list[list[int]]) -> Groups:
     """Groups with so many images of each class."""
     numbers = [place for place, own in enumerate(sizes) for count in own for _ in range(count)]
     labels = [label for own in sizes for label, count in enumerate(own) for _ in range(count)]
-    return Groups(tuple(f"p{place:03}" for place in range(len(sizes))), tuple(numbers), tuple(labels), len(sizes[0]))
+    return Groups(
+        tuple(f"p{place:03}" for place in range(len(sizes))),
+        tuple(numbers),
+        tuple(labels),
+        tuple("abc"[: len(sizes[0])]),
+    )
 
 
 def test_folds_hold_every_group_once_and_do_not_depend_on_the_order_of_images():
@@ -117,25 +122,27 @@ def test_folds_hold_every_group_once_and_do_not_depend_on_the_order_of_images():
     folds = make_folds(groups, 4)
     assert sorted(name for fold in folds for name in fold) == sorted(groups.names)
     order = random.permutation(len(groups.numbers))
-    shuffled = Groups(groups.names, tuple(groups.numbers[i] for i in order), tuple(groups.labels[i] for i in order), 3)
+    shuffled = Groups(
+        groups.names, tuple(groups.numbers[i] for i in order), tuple(groups.labels[i] for i in order), groups.classes
+    )
     assert make_folds(shuffled, 4) == folds
 
 
 def test_folds_are_as_even_as_groups_allow():
     # where an even division exists it is found
     even = some_groups([[5, 0], [0, 5], [3, 2], [2, 3], [4, 1], [1, 4]])
-    assert set(map(tuple, np.transpose([*describe_folds(even, make_folds(even, 3), "ab").values()]))) == {(5, 5)}
+    assert set(map(tuple, np.transpose([*count_images(even, make_folds(even, 3)).values()]))) == {(5, 5)}
     # many groups, uneven and with rare classes: each fold has a third of each class, to within a small group
     random = np.random.default_rng(1)
     sizes = (random.pareto(1.5, (60, 3)) * [4, 2, 1]).astype(int).clip(max=8)
     sizes[:, 2] *= random.random(60) < 0.4
     groups = some_groups(sizes.tolist())
-    found = describe_folds(groups, make_folds(groups, 3), "abc")
+    found = count_images(groups, make_folds(groups, 3))
     for counts in found.values():
         assert max(counts) - min(counts) <= max(2, 0.06 * sum(counts))
     # one group larger than a fold's share: the others make up for it between them
     large = some_groups([[40, 40], *([2, 2] for _ in range(20))])
-    assert sorted(describe_folds(large, make_folds(large, 3), "ab")["a"]) == [20, 20, 40]
+    assert sorted(count_images(large, make_folds(large, 3))["a"]) == [20, 20, 40]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +150,7 @@ def test_folds_are_as_even_as_groups_allow():
     [
         ([[1, 1]] * 3, 4, "folds must be at most 3, as many as there are groups; got 4"),
         ([[1, 1]] * 3, 1, "folds must be 2 or more; got 1"),
-        ([[1, 0], [1, 0], [1, 4]], 2, "class number 1 is in 'p002' alone"),
+        ([[1, 0], [1, 0], [1, 4]], 2, "'b' is in 'p002' alone"),
     ],
 )
 def test_folds_that_cannot_be_are_refused(sizes, count, message):

@@ -11,6 +11,7 @@ import pytest
 
 from matcaps import cli
 from matcaps.data import SplitSettings
+from matcaps.experiments import fold_records
 from matcaps.experiments.fold_records import gather_folds
 from matcaps.experiments.fold_statistics import Table, compare, estimate, noise_floor, sign_flip_p
 from matcaps.experiments.fold_table import make_fold_table
@@ -120,6 +121,21 @@ def test_recipes_are_trained_and_compared_on_groups_that_they_never_saw(tmp_path
     assert (run / "results.json").read_bytes() == before
     assert cli.main(["eval", str(run), "--by", "group"]) == 0
     assert re.search(r"\bp\d\b", capsys.readouterr().out)
+    assert cli.main(["eval", str(run), "--part", "all"]) == 0
+    assert "on 48 images" in capsys.readouterr().out
+    make_folder(Path("others"), {"cat": 5, "dog": 5})
+    assert cli.main(["eval", str(run), "--folder", "others", "--part", "all"]) == 0
+    capsys.readouterr()
+    losses = results["test"].pop("log_loss_by")  # as of an earlier version
+    write_json(run / "results.json", results)
+    for _ in range(2):
+        assert cli.main(["table", "folds", "folds", "--output", "out"]) == 0
+        assert "fold1-1epochs-seed0 kept no log-loss, and was tested again from its weights" in capsys.readouterr().out
+        monkeypatch.setattr(fold_records, "evaluate_saved", None)  # once is enough
+    (again,) = json.loads(Path("out/tested_again.json").read_text()).values()
+    assert again["log_loss_by"]["group"].keys() == losses["group"].keys()
+    for value, by_class in losses["group"].items():
+        assert again["log_loss_by"]["group"][value] == pytest.approx(by_class, abs=1e-5)
     assert cli.main(["table", "folds", "folds", "--output", "out"]) == 0
     text = capsys.readouterr().out
     assert sorted(re.findall(r"^\| (p\d) \|", text, re.MULTILINE)) == [f"p{number}" for number in range(6)]

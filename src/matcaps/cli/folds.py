@@ -113,8 +113,8 @@ def folds_table_command(arguments: list[str]) -> int:
     from matcaps.viz.style import save_figure
 
     folders = [user_path(folder) for folder in parsed.folders]
-    gathered = gather_folds(folders, root=parsed.root)
     output = folders[0] if parsed.output is None else user_path(parsed.output)
+    gathered = gather_folds(folders, root=parsed.root, memory=output / "tested_again.json")
     text = make_fold_table(gathered)
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / "folds.md", text)

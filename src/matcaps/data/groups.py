@@ -33,17 +33,17 @@ class Groups:
         names: the groups' names, in order.
         numbers: of each image, in the order of the classes and paths, its group's place among the names.
         labels: of each image its class's number.
-        num_classes: how many classes there are.
+        classes: the classes' names.
     """
 
     names: tuple[str, ...]
     numbers: tuple[int, ...]
     labels: tuple[int, ...]
-    num_classes: int
+    classes: tuple[str, ...]
 
     def counts(self) -> np.ndarray:
         """Images by group and class: ``[groups, classes]``, int64."""
-        found = np.zeros((len(self.names), self.num_classes), np.int64)
+        found = np.zeros((len(self.names), len(self.classes)), np.int64)
         np.add.at(found, (list(self.numbers), list(self.labels)), 1)
         return found
 
@@ -95,7 +95,7 @@ def read_groups(layout: Layout, table: str | os.PathLike[str]) -> Groups:
         names,
         tuple(places[found[image]] for image, _ in images),
         tuple(label for _, label in images),
-        len(layout.classes),
+        layout.classes,
     )
 
 
@@ -137,8 +137,8 @@ def make_folds(groups: Groups, count: int) -> tuple[tuple[str, ...], ...]:
     lonely = [label for label, own in enumerate((counts > 0).sum(axis=0)) if own == 1]
     if lonely:
         raise ValueError(
-            f"each class must be in two groups or more, or nothing of it trains where its group is left out; class "
-            f"number {lonely[0]} is in {groups.names[int(np.argmax(counts[:, lonely[0]] > 0))]!r} alone"
+            f"each class must be in two groups or more, or nothing of it trains where its group is left out; "
+            f"{groups.classes[lonely[0]]!r} is in {groups.names[int(np.argmax(counts[:, lonely[0]] > 0))]!r} alone"
         )
     shares = np.concatenate(
         [counts / counts.sum(axis=0).clip(min=1), counts.sum(axis=1, keepdims=True) / counts.sum()], 1
@@ -267,10 +267,10 @@ def _some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:_NAMED])}{more}"
 
 
-def describe_folds(groups: Groups, folds: Sequence[Sequence[str]], classes: Sequence[str]) -> Mapping[str, list[int]]:
+def count_images(groups: Groups, folds: Sequence[Sequence[str]]) -> Mapping[str, list[int]]:
     """Of each class the images in each fold; for people who want to see how even folds are."""
     counts, places = groups.counts(), {name: place for place, name in enumerate(groups.names)}
     return {
         name: [int(sum(counts[places[group], label] for group in fold)) for fold in folds]
-        for label, name in enumerate(classes)
+        for label, name in enumerate(groups.classes)
     }

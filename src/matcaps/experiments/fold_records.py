@@ -1,5 +1,7 @@
 """Read what trainings with left-out objects left behind: for each object its error and its log-loss."""
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,6 +11,7 @@ from typing import Any
 from matcaps.data.settings import DataSettings, SplitSettings
 from matcaps.experiments.differences import differences
 from matcaps.experiments.plan import DIVERGED_NAME
+from matcaps.models.pretrained import WEIGHTS_NAME
 from matcaps.training.inference import evaluate_saved
 from matcaps.training.record import (
     METRICS_NAME,
@@ -17,6 +20,7 @@ from matcaps.training.record import (
     read_json,
     read_metrics,
     read_run_settings,
+    write_json,
 )
 from matcaps.training.settings import TrainSettings
 
@@ -104,7 +108,7 @@ class Gathered:
     unfinished: tuple[str, ...] = field(default=())
 
 
-def gather_folds(folders: Sequence[Path], *, root: str | None = None) -> Gathered:
+def gather_folds(folders: Sequence[Path], *, root: str | None = None, memory: Path | None = None) -> Gathered:
     """Read all runs in some folders that leave objects out, and put those together that differ in nothing else.
 
     A run of a version that measured no log-loss is tested again on its left-out objects, if its weights and the data
@@ -113,6 +117,8 @@ def gather_folds(folders: Sequence[Path], *, root: str | None = None) -> Gathere
     Args:
         folders: runs, or folders that hold runs, up to two levels deep.
         root: folder that holds the data sets; None: as in each run.
+        memory: a JSON file, to be made if it is not there, that keeps what came of testing again, by the SHA-256 of the
+            weights; None: nothing is kept.
 
     Raises:
         FileNotFoundError: there is no such folder, or no run in it that leaves objects out.
@@ -132,7 +138,7 @@ def gather_folds(folders: Sequence[Path], *, root: str | None = None) -> Gathere
         if state:
             unfinished.append(f"{place.name}: {state}")
         else:
-            runs.append(_read(place, settings, root))
+            runs.append(_read(place, settings, root, memory))
     return Gathered(_recipes(runs), tuple(unfinished))
 
 
@@ -167,13 +173,13 @@ def _unfinished(folder: Path) -> str:
     return ""
 
 
-def _read(folder: Path, settings: TrainSettings, root: str | None) -> FoldRun:
+def _read(folder: Path, settings: TrainSettings, root: str | None, memory: Path | None) -> FoldRun:
     results = read_json(folder / RESULTS_NAME)
     attribute = ATTRIBUTES[settings.data.split.rule]
     test, note = results["test"], ""
     if attribute not in test.get("log_loss_by", {}):
         try:
-            test = evaluate_saved(str(folder), root=root, by=attribute).to_dict()
+            test = _tested_again(folder, attribute, root, memory)
         except (FileNotFoundError, ValueError) as error:
             note = f"{folder.name} has no log-loss: it is of an earlier version, and cannot be tested again: {error}"
         else:
@@ -186,6 +192,21 @@ def _read(folder: Path, settings: TrainSettings, root: str | None) -> FoldRun:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{folder / RESULTS_NAME}: its test by {attribute} is malformed: {error!r}") from error
     return FoldRun(folder, settings, results.get("commit"), objects, results.get("data_origin", ""), note)
+
+
+def _tested_again(folder: Path, attribute: str, root: str | None, memory: Path | None) -> dict[str, Any]:
+    """A test from the weights; the one that is remembered, if these weights were tested before."""
+    weights = folder / WEIGHTS_NAME
+    if not weights.is_file():
+        raise FileNotFoundError(f"it has no weights in {folder}")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    remembered = read_json(memory) if memory is not None and memory.is_file() else {}
+    if digest not in remembered:
+        remembered[digest] = evaluate_saved(str(folder), root=root, by=attribute).to_dict()
+        if memory is not None:
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            write_json(memory, remembered)
+    return json.loads(json.dumps(remembered[digest]))  # names as JSON has them, now as later
 
 
 def _objects(test: dict[str, Any], attribute: str, data: DataSettings) -> dict[str, ObjectResult]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from matcaps.data.names import printable
 from matcaps.experiments.fold_records import FoldRecipe, Gathered, recipe_differences
 from matcaps.experiments.fold_statistics import (
     EXACT_OBJECTS,
@@ -110,7 +111,7 @@ def _overview(recipes: Sequence[FoldRecipe], tables: _Tables) -> str:
             cells += ["–", "–"] if table is None else _with_interval(estimate(table), measure)
         lines.append(
             [
-                recipe.name,
+                _cell(recipe.name),
                 *cells,
                 str(len(recipe.objects)),
                 ", ".join(map(str, recipe.seeds)),
@@ -146,7 +147,7 @@ def _comparisons(recipes: Sequence[FoldRecipe], tables: _Tables) -> list[str]:
                     f"{comparison.num_better} : {comparison.num_worse}",
                     str(comparison.num_objects),
                 ]
-            lines.append([recipe.name, f"{measure.title.partition(',')[0]}, {measure.unit}", *cells])
+            lines.append([_cell(recipe.name), f"{measure.title.partition(',')[0]}, {measure.unit}", *cells])
         if len(found) == len(MEASURES):
             lower = sum(comparison.difference.mean < 0 for comparison in found)
             verdict = {
@@ -155,13 +156,26 @@ def _comparisons(recipes: Sequence[FoldRecipe], tables: _Tables) -> list[str]:
                 2: "both measures are lower",
             }
             differing[-1] += f"; {verdict[lower]} than of {first.name}"
-    header = [f"recipe less {first.name}", "measure", "difference", "95 %", "p", "lower : higher", "objects in common"]
+    header = [
+        f"recipe less {_cell(first.name)}",
+        "measure",
+        "difference",
+        "95 %",
+        "p",
+        "lower : higher",
+        "objects in common",
+    ]
     intro = f"Against {first.name}, on the objects that both have; below 0 is better."
     return [
         intro,
         markdown(header, lines),
         "\n".join([f"Settings that differ from {first.name} (its, the other's):\n", *differing]),
     ]
+
+
+def _cell(name: str) -> str:
+    """A name as a table's cell can have it; a group may be called anything."""
+    return printable(name).replace("|", "\\|")
 
 
 def _p(p: float) -> str:
@@ -194,8 +208,8 @@ def _by_object(recipes: Sequence[FoldRecipe], objects: Sequence[str], tables: _T
             for table in tables[measure]:
                 values = table.values[place][~np.isnan(table.values[place])]
                 cells.append(f"{values.mean():.{measure.digits}f}" if len(values) else "–")
-        lines.append([name, *cells])
-    header = [f"{measure.title}: {recipe.name}" for measure in MEASURES for recipe in recipes]
+        lines.append([_cell(name), *cells])
+    header = [f"{measure.title}: {_cell(recipe.name)}" for measure in MEASURES for recipe in recipes]
     return markdown(["object", *header], lines)
 
 

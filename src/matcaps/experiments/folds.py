@@ -82,20 +82,26 @@ def _leaving_out(settings: TrainSettings, toy: int) -> TrainSettings:
 
 def _group_rows(settings: TrainSettings, table: str | None, count: int | None) -> tuple[Row, ...]:
     # here, for they bring torch
-    from matcaps.data.groups import make_folds, read_groups
+    from matcaps.data.groups import count_images, make_folds, read_groups
     from matcaps.data.layouts import find_layout
 
     if table is None:
         raise ValueError("folds of a folder of images must have --groups: a CSV file with the columns file and group")
     assert settings.data.folder is not None
-    made = make_folds(read_groups(find_layout(settings.data.folder), table), 5 if count is None else count)
+    groups = read_groups(find_layout(settings.data.folder), table)
+    made = make_folds(groups, 5 if count is None else count)
+    images = count_images(groups, made)
     rows = []
     for number, left_out in enumerate(made, 1):
         split = SplitSettings(
             rule="group", source="train", groups=table, test_groups=left_out, seed=settings.data.split.seed
         )
-        title = f"{len(left_out)} of {sum(map(len, made))} groups left out: {', '.join(left_out[:5])}"
-        title += ", ..." if len(left_out) > 5 else ""
+        total = sum(counts[number - 1] for counts in images.values())
+        by_class = ", ".join(f"{name} {counts[number - 1]}" for name, counts in [*images.items()][:5])
+        title = (
+            f"{len(left_out)} of {len(groups.names)} groups left out, {total} of {len(groups.labels)} images "
+            f"({by_class}{', ...' if len(images) > 5 else ''})"
+        )
         rows.append(Row(f"fold{number}", title, replace(settings, data=replace(settings.data, split=split))))
     return tuple(rows)
 
