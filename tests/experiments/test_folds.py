@@ -287,6 +287,11 @@ def test_a_bootstrap_over_objects_and_seeds_is_as_wide_as_theory_says():
     assert estimate(seeds_alone).high - estimate(seeds_alone).low == pytest.approx(1.0)
 
 
+def test_objects_of_a_fold_that_no_seed_has_all_of_count_by_their_means():
+    values = np.array([[1.0, np.nan], [np.nan, 3.0]])
+    assert estimate(Table(values, [0, 0])).mean == 2.0
+
+
 def test_pairing_sees_a_difference_that_objects_would_hide():
     first, second = normal_tables(np.random.default_rng(0), difference=1.0)
     found = compare(first, second)

@@ -195,7 +195,9 @@ def _seed_resampler(table: Table) -> Callable[[np.random.Generator, int], Values
     for fold in dict.fromkeys(table.folds):
         rows = np.array([place for place, own in enumerate(table.folds) if own == fold])
         there = ~np.isnan(table.values[rows]).any(axis=0)
-        parts.append((rows, table.values[rows][:, there]))
+        own = table.values[rows]
+        # objects of a fold that no seed has all of have their means alone
+        parts.append((rows, own[:, there] if there.any() else np.nanmean(own, axis=1, keepdims=True)))
 
     def resample(generator: np.random.Generator, count: int) -> Values:
         found = np.empty((count, len(table.values)))
