@@ -13,7 +13,7 @@ enum : int64_t {
   kMean = 0,           // 16 vectors
   kSpread = 16,        // 16: the variance without its floor
   kMass = 32,
-  kDescription = 33,   // cost = mass * description
+  kDescription = 33,   // cost = mass * description; under the relative rule less what is usual in the window
   kEvidence = 34,      // what the inverse temperature multiplies
   kLogActivation = 35,
   kRecord = 36,
@@ -36,7 +36,7 @@ struct Job {
   int64_t weight_period;  // children after which the weights repeat
   int64_t lanes, blocks;  // parents side by side in a vector; vectors that hold all parents
   int64_t tile;           // children whose votes the scratch holds, of one block: all, or one chunk
-  bool one_window, child_competition, standardised;
+  bool one_window, child_competition, standardised, relative;
   bool keep_votes;        // the votes of a window's parents all fit into the scratch
   Real variance_floor, annealing;
   const Real* poses;

@@ -15,14 +15,14 @@ extern "C" {
 #endif
 
 // Raised whenever these functions, the layout of matcaps_problem or that of the saved state change.
-#define MATCAPS_ABI 2
+#define MATCAPS_ABI 3
 
 // One routing of a batch. All tensors are contiguous, in float or (double_precision) double.
 typedef struct matcaps_problem {
   int64_t batch, height, width, child_types, parent_types, kernel_size, stride, iterations;
   int32_t one_window;         // class capsules: every child of the map, weights shared over positions
   int32_t child_competition;  // 0: among the parents of one window
-  int32_t standardised;       // 0: the paper's activation rule
+  int32_t activation_rule;    // 0: the paper's; 1: standardised; 2: relative
   int32_t double_precision;
   int32_t threads;
   int32_t reserved;

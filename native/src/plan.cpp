@@ -51,7 +51,8 @@ Plan<Real>::Plan(const matcaps_problem& p) : kernels_(matcaps::kernels<Real>()) 
   job.iterations = p.iterations;
   job.one_window = p.one_window;
   job.child_competition = p.child_competition && !p.one_window;
-  job.standardised = p.standardised;
+  job.standardised = p.activation_rule == 1;
+  job.relative = p.activation_rule == 2;
   if (job.one_window) {
     job.out_height = job.out_width = 1;
     job.children = p.height * p.width * p.child_types;

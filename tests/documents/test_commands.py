@@ -129,6 +129,8 @@ COMMANDS: dict[str, Callable[[str], None]] = {
     "make train": Make(".venv/bin/matcaps train quickstart", Run(f"{NETWORK} {FEW}")),
     "make test": Make("-m pytest -n 2", Trust("these are the tests")),
     "matcaps train smallnorb --epochs 5 --model.annealing 0.0625": Run(f"{NETWORK} {FEW}"),
+    "matcaps train smallnorb-agreement": Run(f"{NETWORK} {FEW}"),
+    f"matcaps eval runs/{RUN} --agreement": Run(),
     f"matcaps train --resume runs/{RUN}": Run(),
     f"matcaps eval runs/{RUN}": Run(),
     f"matcaps predict runs/{RUN} photo.png": Run(),

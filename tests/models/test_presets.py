@@ -33,6 +33,20 @@ def test_parameter_counts(preset, count):
     assert sum(parameter.numel() for parameter in create_model(preset).parameters()) == count
 
 
+@pytest.mark.parametrize("preset", ["agreement", "agreement-small", "agreement-tutorial"])
+def test_presets_of_agreement_are_normalised_and_start_alive(preset):
+    network = create_model(preset)
+    assert (network.config.activation_rule, network.config.normalisation) == ("relative", "batch")
+    network.calibrate(torch.rand(8, network.config.in_channels, 28, 28))
+    for capsules in network.eval().layer_outputs(torch.rand(8, network.config.in_channels, 28, 28)).values():
+        assert 0.1 < float(capsules.activations.detach().mean()) < 0.9
+
+
+def test_normalisation_wants_the_relative_rule():
+    with pytest.raises(ValueError, match="activation_rule must be 'relative' with normalisation 'batch'; got 'paper'"):
+        create_model("paper-small", normalisation="batch")
+
+
 @pytest.mark.parametrize("preset", ["tutorial", "paper", "paper-small"])
 def test_published_presets_are_as_published(preset):
     config = model_config(preset)

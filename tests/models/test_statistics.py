@@ -15,9 +15,7 @@ def images(seed: int = 0, batch: int = 8) -> torch.Tensor:
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    network = create_model(
-        "annealed-small", normalisation="batch", stem_channels=8, primary_capsules=2, conv_capsules1=4, conv_capsules2=4
-    )
+    network = create_model("agreement-small", stem_channels=8, primary_capsules=2, conv_capsules1=4, conv_capsules2=4)
     network.calibrate(images())
     update_statistics(network, [images(seed) for seed in range(20)])
     return network.eval()
@@ -56,7 +54,7 @@ def test_another_number_of_classes_keeps_the_other_layers_statistics(network, tm
     network.save_pretrained(tmp_path / "saved")
     with pytest.warns(UserWarning, match="class_capsules starts anew"):
         tuned = from_pretrained(tmp_path / "saved", num_classes=7)
-    assert torch.equal(tuned.conv_capsules1.routing.cost, network.conv_capsules1.routing.cost)
+    assert torch.equal(tuned.conv_capsules1.routing.cost_deviation, network.conv_capsules1.routing.cost_deviation)
     assert tuned.calibrate(images()) == ("class_capsules",)
 
 
@@ -72,8 +70,8 @@ def test_statistics_found_anew_do_not_depend_on_those_before(network):
     expected = network(images(9)).activations
     with torch.no_grad():
         for layer in (network.conv_capsules1, network.conv_capsules2, network.class_capsules):
-            layer.routing.cost.add_(3.0)
-            layer.routing.cost_deviation.mul_(2.0)
+            layer.routing.cost_deviation.mul_(4.0)
+            layer.routing.cost_deviation.mul_(4.0)
         network.stem.normalisation.running_mean.add_(1.0)
     assert float((network(images(9)).activations - expected).detach().abs().max()) > 0.05
     update_statistics(network, batches)

@@ -23,11 +23,11 @@ IMPLEMENTATIONS = sorted(
 CONV = [
     {"competition": competition, "activation_rule": rule}
     for competition in ("child", "window")
-    for rule in ("paper", "standardised")
+    for rule in ("paper", "standardised", "relative")
 ]
 KINDS: list[dict[str, Any]] = [
     *CONV,
-    *({"kernel_size": None, "activation_rule": rule} for rule in ("paper", "standardised")),
+    *({"kernel_size": None, "activation_rule": rule} for rule in ("paper", "standardised", "relative")),
 ]
 
 # The interpreter is numpy, which warns where a GPU would not.

@@ -87,6 +87,13 @@ def test_everything_of_a_dtype_that_the_core_lacks_raises(kind):
                 call(wrong)
 
 
+@pytest.mark.parametrize("rule", [-1, 3])
+def test_a_rule_that_there_is_not_raises(rule):
+    good = arguments()
+    with pytest.raises(ValueError, match=f"activation_rule must be a place in .*; got {rule}"):
+        torch.ops.matcaps.native_routing(*(good[name] for name in NAMES), 1, True, rule, 5e-4, 1.0, True)
+
+
 def test_sizes_that_make_no_routing_raise():
     good = arguments()
     for stride in (0, -1):

@@ -68,7 +68,7 @@ def test_nan_comes_through(where, competition):
 
 
 @pytest.mark.parametrize("competition", ["child", "window"])
-@pytest.mark.parametrize("rule", ["paper", "standardised"])
+@pytest.mark.parametrize("rule", ["paper", "standardised", "relative"])
 def test_gradcheck_conv(competition, rule):
     inputs = [x.requires_grad_() for x in conv_inputs(2, 4, 3, 2, 3, 2, 3)]
 
@@ -86,7 +86,7 @@ def test_gradcheck_conv(competition, rule):
     assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
 
 
-@pytest.mark.parametrize("rule", ["paper", "standardised"])
+@pytest.mark.parametrize("rule", ["paper", "standardised", "relative"])
 def test_gradcheck_class(rule):
     inputs = [x.requires_grad_() for x in class_inputs(2, 2, 3, 2, 3, 3)]
 

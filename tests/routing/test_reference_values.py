@@ -43,6 +43,38 @@ def test_standardised_rule_by_hand(votes_case: tuple[Tensor, ...]) -> None:
         assert state.activation[0, parent].item() == pytest.approx(1 / (1 + math.exp(-logit)), rel=1e-12)
 
 
+def test_relative_rule_by_hand(votes_case: tuple[Tensor, ...]) -> None:
+    (plain,) = trace_em_routing(*votes_case, inverse_temperature=[2.0])
+    (state,) = trace_em_routing(*votes_case, inverse_temperature=[2.0], activation_rule="relative")
+    masses, costs, beta_activation = plain.mass[0].tolist(), plain.cost[0].tolist(), votes_case[3].tolist()
+    usual = sum(costs) / sum(masses)
+    for parent in range(4):
+        cost = costs[parent] - masses[parent] * usual
+        assert state.cost[0, parent].item() == pytest.approx(cost, rel=1e-9, abs=1e-12)
+        logit = 2.0 * (beta_activation[parent] - cost)
+        assert state.activation[0, parent].item() == pytest.approx(1 / (1 + math.exp(-logit)), rel=1e-9)
+
+
+def test_under_the_relative_rule_the_scale_of_all_votes_does_not_matter(votes_case: tuple[Tensor, ...]) -> None:
+    """Under the paper's, one per cent of scale is 0.16 nats a unit of data."""
+    votes, *others = votes_case
+    options = {"inverse_temperature": [0.1, 0.2, 0.3], "variance_floor": 1e-30, "annealing": 0.3}
+    for rule, is_same in (("relative", True), ("paper", False)):
+        one, other = (
+            trace_em_routing(scale * votes, *others, activation_rule=rule, **options)[-1].activation
+            for scale in (1.0, 30.0)
+        )
+        assert torch.allclose(one, other, rtol=1e-6) == is_same
+
+
+def test_without_data_the_relative_rule_leaves_the_reward_alone() -> None:
+    votes, beta = torch.randn(1, 3, 2, 16), torch.tensor([0.5, -0.5])
+    (state,) = trace_em_routing(
+        votes, torch.zeros(1, 3), torch.zeros(2), beta, inverse_temperature=[2.0], activation_rule="relative"
+    )
+    torch.testing.assert_close(state.activation[0], (2.0 * beta).sigmoid())
+
+
 def test_assignments_follow_the_gaussian_densities(votes_case: tuple[Tensor, ...]) -> None:
     votes, *_ = votes_case
     first, second = trace_em_routing(*votes_case, inverse_temperature=[0.1, 0.2])

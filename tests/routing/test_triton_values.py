@@ -17,7 +17,7 @@ from tests.support.routings import EXTREMES, class_inputs, conv_inputs, extreme
 # The interpreter is numpy, which warns where a GPU would not: of masked lanes, and of NaN put there by a test.
 pytestmark = [needs_triton, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
-RULES = ("paper", "standardised")
+RULES = ("paper", "standardised", "relative")
 
 
 SIZES = [  # batch, height, width, children, parents, kernel, stride, iterations
@@ -47,7 +47,7 @@ def test_conv_within_budget(competition, annealing):
 def test_all_rules_within_budget(competition):
     cases = [
         (conv_inputs(1, 5, 4, 3, 4, 3, 3, seed=seed), {"activation_rule": rule, "annealing": annealing})
-        for seed, (rule, annealing) in enumerate(itertools.product(("paper", "standardised"), (1.0, 1 / 16, 0.3)))
+        for seed, (rule, annealing) in enumerate(itertools.product(RULES, (1.0, 1 / 16, 0.3)))
     ]
     cases = [(inputs, {"competition": competition, **options}) for inputs, options in cases]
     assert_within_budget(conv_em_routing, cases)

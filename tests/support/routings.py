@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-RULES = tuple(itertools.product(("paper", "standardised"), (1.0, 1 / 16)))
+RULES = tuple(itertools.product(("paper", "standardised", "relative"), (1.0, 1 / 16)))
 """Activation rules and annealing: hard and soft assignments."""
 
 

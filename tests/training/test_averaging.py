@@ -17,7 +17,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:the training seems stuck")
 
 def settings(**changes):
     base = tiny_settings(
-        model=replace(TINY, normalisation="batch"), optimizer=OptimizerSettings(ema_decay=0.9), epochs=2
+        model=replace(TINY, normalisation="batch", activation_rule="relative"),
+        optimizer=OptimizerSettings(ema_decay=0.9),
+        epochs=2,
     )
     return replace(
         base, data=replace(base.data, transform=TransformSettings(max_shift=3, max_rotation=30.0)), **changes

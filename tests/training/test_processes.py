@@ -57,7 +57,7 @@ def test_two_processes_have_the_same_statistics(tmp_path):
     settings = tiny_settings(
         epochs=1,
         devices=2,
-        model=replace(tiny_settings().model, normalisation="batch"),
+        model=replace(tiny_settings().model, normalisation="batch", activation_rule="relative"),
         optimizer=OptimizerSettings(ema_decay=None),
     )
     script = tmp_path / "train.py"

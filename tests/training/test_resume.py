@@ -35,7 +35,7 @@ KINDS = {
     "matrices": {"optimizer": OptimizerSettings(matrix_learning_rate=0.01, schedule="linear")},
     "dropout": {"model": TINY_CNN, "loss": LossSettings("cross-entropy")},
     "normalised": {
-        "model": replace(TINY, normalisation="batch"),
+        "model": replace(TINY, normalisation="batch", activation_rule="relative"),
         "optimizer": OptimizerSettings(ema_decay=0.9, gradient_clip=2.0),
     },
     "decoder": {"loss": LossSettings("margin", reconstruction_weight=5e-4), "epochs": 2},

@@ -61,7 +61,18 @@ void activate_window_backward(const Job<Real>& job, const BackwardImage<Real>& i
   }
   sums.grad_inverse_temperature[t] += grad_inverse_temperature;
   for (int64_t j = 0; j < parents; ++j) sums.grad_beta_activation[j] += grad_evidence[j];
-  if (!job.standardised) {
+  if (job.relative) {
+    // cost_j = mass_j (description_j - usual), usual = sum of mass description / sum of mass; the record's description is
+    // the difference, so that d cost_j / d mass_j is as under the paper's rule but for what usual itself passes on
+    Real data = 0, sum = 0;
+    for (int64_t j = 0; j < parents; ++j) {
+      const Real mass = records[((j / N) * kRecord + kMass) * N + j % N];
+      data += mass;
+      sum += mass * grad_evidence[j];
+    }
+    const Real mean_grad = data > 0 ? sum / data : Real(0);
+    for (int64_t j = 0; j < parents; ++j) grad_cost[j] = mean_grad - grad_evidence[j];
+  } else if (!job.standardised) {
     for (int64_t j = 0; j < parents; ++j) grad_cost[j] = -grad_evidence[j];
   } else {
     Real sum = 0, squares = 0;

@@ -192,6 +192,20 @@ void activate_window(const Job<Real>& job, const ForwardImage<Real>& image, int6
     const Real* record = records + block * kRecord * N;
     L::store(cost + block * N, L::load(record + kMass * N) * L::load(record + kDescription * N));
   }
+  if (job.relative) {  // what a unit of data costs less what it costs, on average over the window's data
+    Real data = 0, sum = 0;
+    for (int64_t j = 0; j < parents; ++j) {
+      data += records[((j / N) * kRecord + kMass) * N + j % N];
+      sum += cost[j];
+    }
+    const Real usual = data > 0 ? sum / data : Real(0);
+    for (int64_t block = 0; block < job.blocks; ++block) {
+      Real* record = records + block * kRecord * N;
+      const V description = L::load(record + kDescription * N) - L::all(usual);
+      L::store(record + kDescription * N, description);
+      L::store(cost + block * N, L::load(record + kMass * N) * description);
+    }
+  }
   if (job.standardised) {
     Real sum = 0, squares = 0;
     for (int64_t j = 0; j < parents; ++j) sum += cost[j];

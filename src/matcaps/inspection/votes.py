@@ -117,7 +117,7 @@ def vote_histogram(found: VoteDistances, image: int = 0, num_bins: int = 30) -> 
     distances_TJN = found.distances[image].transpose(1, 2)
     weights_TJN = found.assignment[image].transpose(1, 2)
     reach_J = _weighted_quantile(distances_TJN, weights_TJN, 0.99).amax(0).clamp_min(1e-6)
-    edges_JM = reach_J[:, None] * torch.arange(num_bins + 1) / num_bins
+    edges_JM = reach_J[:, None] * (torch.arange(num_bins + 1) / num_bins)  # so that the last is the reach to the bit
     # num_bins, one more than there are, where a vote lies beyond the last edge
     bins_TJN = torch.searchsorted(
         edges_JM[:, 1:].expand(len(distances_TJN), -1, -1).contiguous(), distances_TJN.contiguous()

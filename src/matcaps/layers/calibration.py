@@ -33,6 +33,7 @@ class _State(NamedTuple):
     mean: Tensor
     variance: Tensor
     mass: Tensor
+    cost: Tensor
     activation: Tensor
 
 
@@ -109,7 +110,7 @@ def _settle_statistics(
         if deviation > _TINY:
             routing.matrix_size.div_(deviation)
         state = _last_state(trace, capsules)
-        routing.observe(RoutingFit(state.mass, state.variance.log().mean(dim=-1) / 2), momentum=1.0)
+        routing.observe(RoutingFit(state.mass, state.cost), momentum=1.0)
     weight.copy_(routing.matrices(weight))
 
 
@@ -175,6 +176,9 @@ def _set_beta(routing: RoutingParameters, state: _State, gain: float | None, *, 
     if gain is None:
         use -= half_log_variance.mean() / components
     cost = state.mass * (components * use + half_log_variance)
+    if routing.activation_rule == "relative":  # what counts is a cost beside that of as many of the window's data
+        usual = cost.sum(dim=-1, keepdim=True) / state.mass.sum(dim=-1, keepdim=True).clamp_min(_TINY)
+        cost = cost - state.mass * usual
     data = components * state.mass.mean()
     but_types = tuple(range(cost.ndim - 1))
     if routing.activation_rule == "standardised":  # what counts is a cost beside those of the window's other parents

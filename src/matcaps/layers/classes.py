@@ -30,13 +30,14 @@ class ClassCapsules(nn.Module):
             and the column's coordinate: (3, 7), the right-hand column, in the paper; (0, 1) in the tutorial; None
             for no coordinate addition.
         coordinate_scale: multiplies the coordinates, which lie in [0, 1].
-        activation_rule: ``"paper"`` or ``"standardised"`` (the tutorial).
+        activation_rule: ``"paper"``, ``"standardised"`` (the tutorial) or ``"relative"``; see
+            :func:`matcaps.routing.em_routing`.
         variance_floor: added to every variance; 5e-4 in the authors' code.
         annealing: factor on the log-densities in the E-step; 1 in the paper.
         weight_deviation: standard deviation of the initial transformation matrices; 0.01 in the authors' code. With
             vector poses half of it is taken: votes, then sums of 16 products instead of 4, keep their variance.
-        normalise: whether β and λ follow from running statistics, which keeps agreement rewarded in training; see
-            :class:`NormalisedRoutingParameters`.
+        normalise: under the relative rule, whether λ follows from a running statistic, which keeps agreement rewarded
+            in training; see :class:`NormalisedRoutingParameters`.
         gain: of a normalised routing; see there.
         implementation: which implementation of the operator to use; ``"auto"`` chooses.
 

@@ -27,14 +27,15 @@ class ConvCapsules(nn.Module):
         inverse_temperature: one positive value an iteration; the number of values is the number of iterations.
         competition: ``"child"`` (the paper): a child divides itself among all parents whose window covers it;
             ``"window"`` (the tutorial): among the parents of one window.
-        activation_rule: ``"paper"`` or ``"standardised"`` (the tutorial).
+        activation_rule: ``"paper"``, ``"standardised"`` (the tutorial) or ``"relative"``; see
+            :func:`matcaps.routing.em_routing`.
         variance_floor: added to every variance; 5e-4 in the authors' code.
         annealing: factor on the log-densities in the E-step; 1 in the paper; with full calibration
             1/16 learns far faster.
         weight_deviation: standard deviation of the initial transformation matrices; 0.3 in the authors' code. With
             vector poses half of it is taken: votes, then sums of 16 products instead of 4, keep their variance.
-        normalise: whether β and λ follow from running statistics, which keeps agreement rewarded in training; see
-            :class:`NormalisedRoutingParameters`.
+        normalise: under the relative rule, whether λ follows from a running statistic, which keeps agreement rewarded
+            in training; see :class:`NormalisedRoutingParameters`.
         gain: of a normalised routing; see there.
         implementation: which implementation of the operator to use; ``"auto"`` chooses.
 

@@ -1,9 +1,9 @@
-"""A routing whose evidence is normalised by running statistics, so that agreement stays rewarded while it is trained.
+"""A routing whose inverse temperature follows from a running statistic, so that agreement stays rewarded in training.
 
-In the paper a parent is active by λ·(β_a − Σ_h (β_u + ln σ_h)·mass): by each unit of data that it describes better than
-−β_u a pose component it gains. What is usual depends on the scale of poses, which training moves: 1 % of scale is 0.16
-nats a unit of data. Here the statistics say what is usual, and β_u, β_a and λ follow from them; the equations stay the
-paper's. The log (docs/log.md, "Agreement") has what was tried.
+Under the relative rule a parent gains by each unit of data that it describes better than its window's data are
+described on average, whatever the scale of poses. In the paper a unit costs Σ_h (β_u + ln σ_h), with one β_u for all
+images: 1 % of scale is 0.16 nats a unit of data, and what is usual on images that are seen is not on others. The log
+(docs/log.md, "Agreement") has what was tried.
 """
 
 from collections.abc import Sequence
@@ -22,38 +22,37 @@ MOMENTUM = 0.05
 _INSIDE = 1e-6
 """Activations are taken to lie so far from 0 and 1, where the logit is finite in float32."""
 
+_TINY = 1e-6
+
 _SMALLEST_DEVIATION = 1e-4
 """Costs that spread less than this (blank images, say) are not scaled up any further."""
 
 
 class NormalisedRoutingParameters(RoutingParameters):
-    """β and λ of a routing as they follow from running statistics of its last iteration, and from what is learned.
+    """β and λ of a routing in units of its costs' standard deviation, under the relative rule.
 
-    A unit of data that is described as well as is usual for its parent type costs nothing, a better one is a reward:
-    β_u = ``beta_use`` − ``log_deviation``, the mean of ln σ over a type's data. β_a is the layer's mean cost under that
-    β_u, so that half the capsules are active but for ``beta_activation``. λ is in units of the costs' deviation: of
-    the last iteration ``exp(log_gain)``, which is learned, of the others what ``inverse_temperature`` says. Where all
-    were learned, routing became winner takes all within some epochs, and its gradient ran away (docs/log.md).
+    λ of the last iteration is ``exp(log_gain)`` over that deviation, and is learned; of the others it is what
+    ``inverse_temperature`` says over it. Where all were learned, routing became winner takes all within some epochs,
+    and its gradient ran away (docs/log.md).
 
-    In training the activations that leave the layer are normalised by the batch, values and gradient, as batch
-    normalisation does it (Ioffe and Szegedy 2015); the statistics move by :attr:`momentum`. In evaluation they are
-    Procedure 1's with the β and λ that :meth:`options` gives.
+    In training the costs that decide the activations which leave the layer are divided by their deviation in the batch,
+    values and gradient, as batch normalisation does it (Ioffe and Szegedy 2015), and the statistics move by
+    :attr:`momentum`. In evaluation all is Procedure 1's, with the β and λ that :meth:`options` gives.
 
     Args:
         num_parents: parent types, ``J``.
         inverse_temperature: one positive value an iteration; what counts is each one's share of the last.
+        activation_rule: must be "relative".
         matrix_size: root mean square at which each parent's matrices are held, column by column.
         gain: what the logits of the last iteration deviate by at first, and what those of the others would with its
             share of the schedule.
-        **settings: see :class:`RoutingParameters`; the activation rule must be the paper's.
+        **settings: see :class:`RoutingParameters`.
 
     Attributes:
-        beta_use: ``[J]``, in logits, as in :class:`RoutingParameters`: what β_u departs by from the usual.
+        beta_use: ``[J]``, in logits: what β_u rises by when it rises by one costs a parent a logit.
         beta_activation: ``[J]``, in logits.
         log_gain: a parameter, ``[]``.
-        log_deviation: a buffer, ``[J]``: mean of ln σ over pose components, each parent weighted by its data.
-        cost: a buffer, ``[]``, in nats: mean cost.
-        cost_deviation: a buffer, ``[]``, in nats: standard deviation of the costs.
+        cost_deviation: a buffer, ``[]``, in nats: root mean square of the costs, whose mean over a window is 0.
         data: a buffer, ``[]``: mean of a parent's data.
         matrix_size: a buffer, ``[]``.
         momentum: share of a new batch in the statistics.
@@ -62,8 +61,6 @@ class NormalisedRoutingParameters(RoutingParameters):
         ValueError: the activation rule is another, ``gain`` not positive, or ``inverse_temperature`` no schedule.
     """
 
-    log_deviation: Tensor
-    cost: Tensor
     cost_deviation: Tensor
     data: Tensor
     matrix_size: Tensor
@@ -78,10 +75,10 @@ class NormalisedRoutingParameters(RoutingParameters):
         gain: float = 1.0,
         **settings: Any,
     ):
-        if activation_rule != "paper":
+        if activation_rule != "relative":
             raise ValueError(
-                f"activation_rule must be 'paper' where routing is normalised; got {activation_rule!r}: the "
-                "standardised rule has a normalisation of its own"
+                f"activation_rule must be 'relative' where routing is normalised; got {activation_rule!r}: under the "
+                "paper's, agreement does not stay rewarded; the standardised rule has a normalisation of its own"
             )
         if not 0 < gain < float("inf"):
             raise ValueError(f"gain must be positive and finite; got {gain!r}: 1 is usual, 2.5 for class capsules")
@@ -91,15 +88,13 @@ class NormalisedRoutingParameters(RoutingParameters):
         self.inverse_temperature.mul_(gain / self.inverse_temperature[-1])
         self.momentum = MOMENTUM
         self.log_gain = nn.Parameter(self.inverse_temperature[-1].log())
-        self.register_buffer("log_deviation", torch.zeros(num_parents))
-        self.register_buffer("cost", torch.tensor(0.0))
         self.register_buffer("cost_deviation", torch.tensor(1.0))
         self.register_buffer("data", torch.tensor(1.0))
         self.register_buffer("matrix_size", torch.tensor(float(matrix_size)))
 
     def is_untouched(self) -> bool:
         """Whether it is a new layer's: neither calibrated, nor trained, nor loaded."""
-        return super().is_untouched() and not self.log_deviation.any()
+        return super().is_untouched() and float(self.cost_deviation) == 1
 
     def matrices(self, weight: Tensor) -> Tensor:
         """The transformation matrices at the size at which they are held: each column of each parent's has the same.
@@ -117,12 +112,11 @@ class NormalisedRoutingParameters(RoutingParameters):
 
     def paper_beta_use(self) -> Tensor:
         """β_u in the paper's units, ``[J]``."""
-        of_a_logit = self._now("cost_deviation") / (POSE_COMPONENTS * self._now("data"))
-        return self.beta_use * of_a_logit - self._now("log_deviation")
+        return self.beta_use * self._now("cost_deviation") / (POSE_COMPONENTS * self._now("data"))
 
     def paper_beta_activation(self) -> Tensor:
         """β_a in the paper's units, ``[J]``."""
-        return self._now("cost") + self.beta_activation * self._now("cost_deviation") / self.log_gain.exp()
+        return self.beta_activation * self._now("cost_deviation") / self.log_gain.exp()
 
     def _now(self, statistic: str) -> Tensor:
         """A copy: the statistics move before the backward pass that wants what they were."""
@@ -149,26 +143,20 @@ class NormalisedRoutingParameters(RoutingParameters):
         momentum = self.momentum if momentum is None else momentum
         if is_transformed():  # torch.func maps over what must not be written to
             return
-        mass, log_deviation = (values.flatten(0, -2).float() for values in fit)
-        usual = (mass * log_deviation).sum(dim=0) / mass.sum(dim=0).clamp_min(1e-6)
-        self.log_deviation.lerp_(usual, momentum)
-        self.data.lerp_(mass.mean().clamp_min(1e-6), momentum)
-        cost = mass * POSE_COMPONENTS * (self.paper_beta_use() + log_deviation)
-        self.cost.lerp_(cost.mean(), momentum)
-        self.cost_deviation.lerp_(cost.std(correction=0).clamp_min(_SMALLEST_DEVIATION), momentum)
+        mass, cost = (values.float() for values in fit)
+        self.data.lerp_(mass.mean().clamp_min(_TINY), momentum)
+        self.cost_deviation.lerp_(cost.square().mean().sqrt().clamp_min(_SMALLEST_DEVIATION), momentum)
 
     def _normalise(self, activations: Tensor) -> Tensor:
-        """Activations whose logits have, over the batch and the types, mean 0 and the gain as deviation, but for β_a.
+        """Activations whose logits have, over the batch, the gain as deviation about β_a.
 
-        Were the statistics constants to the gradient, the loss would push all costs up or down together; the next
-        statistics take that back, and the weights drift. Types are not centred one by one: class capsules would learn
-        to count on how many images of a class a batch has, and be wrong where it has others (docs/log.md).
+        Were the deviation a constant to the gradient, the loss would push all costs up together to be surer of its
+        answers; the next statistics take that back, and the weights drift.
         """
         inside = activations.clamp(_INSIDE, 1 - _INSIDE)
-        logit = inside.log() - (-inside).log1p()
-        centred = logit - logit.mean()
-        deviation = (centred.square().mean() + _SMALLEST_DEVIATION).sqrt()
-        return (self.log_gain.exp() * centred / deviation + self.beta_activation).sigmoid()
+        evidence = inside.log() - (-inside).log1p() - self.beta_activation
+        deviation = (evidence.square().mean() + _SMALLEST_DEVIATION).sqrt()
+        return (self.log_gain.exp() * evidence / deviation + self.beta_activation).sigmoid()
 
     def extra_repr(self) -> str:
         return f"normalised, gain={float(self.log_gain.exp()):.3g}, {super().extra_repr()}"

@@ -31,7 +31,8 @@ class EMCapsNetConfig:
         class_temperature_ratio: the class layer's inverse temperature over the others'; a quarter in the authors'
             code, because class capsules get some ten times as much data.
         competition: "child" (the paper) or "window" (the tutorial and most public code).
-        activation_rule: "paper" or "standardised" (the tutorial).
+        activation_rule: "paper"; "standardised" (the tutorial): costs standardised over a window's parents;
+            "relative": a unit of data costs what it costs more than the window's data do on average.
         variance_floor: added to every variance.
         annealing: factor on the log-densities in the E-step; 1 in the paper; with full calibration
             1/16 learns far faster.
@@ -41,9 +42,9 @@ class EMCapsNetConfig:
         coordinate_scale: multiplies the coordinates.
         calibration: what the first batch sets: "none"; "beta", the rewards, so that about half of each layer's
             capsules are active; "full", also the scale of poses and the inverse temperatures.
-        normalisation: "none" (the paper); "batch": batch normalisation of the stem and the primary capsules, and
-            routing whose β and λ follow from running statistics, so that agreement stays rewarded while it is trained
-            (:class:`matcaps.layers.NormalisedRoutingParameters`).
+        normalisation: "none" (the paper); "batch", under the relative rule: batch normalisation of the stem and the
+            primary capsules, matrices held at their size, and λ in units of the costs' deviation, so that agreement
+            stays rewarded in training (:class:`matcaps.layers.NormalisedRoutingParameters`).
         conv_weight_deviation: standard deviation of the convolutional capsules' initial matrices; half of it with
             vector poses, whose votes sum four times as many products.
         class_weight_deviation: standard deviation of the class capsules' initial matrices; with vector poses half.
@@ -66,7 +67,7 @@ class EMCapsNetConfig:
     temperature_schedule: Literal["authors", "tutorial"] = "authors"
     class_temperature_ratio: float = 0.25
     competition: Literal["child", "window"] = "child"
-    activation_rule: Literal["paper", "standardised"] = "paper"
+    activation_rule: Literal["paper", "standardised", "relative"] = "paper"
     variance_floor: float = 5e-4
     annealing: float = 1.0
     coordinates: Literal["receptive-field", "grid", "none"] = "receptive-field"
@@ -92,7 +93,7 @@ class EMCapsNetConfig:
             ("pose", ("matrix", "vector")),
             ("temperature_schedule", ("authors", "tutorial")),
             ("competition", ("child", "window")),
-            ("activation_rule", ("paper", "standardised")),
+            ("activation_rule", ("paper", "standardised", "relative")),
             ("coordinates", ("receptive-field", "grid", "none")),
             ("calibration", ("none", "beta", "full")),
             ("normalisation", ("none", "batch")),
@@ -100,6 +101,11 @@ class EMCapsNetConfig:
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}; got {getattr(self, name)!r}")
+        if self.normalisation == "batch" and self.activation_rule != "relative":
+            raise ValueError(
+                f"activation_rule must be 'relative' with normalisation 'batch'; got {self.activation_rule!r}: preset "
+                "agreement-small has both"
+            )
         components = self.coordinate_components
         indices = [whole(component) for component in components] if isinstance(components, tuple | list) else [None]
         if None in indices:  # which, the layer checks

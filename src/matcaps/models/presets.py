@@ -14,7 +14,7 @@ _PAPER_SMALL = replace(_PAPER, stem_channels=64, primary_capsules=8, conv_capsul
 _ANNEALED: dict[str, Any] = {"annealing": 0.045, "coordinate_scale": 5.0, "calibration": "full"}
 
 # With full calibration data are a cost, and a capsule wakes by losing them. Here they are a reward where votes agree.
-_AGREEMENT: dict[str, Any] = {**_ANNEALED, "normalisation": "batch"}
+_AGREEMENT: dict[str, Any] = {**_ANNEALED, "activation_rule": "relative", "normalisation": "batch"}
 
 # Hui's tutorial of 2017, for MNIST; it initialises every matrix with standard deviation 1.
 _TUTORIAL = EMCapsNetConfig(
@@ -43,6 +43,15 @@ PRESETS: dict[str, ModelConfig] = {
     "tutorial": _TUTORIAL,
     # ours: the tutorial's network with soft assignments and full calibration
     "annealed-tutorial": replace(_TUTORIAL, annealing=1 / 16, coordinate_scale=5.0, calibration="full"),
+    # ours: the tutorial's network with normalised routing
+    "agreement-tutorial": replace(
+        _TUTORIAL,
+        annealing=1 / 16,
+        coordinate_scale=5.0,
+        calibration="full",
+        activation_rule="relative",
+        normalisation="batch",
+    ),
     # ours: the paper's small network at the tutorial's image size, with soft assignments and full calibration
     "quickstart": EMCapsNetConfig(
         stem_padding="same",

@@ -44,7 +44,7 @@ def update_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Example:
         >>> import matcaps
-        >>> network = matcaps.create_model("annealed-small", normalisation="batch")
+        >>> network = matcaps.create_model("agreement-small")
         >>> update_statistics(network, [torch.rand(8, 2, 32, 32) for _ in range(3)])
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
@@ -89,7 +89,7 @@ def folded(network: EMCapsNet) -> EMCapsNet:
 
     Example:
         >>> import matcaps
-        >>> network = matcaps.create_model("annealed-small", normalisation="batch").eval()
+        >>> network = matcaps.create_model("agreement-small").eval()
         >>> plain, images = folded(network), torch.rand(2, 2, 32, 32)
         >>> bool((plain(images).activations - network(images).activations).abs().max() < 1e-4)
         True

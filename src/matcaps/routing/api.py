@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE, Capsules
+from matcaps.capsules import POSE_SIZE, Capsules
 from matcaps.routing import native, reference, triton
 from matcaps.routing.autocast import without_autocast
 from matcaps.routing.checks import prepare_class, prepare_conv, prepare_votes
@@ -55,8 +55,10 @@ def em_routing(
         beta_use: ``[J]``; the cost of describing one unit of data, per pose component.
         beta_activation: ``[J]``; the reward for being active.
         inverse_temperature: one positive value an iteration (a sequence, or a tensor ``[T]``), rising in the paper.
-        activation_rule: ``"paper"``, or ``"standardised"``: costs standardised over the parents, as in the
-            tutorial and most public code.
+        activation_rule: ``"paper"``; ``"standardised"``: costs standardised over the parents, as in the tutorial and
+            most public code; or ``"relative"``, ours: of what a unit of a parent's data costs, what a unit of all
+            parents' data costs on average is taken away, so that data which are described better than usual are a
+            reward, whatever the scale of votes.
         variance_floor: added to every variance; 5e-4 in the authors' code.
         annealing: factor on the log-densities in the E-step; 1 in the paper, less softens the assignments.
         implementation: ``"auto"`` or ``"reference"``, which are the same here: the gain of the others is never to
@@ -283,13 +285,13 @@ def _route(
             last = _last(getattr(reference, function)(*tensors, **options))
             parents = _as_capsules(last)
             if wants_fit:
-                fit = RoutingFit(last.mass.detach(), last.variance.detach().log().mean(dim=-1) / 2)
+                fit = RoutingFit(last.mass.detach(), last.cost.detach())
         else:
             routed = getattr(_IMPLEMENTATIONS[chosen], function)(*tensors, **options, wants_fit=wants_fit)
             parents = Capsules(*routed[:2])
             if wants_fit:
                 mass, description = routed[2:]
-                fit = RoutingFit(mass, description / POSE_COMPONENTS - tensors[3].detach())
+                fit = RoutingFit(mass, mass * description)
     dtype = _promoted(*given)
     return Capsules(parents[0].to(dtype), parents[1].to(dtype)), fit
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE
+from matcaps.routing.checks import ACTIVATION_RULES
 
 
 def output_shape(poses: Tensor, weight: Tensor, stride: int) -> tuple[int, ...]:
@@ -33,13 +34,18 @@ def check_routing(
     inverse_temperature: Tensor,
     coordinates: Tensor | None,
     stride: int,
+    rule: int,
 ) -> None:
     """Refuse the inputs of a routing that do not fit one another.
 
     Raises:
-        ValueError: a shape, a device or the stride does not fit.
+        ValueError: a shape, a device, the stride or the rule does not fit.
         TypeError: a dtype does not.
     """
+    if not 0 <= rule < len(ACTIVATION_RULES):
+        raise ValueError(
+            f"matcaps::{operator}: activation_rule must be a place in {ACTIVATION_RULES}, from 0; got {rule}"
+        )
     if poses.ndim != 6 or weight.ndim not in (4, 6) or inverse_temperature.ndim != 1:
         raise ValueError(
             f"matcaps::{operator}: poses must have 6 dimensions, weight 6 or 4 and inverse_temperature 1; got "

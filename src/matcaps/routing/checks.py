@@ -11,7 +11,7 @@ from torch import Tensor
 from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE
 
 COMPETITIONS = ("child", "window")
-ACTIVATION_RULES = ("paper", "standardised")
+ACTIVATION_RULES = ("paper", "standardised", "relative")
 
 _TRANSFORMATIONS = ((POSE_SIZE, POSE_SIZE), (POSE_COMPONENTS, POSE_COMPONENTS))
 """Shapes of what maps a pose to a vote: of matrix poses, and of vector poses."""

@@ -95,7 +95,7 @@ def _problem(
     inputs: list[Tensor | None],
     stride: int,
     child_competition: bool,
-    standardised: bool,
+    activation_rule: int,
     variance_floor: float,
     annealing: float,
 ) -> Problem:
@@ -105,7 +105,7 @@ def _problem(
     problem = _sizes(height, width, child_types, weight, stride, len(inverse_temperature))  # type: ignore[arg-type]
     problem.batch = batch
     problem.child_competition = child_competition
-    problem.standardised = standardised
+    problem.activation_rule = activation_rule
     problem.double_precision = poses.dtype == torch.float64  # type: ignore[union-attr]
     problem.threads = torch.get_num_threads()
     problem.variance_floor = variance_floor
@@ -127,15 +127,15 @@ def _forward(
     coordinates: Tensor | None,
     stride: int,
     child_competition: bool,
-    standardised: bool,
+    activation_rule: int,
     variance_floor: float,
     annealing: float,
     keep_state: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("native_routing", DTYPES, *tensors, stride)
+    check_routing("native_routing", DTYPES, *tensors, stride, activation_rule)
     inputs = _contiguous(*tensors)
-    problem = _problem(inputs, stride, child_competition, standardised, variance_floor, annealing)
+    problem = _problem(inputs, stride, child_competition, activation_rule, variance_floor, annealing)
     size = _library().state_size(problem) if keep_state else 0
     out_poses, out_activations, state = _empty_results(poses, weight, stride, size)
     problem.out_poses = out_poses.data_ptr()
@@ -157,13 +157,13 @@ def _(
     coordinates,
     stride,
     child_competition,
-    standardised,
+    activation_rule,
     variance_floor,
     annealing,
     keep_state,
 ):
     tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("native_routing", DTYPES, *tensors, stride)
+    check_routing("native_routing", DTYPES, *tensors, stride, activation_rule)
     size = _state_size(poses, weight, stride, inverse_temperature.shape[0]) if keep_state else 0
     return _empty_results(poses, weight, stride, size)
 
@@ -192,15 +192,15 @@ def _backward(
     coordinates: Tensor | None,
     stride: int,
     child_competition: bool,
-    standardised: bool,
+    activation_rule: int,
     variance_floor: float,
     annealing: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("native_routing_backward", DTYPES, *tensors, stride)
+    check_routing("native_routing_backward", DTYPES, *tensors, stride, activation_rule)
     check_gradients("native_routing_backward", poses, weight, stride, grad_poses, grad_activations)
     inputs = _contiguous(*tensors)
-    problem = _problem(inputs, stride, child_competition, standardised, variance_floor, annealing)
+    problem = _problem(inputs, stride, child_competition, activation_rule, variance_floor, annealing)
     shape = problem.batch, _library().state_size(problem)
     check_state("native_routing_backward", poses, [("state", state, shape)])
     grads = _empty_grads(*tensors)
@@ -233,12 +233,12 @@ def _(
     coordinates,
     stride,
     child_competition,
-    standardised,
+    activation_rule,
     variance_floor,
     annealing,
 ):
     tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("native_routing_backward", DTYPES, *tensors, stride)
+    check_routing("native_routing_backward", DTYPES, *tensors, stride, activation_rule)
     check_gradients("native_routing_backward", poses, weight, stride, grad_poses, grad_activations)
     if all(type(size) is int for size in poses.shape):  # a symbol may have another name by now
         size = _state_size(poses, weight, stride, inverse_temperature.shape[0])

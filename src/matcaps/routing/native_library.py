@@ -15,12 +15,15 @@ TARGET_VARIABLE = "MATCAPS_NATIVE_TARGET"
 """Environment variable: the instruction set to use instead of the best that the processor has: baseline, avx2, avx512
 or neon. For the same bits on unlike processors, and for tests."""
 
-ABI = 2
+ABI = 3
 """The interface that this file speaks; the library must say the same."""
 
 _MESSAGE_SIZE = 512
 
 _Fork = ctypes.c_void_p
+
+
+_INTEGERS = "one_window", "child_competition", "activation_rule", "double_precision", "threads", "reserved"
 
 
 class Problem(ctypes.Structure):
@@ -40,10 +43,7 @@ class Problem(ctypes.Structure):
                 "iterations",
             )
         ],
-        *[
-            (name, ctypes.c_int32)
-            for name in ("one_window", "child_competition", "standardised", "double_precision", "threads", "reserved")
-        ],
+        *[(name, ctypes.c_int32) for name in _INTEGERS],
         *[(name, ctypes.c_double) for name in ("variance_floor", "annealing")],
         *[
             (name, ctypes.c_void_p)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from matcaps.routing.checks import ACTIVATION_RULES
 from matcaps.routing.functional import make_functional
 from matcaps.routing.transforms import SECOND_ORDER, is_transformed
 
@@ -35,7 +36,7 @@ def call_operator(
     Returns:
         Poses, activations and the parts of the state that a backward pass needs, empty if it is not kept.
     """
-    rule = activation_rule == "standardised"
+    rule = ACTIVATION_RULES.index(activation_rule)
     options = stride, competition == "child", rule, variance_floor, annealing, keep_state
     return operator(*tensors, schedule, coordinates, *options)
 
@@ -45,11 +46,11 @@ class RoutingFit(NamedTuple):
 
     Attributes:
         mass: ``[..., J]``, how much data each parent has.
-        log_deviation: ``[..., J]``, the mean of ln σ over the pose components.
+        cost: ``[..., J]``, what they cost, in nats, as the activation rule counts it.
     """
 
     mass: Tensor
-    log_deviation: Tensor
+    cost: Tensor
 
 
 def make_implementation(

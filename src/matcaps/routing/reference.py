@@ -190,6 +190,8 @@ def _iterate(
     num_iterations = len(inverse_temperature)
     for iteration in range(num_iterations):
         mean, variance, mass, cost = _m_step(votes, activations, assignment, beta_use, variance_floor)
+        if activation_rule == "relative":
+            cost = _beside_the_usual(mass, cost)
         activation_logit = inverse_temperature[iteration] * _evidence(cost, beta_activation, activation_rule)
         yield RoutingIteration(assignment, mean, variance, mass, cost, activation_logit.sigmoid())
         if iteration + 1 < num_iterations:
@@ -213,9 +215,17 @@ def _m_step(
     return mean, variance, mass, cost
 
 
+def _beside_the_usual(mass: Tensor, cost: Tensor) -> Tensor:
+    """What each parent's data cost more than as many of its window's data cost on average, ``[..., J]``; sums to 0."""
+    data = mass.sum(dim=-1, keepdim=True)
+    has_data = data > 0
+    usual = torch.where(has_data, cost.sum(dim=-1, keepdim=True) / torch.where(has_data, data, 1), 0)
+    return cost - mass * usual
+
+
 def _evidence(cost: Tensor, beta_activation: Tensor, activation_rule: str) -> Tensor:
     """What the inverse temperature multiplies: how far a parent's reward exceeds its cost, ``[..., J]``."""
-    if activation_rule == "paper":
+    if activation_rule != "standardised":
         return beta_activation - cost
     centred = cost.mean(dim=-1, keepdim=True) - cost
     variance = (centred**2).mean(dim=-1, keepdim=True)

@@ -53,13 +53,13 @@ def _forward(
     coordinates: Tensor | None,
     stride: int,
     child_competition: bool,
-    standardised: bool,
+    activation_rule: int,
     variance_floor: float,
     annealing: float,
     keep_state: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("triton_routing", DTYPES, *tensors, stride)
+    check_routing("triton_routing", DTYPES, *tensors, stride, activation_rule)
     from matcaps.routing.triton_kernels import launch
 
     results = _empty_results(poses, weight, inverse_temperature, stride, child_competition, True, keep_state)
@@ -68,7 +68,7 @@ def _forward(
         plan = launch.plan_for(poses, weight, inverse_temperature, stride, child_competition, coordinates is not None)
         with _on(poses.device):
             launch.forward(
-                plan, inputs, None if coordinates is None else coordinates.contiguous(), standardised,
+                plan, inputs, None if coordinates is None else coordinates.contiguous(), activation_rule,
                 variance_floor, annealing, results, launch.launch,
             )  # fmt: skip
     if keep_state:
@@ -88,13 +88,13 @@ def _(
     coordinates,
     stride,
     child_competition,
-    standardised,
+    activation_rule,
     variance_floor,
     annealing,
     keep_state,
 ):
     tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("triton_routing", DTYPES, *tensors, stride)
+    check_routing("triton_routing", DTYPES, *tensors, stride, activation_rule)
     return _empty_results(poses, weight, inverse_temperature, stride, child_competition, False, keep_state)
 
 
@@ -168,12 +168,12 @@ def _backward(
     coordinates: Tensor | None,
     stride: int,
     child_competition: bool,
-    standardised: bool,
+    activation_rule: int,
     variance_floor: float,
     annealing: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("triton_routing_backward", DTYPES, *tensors, stride)
+    check_routing("triton_routing_backward", DTYPES, *tensors, stride, activation_rule)
     check_gradients("triton_routing_backward", poses, weight, stride, grad_poses, grad_activations)
     state = (records, logits, partitions)
     shapes = _state_shapes(poses, weight, inverse_temperature, stride, child_competition)
@@ -189,7 +189,7 @@ def _backward(
     plan = launch.plan_for(poses, weight, inverse_temperature, stride, child_competition, coordinates is not None)
     with _on(poses.device):
         grads = launch.backward(
-            plan, inputs, None if coordinates is None else coordinates.contiguous(), standardised,
+            plan, inputs, None if coordinates is None else coordinates.contiguous(), activation_rule,
             variance_floor, annealing, state,
             (grad_poses.contiguous(), grad_activations.contiguous()), launch.launch,
         )  # fmt: skip
@@ -212,12 +212,12 @@ def _(
     coordinates,
     stride,
     child_competition,
-    standardised,
+    activation_rule,
     variance_floor,
     annealing,
 ):
     tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("triton_routing_backward", DTYPES, *tensors, stride)
+    check_routing("triton_routing_backward", DTYPES, *tensors, stride, activation_rule)
     check_gradients("triton_routing_backward", poses, weight, stride, grad_poses, grad_activations)
     if all(type(size) is int for size in poses.shape):  # a symbol may have another name by now
         shapes = _state_shapes(poses, weight, inverse_temperature, stride, child_competition)

@@ -108,6 +108,7 @@ class AveragedWeights(EMAWeightAveraging):
         super().__init__(decay=decay, use_buffers=False)
         self._batches = batches
         self._is_done = False
+        self._found = (-1, 0)  # at which optimiser step, by how many batches
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -152,9 +153,10 @@ class AveragedWeights(EMAWeightAveraging):
 
         They depend on nothing else, so that a resumed run finds the same.
         """
-        average = self._average_model
-        if average is None or self._batches is None:
+        average, done = self._average_model, (pl_module.global_step, count)
+        if average is None or self._batches is None or self._found >= done:
             return
+        self._found = done
         for own, current in zip(average.module.buffers(), pl_module.buffers(), strict=True):
             own.data.copy_(current.data)
         network = average.module.get_submodule("network")

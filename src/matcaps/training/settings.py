@@ -111,7 +111,7 @@ class ModelSettings:
     temperature_schedule: Literal["authors", "tutorial"] | None = None
     class_temperature_ratio: float | None = None
     competition: Literal["child", "window"] | None = None
-    activation_rule: Literal["paper", "standardised"] | None = None
+    activation_rule: Literal["paper", "standardised", "relative"] | None = None
     variance_floor: float | None = None
     annealing: float | None = None
     coordinates: Literal["receptive-field", "grid", "none"] | None = None

@@ -56,7 +56,7 @@ def fit_backward(
 @triton.jit
 def activate_backward(
     record, grad_record, grad_out_activations, inverse_temperature, sums, t, PAIRS, WINDOWS,
-    LAST: tl.constexpr, STANDARDISED: tl.constexpr, SHAPE: tl.constexpr, ROWS: tl.constexpr,
+    LAST: tl.constexpr, RULE: tl.constexpr, SHAPE: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """From the gradients of activations to those of costs; the parameters' gradients as three planes to be summed."""
     window = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
@@ -73,7 +73,7 @@ def activate_backward(
     else:
         grad_logit = tl.load(grad_record + LOGIT_SUM * PAIRS + at, mask=is_real, other=0.0) * silent
     grad_evidence = temperature * grad_logit
-    if STANDARDISED:
+    if RULE == 1:
         # standardised_j = x_j / divisor with x_j = mean cost - cost_j; the deviation depends on every x
         cost = mass * tl.load(record + DESCRIPTION * PAIRS + at, mask=is_real, other=0.0)
         centred = tl.where(is_real, tl.sum(cost, 1)[:, None] / SHAPE.parents - cost, 0.0)
@@ -85,6 +85,10 @@ def activate_backward(
         slope = projection / tl.where(differs, divisor * divisor * deviation * SHAPE.parents, 1.0)
         grad_centred = grad_evidence / divisor - tl.where(differs, slope, 0.0) * centred
         grad_cost = tl.sum(tl.where(is_real, grad_centred, 0.0), 1)[:, None] / SHAPE.parents - grad_centred
+    elif RULE == 2:
+        # relative: the record's description is less the usual, which depends on every parent's data
+        data = tl.sum(mass, 1)[:, None]
+        grad_cost = tl.sum(mass * grad_evidence, 1)[:, None] / tl.where(data > 0, data, 1.0) - grad_evidence
     else:
         grad_cost = -grad_evidence
     tl.store(grad_record + GRAD_COST * PAIRS + at, grad_cost, mask=is_real)

@@ -133,7 +133,7 @@ def log_sigmoid(z):
 @triton.jit
 def activate(
     record, beta_activation, inverse_temperature, out_activations, t, PAIRS, WINDOWS,
-    LAST: tl.constexpr, STANDARDISED: tl.constexpr, SHAPE: tl.constexpr, ROWS: tl.constexpr,
+    LAST: tl.constexpr, RULE: tl.constexpr, SHAPE: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Evidence and log-activation of the parents of ROWS windows."""
     window = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
@@ -141,9 +141,15 @@ def activate(
     is_real = (window < WINDOWS) & (parent < SHAPE.parents)
     at = window * SHAPE.parents + parent
     mass = tl.load(record + MASS * PAIRS + at, mask=is_real, other=0.0)
-    cost = mass * tl.load(record + DESCRIPTION * PAIRS + at, mask=is_real, other=0.0)
+    description = tl.load(record + DESCRIPTION * PAIRS + at, mask=is_real, other=0.0)
+    if RULE == 2:  # relative: less what a unit of the window's data costs on average
+        data = tl.sum(mass, 1)[:, None]
+        usual = tl.sum(mass * description, 1)[:, None] / tl.where(data > 0, data, 1.0)
+        description -= usual
+        tl.store(record + DESCRIPTION * PAIRS + at, description, mask=is_real)
+    cost = mass * description
     evidence = tl.load(beta_activation + parent, mask=parent < SHAPE.parents, other=0.0)
-    if STANDARDISED:
+    if RULE == 1:  # standardised
         centred = tl.sum(cost, 1)[:, None] / SHAPE.parents - cost
         square = tl.where(is_real, centred * centred, 0.0)
         deviation = tl.sqrt_rn(tl.sum(square, 1)[:, None] / SHAPE.parents)

@@ -136,7 +136,7 @@ def forward(
     plan: Plan,
     inputs: list[Tensor],
     coordinates: Tensor | None,
-    standardised: bool,
+    rule: int,
     floor: float,
     annealing: float,
     results: tuple[Tensor, ...],
@@ -163,7 +163,7 @@ def forward(
         launch(
             ahead.activate, triton.cdiv(plan.windows, tiles.rows),
             record, beta_activation, inverse_temperature, out_activations, t, pairs, plan.windows,
-            LAST=is_last, STANDARDISED=standardised, **rows,
+            LAST=is_last, RULE=rule, **rows,
         )  # fmt: skip
         if not is_last:
             launch(
@@ -176,7 +176,7 @@ def backward(
     plan: Plan,
     inputs: list[Tensor],
     coordinates: Tensor | None,
-    standardised: bool,
+    rule: int,
     floor: float,
     annealing: float,
     state: tuple[Tensor, ...],
@@ -207,7 +207,7 @@ def backward(
         launch(
             back.activate_backward, triton.cdiv(windows, tiles.rows),
             record, grad_record, grad_activations, inverse_temperature, sums[t], t, pairs, windows,
-            LAST=is_last, STANDARDISED=standardised, **rows,
+            LAST=is_last, RULE=rule, **rows,
         )  # fmt: skip
         if t:
             launch(
