@@ -84,8 +84,8 @@ class ModelSettings:
         coordinate_components: the two components of the flattened votes that take the coordinates.
         coordinate_scale: multiplies the coordinates.
         calibration: what the first batch sets: "none", "beta" or "full".
-        normalisation: "none" (the paper), or "batch": batch normalisation of the stem and the primary capsules, under the
-            relative rule.
+        normalisation: "none" (the paper), or "batch": batch normalisation of the stem and the primary capsules, under
+            the relative rule.
         conv_weight_deviation: standard deviation of the convolutional capsules' initial matrices; half with vectors.
         class_weight_deviation: standard deviation of the class capsules' initial matrices; half with vectors.
         implementation: what computes the routing: "auto" for the fastest, "reference", "native" or "triton"; they agree
