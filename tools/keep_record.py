@@ -3,9 +3,10 @@
 
     .venv/bin/python tools/keep_record.py runs/experiments docs/records
 
-Takes of every trial of every experiment its settings, metrics, results and what was measured; weights and checkpoints
-stay. The folder that a command wrote to is left out of the command, and the data root out of the settings. A record
-that is there already is replaced only where --replace is given.
+Takes of every trial of every experiment, and of every recipe with objects left out (--folds), its settings, metrics,
+results and what was measured; weights and checkpoints stay. The folder that a command wrote to is left out of the
+command, and the data root out of the settings. A record that is there already is replaced only where --replace is
+given.
 """
 
 import argparse
@@ -18,10 +19,12 @@ from pathlib import Path
 import yaml
 
 from matcaps.experiments import list_experiments
+from matcaps.experiments.folds import FOLDS
 from matcaps.experiments.plan import DIVERGED_NAME, MEASURE_FILES
 from matcaps.training.record import METRICS_NAME, RESULTS_NAME, SETTINGS_NAME, write_json, write_settings, write_text
 
-_PATH_OPTIONS = ("--output", "--folder", "--root", "--data.root")
+_PATH_OPTIONS = ("--output", "--folder", "--root", "--data.root", "--groups")
+_TRIALS = "*-*epochs-seed*"
 
 
 def without_paths(command: str) -> str:
@@ -47,6 +50,8 @@ def keep(trial: Path, target: Path) -> None:
     if (trial / SETTINGS_NAME).is_file():
         settings = yaml.safe_load((trial / SETTINGS_NAME).read_text(encoding="utf-8"))
         settings["data"]["root"] = None
+        for where, name in ((settings["data"], "folder"), (settings["data"]["split"], "groups")):
+            where.update({name: Path(where[name]).name} if where.get(name) else {})
         write_settings(target / SETTINGS_NAME, settings)
     if (trial / METRICS_NAME).is_file():
         write_text(target / METRICS_NAME, (trial / METRICS_NAME).read_text(encoding="utf-8"))
@@ -68,10 +73,15 @@ def main() -> int:
     parser.add_argument("base", type=Path, help="folder of all experiments")
     parser.add_argument("records", type=Path, help="folder of the kept records")
     parser.add_argument("--replace", action="store_true", help="replace records that are there already")
+    parser.add_argument("--folds", type=Path, help="folder of recipes with objects left out, such as runs/folds")
     given = parser.parse_args()
-    for experiment in list_experiments():
-        for trial in sorted((given.base / experiment).glob("*-*epochs-seed*")):
-            target = given.records / experiment / trial.name
+    places = {given.base / experiment: given.records / experiment for experiment in list_experiments()}
+    if given.folds is not None:
+        recipes = sorted({trial.parent for trial in given.folds.glob(f"*/{_TRIALS}")})
+        places |= {recipe: given.records / FOLDS / recipe.name for recipe in recipes}
+    for place, kept in places.items():
+        for trial in sorted(place.glob(_TRIALS)):
+            target = kept / trial.name
             ended = [
                 name for name in (RESULTS_NAME, DIVERGED_NAME, *MEASURE_FILES.values()) if (trial / name).is_file()
             ]

@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from matcaps.experiments import gather, get_experiment, list_experiments, make_table
+from matcaps.experiments.fold_records import Gathered, gather_folds
+from matcaps.experiments.fold_table import make_fold_table
+from matcaps.experiments.folds import FOLDS
 from matcaps.experiments.tables import distinct, markdown, spread
 from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, write_text
 from matcaps.viz.experiments import draw_experiment
+from matcaps.viz.folds import draw_folds
 from matcaps.viz.style import save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +43,15 @@ def results_page(records: Path) -> str:
         parts.append(make_table(experiment, found).rstrip())
         if draw_experiment(experiment, found):
             parts.append(f"![{experiment.title}]({name}.png)")
+    recipes = fold_records(records)
+    if recipes is not None:
+        parts += [make_fold_table(recipes).rstrip(), f"![Objects left out, by recipe]({FOLDS}.png)"]
     return "\n\n".join(parts) + "\n"
+
+
+def fold_records(records: Path) -> Gathered | None:
+    """The recipes that were judged on left-out objects; None if none was."""
+    return gather_folds([records / FOLDS]) if (records / FOLDS).is_dir() else None
 
 
 def readme_table(records: Path) -> str:
@@ -50,10 +62,11 @@ def readme_table(records: Path) -> str:
     trainings: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in sorted(records.glob(f"*/{RESULTS_NAME}")) + sorted(records.glob(f"*/*/{RESULTS_NAME}")):
         settings = Path(path.parent, SETTINGS_NAME).read_text(encoding="utf-8")
-        if "rule: official" in settings:  # others are not tested on all viewpoints
+        results = json.loads(path.read_text(encoding="utf-8"))
+        if "rule: official" in settings and results["test"] is not None:  # others are not tested on all viewpoints
             folder = path.parent.relative_to(records)
             name = folder.as_posix().rpartition("-seed")[0] or folder.as_posix()
-            trainings.setdefault(name, []).append((folder, json.loads(path.read_text(encoding="utf-8"))))
+            trainings.setdefault(name, []).append((folder, results))
     order = {"smallnorb": 0, "mnist": 1}
     rows = []
     for name, runs in trainings.items():
@@ -108,6 +121,9 @@ def main() -> int:
         experiment = get_experiment(name)
         for figure_name, figure in draw_experiment(experiment, gather(experiment, records)).items():
             save_figure(figure, page.parent / figure_name)
+    recipes = fold_records(records)
+    if recipes is not None and (figure := draw_folds(recipes.recipes)) is not None:
+        save_figure(figure, page.parent / FOLDS)
     return 0
 
 

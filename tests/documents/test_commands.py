@@ -108,6 +108,19 @@ def peers_known(command: str) -> None:
     assert compare.parse(words[words.index("benchmarks.compare") + 1 :]).peer
 
 
+SMALL_FOLDS = (
+    "--epochs=1 --seeds=0 --shard=1/5 --set=accelerator=cpu --set=data.max_train_images=40 "
+    "--set=data.max_test_images=20 --set=calibration_images=8 --set=model.stem_channels=4 "
+    "--set=model.primary_capsules=2 --set=model.conv_capsules1=2 --set=model.conv_capsules2=2"
+)
+
+
+def table_of_folds(command: str) -> None:
+    """Needs runs that leave objects out: one is made first."""
+    Run(SMALL_FOLDS)("matcaps experiment folds --recipe smallnorb")
+    Run()(command)
+
+
 NETWORK = "--model.stem_channels=4 --model.primary_capsules=2 --model.conv_capsules1=2 --model.conv_capsules2=2"
 FEW = "--epochs=1 --accelerator=cpu --data.max_train_images=40 --data.max_test_images=20 --calibration_images=8"
 PAGE = Parse("needs Gradio, which is no part of the tests' environment, and a browser: make test-browser drives it")
@@ -132,6 +145,9 @@ COMMANDS: dict[str, Callable[[str], None]] = {
         "--seeds=0 --epochs=1 --max_train_images=32 --max_test_images=20"
     ),
     "matcaps table table1": Run(f"--folder={ROOT / 'docs' / 'records'} --output=table"),
+    "matcaps experiment folds --recipe smallnorb --set loss.name=cross-entropy --epochs 20": Run(SMALL_FOLDS),
+    "matcaps experiment folds --recipe smallnorb --epochs 20 --seeds 0,1": Run(SMALL_FOLDS),
+    "matcaps table folds runs/folds": table_of_folds,
     "matcaps summary tutorial": Run(),
     "matcaps data list": Run(),
     "matcaps doctor": Run(),
@@ -143,6 +159,10 @@ OWN_IMAGES = Parse("needs a folder of somebody's images")
 COMMANDS |= {
     ".venv/bin/matcaps demo": PAGE,
     "matcaps train quickstart --data.name folder --data.folder pictures": OWN_IMAGES,
+    "matcaps experiment folds --recipe quickstart --set data.name=folder --set data.folder=pictures --groups "
+    "patients.csv --folds 5": OWN_IMAGES,
+    "matcaps train quickstart --data.name folder --data.folder pictures --data.split.rule group --data.split.groups "
+    "patients.csv --data.split.test_groups [p1,p2]": OWN_IMAGES,
     "matcaps train quickstart --model.pretrained paper-small-smallnorb --model.freeze stem,primary": Run(FEW),
     "matcaps train quickstart --model.pretrained runs/mnist-20260101-120000": Parse("needs a run on MNIST"),
 }

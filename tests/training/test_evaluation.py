@@ -10,8 +10,10 @@ from matcaps import create_model
 from matcaps.data import DataSettings, load_data, make_loader
 from matcaps.data.loader import Batch
 from matcaps.inspection import routing_agreement
+from matcaps.losses import cross_entropy_loss
 from matcaps.training import evaluate
 from matcaps.training.evaluation import class_scores
+from matcaps.training.log_loss import best_exponent, log_losses
 
 
 class Oracle(nn.Module):
@@ -61,6 +63,15 @@ def test_accuracy_by_an_attribute():
             assert accuracy == (None if not there else 0.0 if label == 3 else 1.0)
     with pytest.raises(ValueError, match="must have the attribute 'size'; they have kind"):
         evaluate(Oracle(images.labels), loader, bundle.classes, by=["size"])
+    again = evaluate(Oracle(images.labels), loader, bundle.classes, by="kind")
+    assert sum(sum(counts) for counts in again.num_images_by["kind"].values()) == 40
+    total = sum(
+        loss * count
+        for value, losses in again.log_loss_by["kind"].items()
+        for loss, count in zip(losses, again.num_images_by["kind"][value], strict=True)
+        if loss is not None
+    )
+    assert again.log_loss == pytest.approx(total / 40)
     shuffled = make_loader(images, bundle.transform, train=True, batch_size=7)
     with pytest.raises(ValueError, match="must give every image once and in order"):
         evaluate(Oracle(images.labels), shuffled, bundle.classes, by=["kind"])
@@ -104,3 +115,31 @@ def test_agreement_is_measured_in_the_same_pass(crops):
     )
     with pytest.raises(ValueError, match="agreement is measured on capsule networks; got a Oracle"):
         evaluate(Oracle(bundle.test.labels), batches, bundle.classes, agreement=True)
+
+
+def test_the_log_loss_does_not_depend_on_how_far_apart_a_loss_asks_scores_to_be():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.rand(200, 5, generator=generator)
+    labels = torch.multinomial(scores**3, 1, generator=generator).squeeze(1)
+    exponents = [best_exponent(scores**power, labels) for power in (0.5, 1.0, 2.0)]
+    losses = [
+        float(log_losses(scores**power, labels, exponent).mean())
+        for power, exponent in zip((0.5, 1.0, 2.0), exponents, strict=True)
+    ]
+    assert losses == pytest.approx([losses[0]] * 3, abs=1e-6)
+    assert exponents[1] == pytest.approx(3, rel=0.3)
+    for nearby in (0.9, 1.1):
+        assert log_losses(scores, labels, nearby * exponents[1]).mean() > losses[1]
+
+
+def test_a_log_loss_of_shares_is_the_cross_entropy_of_activations():
+    scores, labels = torch.tensor([[0.3, 0.1, 0.0], [0.5, 0.5, 0.5]]), torch.tensor([0, 2])
+    assert log_losses(scores, labels).tolist() == pytest.approx([math.log(4 / 3), math.log(3)], rel=1e-6)
+    assert log_losses(scores, labels).mean() == pytest.approx(float(cross_entropy_loss(scores, labels)), rel=1e-5)
+    assert log_losses(scores, torch.tensor([2, 2]))[0] == pytest.approx(math.log(0.4e8), rel=1e-5)  # and not infinite
+
+
+def test_networks_that_are_always_right_have_no_log_loss():
+    scores = torch.tensor([[0.95, 0.05], [0.05, 0.95]])
+    labels = torch.tensor([0, 1])
+    assert log_losses(scores, labels, best_exponent(scores, labels)).mean() < 1e-6

@@ -37,7 +37,8 @@ def eval_command(arguments: list[str]) -> int:
     parser.add_argument(
         "--by",
         type=str | None,
-        help="break the error down by an attribute: smallNORB has instance, elevation, azimuth and lighting",
+        help="break the error down by an attribute: smallNORB has instance, elevation, azimuth and lighting; a split "
+        "by groups has group",
     )
     parser.add_argument(
         "--agreement",
@@ -81,22 +82,25 @@ def _print_evaluation(result: "Evaluation") -> None:
         table.add_row(f"{label} {printable(name)}", *(str(count) if count else "·" for count in counts), share)
     out.print(table)
     for name, found in result.class_accuracy_by.items():
-        _print_errors_by(name, found, result.classes)
+        _print_errors_by(name, found, result.classes, result.value_names.get(name, {}))
     if result.agreement is not None:
         _print_agreement(result.agreement)
     out.print(
         f"accuracy {100 * result.accuracy:.2f} % (error {result.error_percent:.2f} %) on {result.num_images} images, "
+        f"{'' if result.log_loss is None else f'log-loss {result.log_loss:.3f}, '}"
         f"{result.num_images / result.seconds:.0f} images a second",
     )
 
 
-def _print_errors_by(name: str, found: Mapping[int, tuple[float | None, ...]], classes: tuple[str, ...]) -> None:
-    table = Table(title=f"errors, %, by {name} (-1: unknown)")
+def _print_errors_by(
+    name: str, found: Mapping[int, tuple[float | None, ...]], classes: tuple[str, ...], names: Mapping[int, str]
+) -> None:
+    table = Table(title=f"errors, %, by {name}{'' if names else ' (-1: unknown)'}")
     for heading in (name, *map(printable, classes)):
         table.add_column(heading, justify="right")
     for value, accuracies in found.items():
         errors = ("–" if accuracy is None else f"{100 * (1 - accuracy):.1f}" for accuracy in accuracies)
-        table.add_row(str(value), *errors)
+        table.add_row(printable(names.get(value, str(value))), *errors)
     out.print(table)
 
 

@@ -1,23 +1,27 @@
 """``matcaps experiment`` and ``matcaps table``."""
 
-import sys
-
 from matcaps._paths import user_path
-from matcaps.cli.parsing import PLAIN, err, make_parser, out
+from matcaps.cli.folds import folds_command, folds_table_command
+from matcaps.cli.parsing import PLAIN, err, make_parser
+from matcaps.cli.trials import carry_out, list_trials
 from matcaps.experiments.definitions import get_experiment, list_experiments
+from matcaps.experiments.folds import FOLDS
 from matcaps.experiments.plan import make_trials, parse_list, parse_seeds, parse_shard
 
 _FOLDER = "runs/experiments"
+_NAMES = f"one of {', '.join(list_experiments())}; or {FOLDS}, which has options of its own: {FOLDS} --help"
 
 
 def experiment_command(arguments: list[str]) -> int:
-    """Run one of the paper's experiments: its trainings and measurements."""
+    """Run one of the paper's experiments: its trainings and measurements; or a recipe with objects left out."""
+    if arguments[:1] == [FOLDS]:
+        return folds_command(arguments[1:])
     parser = make_parser(
         "experiment",
         "Run an experiment's trials, one a row and seed. What is done stays, what was interrupted goes on: the same "
         'command again finishes it. Several processes may work in one folder; "matcaps table" shows what has come.',
     )
-    parser.add_argument("name", type=str, help=f"one of {', '.join(list_experiments())}")
+    parser.add_argument("name", type=str, help=_NAMES)
     parser.add_argument("--rows", type=str | None, help="names of rows, such as iterations-1,cnn; default: all")
     parser.add_argument("--seeds", type=str, default="0", help="seeds of the trainings, such as 0,1,2")
     parser.add_argument("--epochs", type=int | None, help="epochs of every training; default: each row's own")
@@ -40,32 +44,17 @@ def experiment_command(arguments: list[str]) -> int:
         max_test_images=parsed.max_test_images,
     )
     base = user_path(parsed.folder)
-    if parsed.list:
-        for trial in trials:
-            out.print(f"{trial.folder(base)}: {trial.row.title}", **PLAIN)
-        return 0
-    from matcaps.experiments.runner import run_trials
-    from matcaps.training.progress import EpochLines
-
-    def write(line: str) -> None:
-        out.print(line, **PLAIN)
-
-    outcomes = run_trials(
-        experiment, trials, base, callbacks=[EpochLines(write)], progress=sys.stderr.isatty(), report=write
-    )
-    counts = {state: sum(outcome.state == state for outcome in outcomes) for state in ("done", "diverged", "busy")}
-    out.print(", ".join(f"{count} {state}" for state, count in counts.items() if count), **PLAIN)
-    if experiment.caveat:
-        out.print(experiment.caveat, **PLAIN)
-    return 1 if counts["diverged"] else 0
+    return list_trials(trials, base) if parsed.list else carry_out(experiment, trials, base)
 
 
 def table_command(arguments: list[str]) -> int:
-    """Gather an experiment's records into a table and figures."""
+    """Gather an experiment's records, or those of recipes with objects left out, into a table and figures."""
+    if arguments[:1] == [FOLDS]:
+        return folds_table_command(arguments[1:])
     parser = make_parser(
         "table", "Print an experiment's table as Markdown, and write it and its figures beside the records."
     )
-    parser.add_argument("name", type=str, help=f"one of {', '.join(list_experiments())}")
+    parser.add_argument("name", type=str, help=_NAMES)
     parser.add_argument("--folder", type=str, default=_FOLDER, help="folder of all experiments")
     parser.add_argument("--output", type=str | None, help="folder for the table and figures; default: FOLDER/NAME")
     parsed = parser.parse_args(arguments)

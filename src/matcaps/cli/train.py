@@ -2,7 +2,8 @@
 
 import os
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING
 
 from matcaps._paths import user_path
 from matcaps._version import __version__
@@ -19,6 +20,9 @@ from matcaps.training.settings import (
     flatten,
 )
 
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
 _OF_A_RUN = {"recipe", "model", "data", "loss", "optimizer", "epochs", "seed", "precision", "checkpoint_minutes"}
 """What the settings.yaml of a run has held from the first version on, and hardly a file written by hand."""
 
@@ -29,8 +33,8 @@ def train_command(arguments: list[str]) -> int:
 
     base = _base_settings(arguments)
     preset, resumed = (find_option(arguments, option) for option in ("--model.preset", "--resume"))
-    if resumed is None and preset not in (None, base.model.preset):
-        base = replace(base, model=ModelSettings(preset))  # a recipe's changes of its own network do not fit another
+    if resumed is None:
+        base = with_preset(base, preset)
     parser = make_parser("train", "Train a network by a recipe. Every setting of the recipe can be changed.")
     parser.add_argument("recipe", nargs="?", help=f"one of {', '.join(list_recipes())}")
     parser.add_argument(
@@ -44,16 +48,7 @@ def train_command(arguments: list[str]) -> int:
         "what changes no number, such as --data.root",
     )
     parser.add_argument("--report", type=bool, default=True, help="write report.html into the run's folder at the end")
-    parser.add_class_arguments(TrainSettings, skip={"recipe"})
-    values = base.to_dict()
-    del values["recipe"]
-    parser.set_defaults(flatten(values))
-    parsed = parser.parse_args(arguments)
-    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name before 4.49
-    chosen = vars(instantiate(parsed))
-    for name in ("config", "output", "resume", "recipe", "report"):
-        chosen.pop(name, None)
-    settings = TrainSettings(recipe=base.recipe, **chosen)
+    parsed, settings = parse_settings(parser, base, arguments)
     if parsed.resume is not None:
         from matcaps.training.record import read_run_settings
 
@@ -64,6 +59,35 @@ def train_command(arguments: list[str]) -> int:
 
         check_preset(settings.model)
     return _fit(settings, parsed.output, resume=False, report=parsed.report)
+
+
+def with_preset(base: TrainSettings, preset: str | None) -> TrainSettings:
+    """A recipe's settings with another preset: its changes of its own network do not fit that one, and go."""
+    return base if preset in (None, base.model.preset) else replace(base, model=ModelSettings(str(preset)))
+
+
+def parse_settings(
+    parser: "ArgumentParser", base: TrainSettings, arguments: list[str]
+) -> tuple["Namespace", TrainSettings]:
+    """Read arguments of which each setting is one, by its full name.
+
+    Args:
+        parser: knows the command's other arguments.
+        base: the settings of which nothing is said.
+        arguments: such as ``["--loss.name=cross-entropy"]``.
+
+    Returns:
+        All that was read, and the settings.
+    """
+    parser.add_class_arguments(TrainSettings, skip={"recipe"})
+    values = base.to_dict()
+    del values["recipe"]
+    parser.set_defaults(flatten(values))
+    parsed = parser.parse_args(arguments)
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name before 4.49
+    chosen = vars(instantiate(parsed))
+    own = {entry.name for entry in fields(TrainSettings)} - {"recipe"}
+    return parsed, TrainSettings(recipe=base.recipe, **{name: value for name, value in chosen.items() if name in own})
 
 
 def _check_resumption(arguments: list[str], run: TrainSettings, settings: TrainSettings) -> None:
@@ -129,12 +153,22 @@ def _fit(settings: TrainSettings, folder: str | None, *, resume: bool, report: b
 
     lines = EpochLines(lambda line: out.print(line, **PLAIN))
     result = train(settings, folder, resume=resume, callbacks=[lines], progress=sys.stderr.isatty())
-    if result.test is not None:
-        out.print(
-            f"test accuracy {100 * result.test.accuracy:.2f} % (error {result.test.error_percent:.2f} %) on "
-            f"{result.test.num_images} images, after {result.seconds:.0f} s of training\nrun folder: {result.folder}",
-            **PLAIN,
+    if result.speaks:
+        from matcaps.training.record import RESULTS_NAME, read_json
+        from matcaps.training.tested import describe_tested
+
+        how_good = (
+            ""
+            if result.test is None
+            else (
+                f"test accuracy {100 * result.test.accuracy:.2f} % (error {result.test.error_percent:.2f} %) on "
+                f"{result.test.num_images} images, "
+            )
         )
+        out.print(f"{how_good}after {result.seconds:.0f} s of training", **PLAIN)
+        if tested := describe_tested(read_json(result.folder / RESULTS_NAME)):
+            out.print(tested, **PLAIN)
+        out.print(f"run folder: {result.folder}", **PLAIN)
         if report:
             write_report([result.folder], result.folder / REPORT_NAME)
     return 0

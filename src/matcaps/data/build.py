@@ -10,6 +10,7 @@ from matcaps.data.dataset import ImageDataset
 from matcaps.data.embedded import load_embedded
 from matcaps.data.fingerprint import Fingerprint, fingerprint
 from matcaps.data.folder import read_earlier, read_part, say_passed_over
+from matcaps.data.groups import with_groups
 from matcaps.data.layouts import find_layout
 from matcaps.data.loader import Batch, make_loader
 from matcaps.data.mnist import load_mnist
@@ -109,7 +110,7 @@ def load_data(settings: DataSettings, seed: int = 0) -> DataBundle:
     if "validation" in parts:  # the folder's own: no more is taken from the training images
         rule = replace(rule, validation_fraction=0.0)
     whole = parts.get("train")
-    holds_tests = settings.name == "folder" and "test" not in parts
+    holds_tests = settings.name == "folder" and "test" not in parts and rule.rule != "group"
     if holds_tests:
         assert whole is not None
         train, test = _hold_out_tests(whole, rule)
@@ -123,7 +124,7 @@ def load_data(settings: DataSettings, seed: int = 0) -> DataBundle:
             drawn["test"] = split.test
         if rule.validation_fraction:
             drawn["validation"] = split.validation
-        if len(drawn) > 1:
+        if len(drawn) > 1 and rule.rule != "group":
             warn_of_missing_classes(whole, drawn, rule, holds_tests=holds_tests)
         warn_of_copies({"train": split.train, "validation": split.validation, "test": split.test})
     settings = replace(settings, transform=settings.transform.resolve(settings.name))
@@ -153,6 +154,8 @@ def load_whole(settings: DataSettings) -> DataBundle:
         FileNotFoundError: files are missing; the message says how to get them.
         ValueError: a file is malformed.
     """
+    if settings.split.rule == "group":
+        settings = replace(settings, split=SplitSettings())
     parts = [*_read(settings).values()]
     keys = [part.keys for part in parts if part.keys is not None]
     whole = replace(
@@ -206,9 +209,15 @@ def _read_folder(settings: DataSettings) -> dict[str, ImageDataset]:
     else:
         layout = find_layout(settings.folder)
         say_passed_over(layout)
+        by_group = settings.split.rule == "group"
         read = {
-            part: read_part(layout, part, size, channels, fit=fit, transparency=transparency) for part in layout.files
+            part: read_part(layout, part, size, channels, fit=fit, transparency=transparency)
+            for part in (["train"] if by_group else layout.files)
         }
+        if by_group:
+            assert read["train"] is not None
+            assert settings.split.groups is not None
+            read["train"] = with_groups(read["train"], layout, settings.split.groups)
     return {name: part for name, part in read.items() if part is not None}
 
 

@@ -27,6 +27,7 @@ class ImageDataset:
             ``elevation`` 0-8 (30 to 70 degrees by 5), ``azimuth`` 0, 2, ..., 34 (units of 10 degrees) and
             ``lighting`` 0-5; -1 means unknown.
         origin: where the images came from, and whether the checksums agreed.
+        value_names: of attributes whose values are numbers of names, such as ``group``, the names in order.
         keys: ``[N]``, int64, which picture each image is, by its content: equal for copies. Shares and limits are
             drawn by them, so that no image depends on the others. None: by ``indices``, as for published sets.
 
@@ -43,6 +44,7 @@ class ImageDataset:
     attributes: Mapping[str, Tensor] = field(default_factory=dict)
     origin: str = ""
     keys: Tensor | None = None
+    value_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(map(as_text, self.classes)))

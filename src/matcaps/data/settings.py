@@ -167,7 +167,8 @@ class SplitSettings:
 
     Args:
         rule: "official" keeps the published parts; "instance" divides by object; "elevation" and "azimuth" train on
-            some viewpoints and test on the others (Hinton et al. 2018, section 5). All but the first need smallNORB.
+            some viewpoints and test on the others (Hinton et al. 2018, section 5); these three need smallNORB. "group"
+            divides a folder's training images by the groups of a table, and leaves its val and test folders alone.
         source: "both" trains on images of the published training part and tests on the published test part; "train"
             and "test" take all images from that one part, which the rule or the instances must then divide.
         train_instances: objects to train on, by their number 0-9 in their category; empty: all that are left.
@@ -185,11 +186,15 @@ class SplitSettings:
             images take. "content": each image's own content, so that no image changes its part when others come or go,
             and copies of a picture stay together; the shares are then met on average only. "position": its place in
             the folder, with exact shares, as runs before this setting had it; one image more moves others.
+        groups: under the rule "group", a CSV file with the columns "file" and "group": for each training image of the
+            folder its path in it, or its name alone, and the patient, session or device that it is of.
+        test_groups: under that rule, the groups to test on, by name or number; all others train. Validation images are
+            then taken by whole groups, too.
         seed: seed of the two fractions and of the limits on the number of images; apart from the run's seed, so that
             runs with different seeds share one split.
     """
 
-    rule: Literal["official", "instance", "elevation", "azimuth"] = "official"
+    rule: Literal["official", "instance", "elevation", "azimuth", "group"] = "official"
     source: Literal["both", "train", "test"] = "both"
     train_instances: tuple[int, ...] = ()
     validation_instances: tuple[int, ...] = ()
@@ -199,10 +204,12 @@ class SplitSettings:
     validation_fraction: float = 0.0
     test_fraction: float = 0.2
     choose_by: Literal["content", "position"] = "content"
+    groups: str | None = None
+    test_groups: tuple[str | int, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
-        rules = ("official", "instance", "elevation", "azimuth")
+        rules = ("official", "instance", "elevation", "azimuth", "group")
         _check(self.rule in rules, "rule", f"one of {', '.join(rules)}", self.rule)
         _check(self.source in ("both", "train", "test"), "source", "both, train or test", self.source)
         for name, allowed in (
@@ -229,12 +236,27 @@ class SplitSettings:
             shared = set(self.test_instances) & {*self.train_instances, *self.validation_instances}
             _check(not shared, "test_instances", "apart from the instances that train or validate", sorted(shared))
             _check(
-                self.rule in ("elevation", "azimuth") or bool(self.test_instances),
+                self.rule in ("elevation", "azimuth", "group") or bool(self.test_instances),
                 "test_instances",
                 f"given when source is {self.source!r} and the rule is {self.rule!r}",
                 self.test_instances,
                 "for example 3 and 5",
             )
+        groups = tuple(
+            str(group) if isinstance(group, int) and not isinstance(group, bool) else group
+            for group in self.test_groups
+        )
+        object.__setattr__(self, "test_groups", groups)
+        good = all(isinstance(group, str) and group for group in groups) and len(set(groups)) == len(groups)
+        _check(good, "test_groups", "different names of groups", groups)
+        by_group = self.rule == "group"
+        _check(bool(self.groups) == by_group, "groups", "given with the rule 'group', and with no other", self.groups)
+        _check(bool(groups) == by_group, "test_groups", "given with the rule 'group', and with no other", groups)
+        if by_group:
+            _check(self.source != "test", "source", "train for the rule 'group'", self.source)
+            _check(self.choose_by == "content", "choose_by", "content for the rule 'group'", self.choose_by)
+            instances = (*self.train_instances, *self.validation_instances, *self.test_instances)
+            _check(not instances, "test_instances", "left out under the rule 'group'", instances)
         if self.rule == "instance":
             _check(
                 any((self.train_instances, self.validation_instances, self.test_instances)),
@@ -246,7 +268,9 @@ class SplitSettings:
     @property
     def uses_attributes(self) -> bool:
         """Whether the images' instance, elevation or azimuth must be known."""
-        return self.rule != "official" or bool(self.train_instances or self.validation_instances or self.test_instances)
+        return self.rule not in ("official", "group") or bool(
+            self.train_instances or self.validation_instances or self.test_instances
+        )
 
 
 @dataclass(frozen=True)
@@ -320,7 +344,9 @@ class DataSettings:
         _check_number("num_workers", self.num_workers, 0, 1024, whole=True)
         _check_number("max_train_images", self.max_train_images, 1, math.inf, whole=True)
         _check_number("max_test_images", self.max_test_images, 1, math.inf, whole=True)
-        if self.split.uses_attributes or self.split.source != "both":
+        if self.split.rule == "group":
+            _check(self.name == "folder", "name", "'folder' for a split by groups", self.name)
+        elif self.split.uses_attributes or self.split.source != "both":
             _check(
                 self.name == "smallnorb",
                 "name",
@@ -332,7 +358,8 @@ class DataSettings:
     def with_whole_paths(self) -> "DataSettings":
         """These settings with absolute paths and no ``~``, so that they mean the same from wherever they are read."""
         root = self.root and str(user_path(self.root).absolute())
-        return replace(self, root=root, folder=self.folder and str(user_path(self.folder).absolute()))
+        split = replace(self.split, groups=self.split.groups and str(user_path(self.split.groups).absolute()))
+        return replace(self, root=root, folder=self.folder and str(user_path(self.folder).absolute()), split=split)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DataSettings":

@@ -4,7 +4,9 @@ No image is ever in two parts: each rule divides the positions of one official p
 parts are different images. :func:`split_dataset` checks it before it returns.
 """
 
+import warnings
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 import torch
 from torch import Tensor
@@ -127,6 +129,8 @@ def split_dataset(train: ImageDataset | None, test: ImageDataset | None, setting
         ValueError: a part comes out empty, the rule needs labels that the set has not, or an official part is
             missing.
     """
+    if settings.rule == "group":
+        return _split_by_groups(train, settings)
     sources = {"both": (train, test), "train": (train, train), "test": (test, test)}[settings.source]
     train_pool, test_pool = sources
     if train_pool is None or test_pool is None:
@@ -180,6 +184,38 @@ def split_dataset(train: ImageDataset | None, test: ImageDataset | None, setting
             )
     made = {role: pool.subset(chosen) for role, (pool, chosen) in parts.items()}
     return Split(made["train"], made.get("validation"), made["test"], familiar_test)
+
+
+def _split_by_groups(pool: ImageDataset | None, settings: SplitSettings) -> Split:
+    """Divide the images of one part so that each group is in one of the new parts alone."""
+    if pool is None or "group" not in pool.attributes:
+        raise ValueError("the rule 'group' needs images whose groups are known: read a folder with groups")
+    names = pool.value_names["group"]
+    left_out = [str(name) for name in settings.test_groups]
+    unknown = [name for name in left_out if name not in names]
+    if unknown:
+        raise ValueError(
+            f"test_groups must be groups of {settings.groups}; got {unknown[0]!r}: it has {', '.join(names[:10])}"
+            f"{', ...' if len(names) > 10 else ''}"
+        )
+    own = pool.attributes["group"]
+    tests = torch.isin(own, torch.tensor([names.index(name) for name in left_out]))
+    validates = torch.zeros_like(tests)
+    if settings.validation_fraction:
+        numbers = torch.tensor([int.from_bytes(sha256(name.encode()).digest()[:7]) for name in names])
+        drawn = drawn_share(numbers, settings.validation_fraction, settings.seed, VALIDATION)
+        validates = ~tests & drawn[own]
+    trains = ~tests & ~validates
+    if not trains.any():
+        raise ValueError(f"no group is left to train of the {len(names)} in {settings.groups} under {settings}")
+    validation = pool.subset(validates) if validates.any() else None
+    if settings.validation_fraction and validation is None:
+        warnings.warn(
+            f"no group of {settings.groups} fell to validation, as each is drawn by its name alone: this training has "
+            "no validation images; try another --data.split.seed, or raise validation_fraction",
+            stacklevel=2,
+        )
+    return Split(pool.subset(trains), validation, pool.subset(tests))
 
 
 def limit_images(dataset: ImageDataset, count: int | None, seed: int) -> ImageDataset:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from matcaps.experiments.attacks import AttackSettings, attack_networks
     from matcaps.experiments.definitions import get_experiment, list_experiments
     from matcaps.experiments.distortions import measure_distortions
+    from matcaps.experiments.fold_records import FoldRecipe, gather_folds
+    from matcaps.experiments.fold_table import make_fold_table
+    from matcaps.experiments.folds import fold_experiment
     from matcaps.experiments.plan import Experiment, Row, Trial, make_trials
     from matcaps.experiments.records import TrialRecord, gather
     from matcaps.experiments.runner import Outcome, run_trials
@@ -21,6 +24,9 @@ _MODULES = {
     "attacks": ("AttackSettings", "attack_networks"),
     "definitions": ("get_experiment", "list_experiments"),
     "distortions": ("measure_distortions",),
+    "fold_records": ("FoldRecipe", "gather_folds"),
+    "fold_table": ("make_fold_table",),
+    "folds": ("fold_experiment",),
     "plan": ("Experiment", "Row", "Trial", "make_trials"),
     "records": ("TrialRecord", "gather"),
     "runner": ("Outcome", "run_trials"),
@@ -34,15 +40,19 @@ __getattr__, __dir__ = lazy_names(
 __all__ = [
     "AttackSettings",
     "Experiment",
+    "FoldRecipe",
     "Outcome",
     "Row",
     "Trial",
     "TrialRecord",
     "ViewpointErrors",
     "attack_networks",
+    "fold_experiment",
     "gather",
+    "gather_folds",
     "get_experiment",
     "list_experiments",
+    "make_fold_table",
     "make_table",
     "make_trials",
     "match_familiar",

@@ -39,4 +39,5 @@ def _normalised(settings: TrainSettings) -> dict[str, Any]:
     values["data"]["transform"] = asdict(data.transform.resolve(data.name))
     for name in INCIDENTAL_DATA:
         del values["data"][name]
+    del values["data"]["split"]["groups"]  # where the table lies; its groups are named beside it
     return values

@@ -49,7 +49,16 @@ class TrialRecord:
 
     @property
     def error_percent(self) -> float:
-        """The test error of a training that is done."""
+        """The test error, in per cent, of a training that is done.
+
+        Raises:
+            ValueError: it has not been tested.
+        """
+        if self.results["test"] is None:
+            raise ValueError(
+                f"the training of row {self.row.name}, {self.epochs} epochs, seed {self.seed} was not tested: matcaps "
+                "train --resume with its folder and --test end does it"
+            )
         return self.results["test"]["error_percent"]
 
 

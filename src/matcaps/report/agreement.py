@@ -24,7 +24,7 @@ def agreement_sections(run: RunFacts) -> list[Section]:
     """
     final = _final(run)
     figures: list[Picture] = []
-    chance = 1 / len(run.results["test"]["classes"])
+    chance = 1 / run.num_classes
     by_epoch = draw_agreement_by_epoch(run.metrics, chance)
     if by_epoch is not None:
         epoch, last = _last_look(run, chance)

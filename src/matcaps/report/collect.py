@@ -39,6 +39,7 @@ class RunFacts:
         settings: its settings.yaml.
         results: its results.json.
         metrics: the rows of its metrics.csv.
+        num_classes: of its network.
         mistakes: the worst ones, worst first; empty if the data are not there, or if there are none.
         note: why there are no mistakes to show; empty if there are.
         findings: what ``matcaps inspect`` said of the run, by what it is about; empty if it has not been inspected.
@@ -49,6 +50,7 @@ class RunFacts:
     settings: dict[str, Any]
     results: dict[str, Any]
     metrics: list[dict[str, str]]
+    num_classes: int
     mistakes: list[ShownMistake] = field(default_factory=list)
     note: str = ""
     findings: dict[str, str] = field(default_factory=dict)
@@ -88,9 +90,13 @@ def collect_run(folder: Path, *, num_mistakes: int = 12, root: str | None = None
         settings,
         results,
         read_metrics(folder / METRICS_NAME),
+        network.num_classes,
         findings=findings,
         inspected=inspected,
     )
+    if results["test"] is None:
+        note = "There are none to show, for this run looked at no test image; matcaps eval tests it."
+        return replace(facts, note=note)
     data = typed.data if root is None else replace(typed.data, root=root)
     try:
         bundle = load_data(data, typed.seed)

@@ -14,6 +14,7 @@ from matcaps.data.names import short_name
 from matcaps.report.agreement import agreement_sections
 from matcaps.report.collect import RunFacts
 from matcaps.report.parts import Picture, Section, data_url, picture
+from matcaps.training.tested import describe_tested
 from matcaps.viz.runs import draw_confusion, draw_curves, draw_health, draw_images
 
 
@@ -64,9 +65,11 @@ def _run(name: str, run: RunFacts) -> dict[str, Any]:
         "name": name,
         "network": run.settings["model"]["preset"],
         "data": results["data"],
-        "accuracy": f"{100 * test['accuracy']:.2f} %",
-        "error": f"{test['error_percent']:.2f} %",
-        "num_images": f"{test['num_images']:,}",
+        "accuracy": "not tested" if test is None else f"{100 * test['accuracy']:.2f} %",
+        "error": "–" if test is None else f"{test['error_percent']:.2f} %",
+        "num_images": "" if test is None else f"{test['num_images']:,}",
+        "log_loss": "" if test is None or test.get("log_loss") is None else f"{test['log_loss']:.3f}",
+        "tested": _sentence(describe_tested(results)),
         "num_train_images": f"{results['num_train_images']:,}",
         "parameters": f"{results['num_parameters']:,}" if "num_parameters" in results else "–",
         "epochs": results["epochs"],
@@ -83,7 +86,6 @@ def _run(name: str, run: RunFacts) -> dict[str, Any]:
 
 def _sections(run: RunFacts) -> list[Section]:
     test = run.results["test"]
-    classes = test["classes"]
     curves = [
         picture(
             draw_curves({run.name: run.metrics}),
@@ -102,6 +104,18 @@ def _sections(run: RunFacts) -> list[Section]:
                 "is active on none of the images that are watched.",
             )
         )
+    return [
+        Section("Training", _noticed(run.results), tuple(curves)),
+        *agreement_sections(run),
+        *([] if test is None else [_confusions(test)]),
+        _mistakes(run),
+        *_inspection(run),
+    ]
+
+
+def _confusions(test: dict[str, Any]) -> Section:
+    """What was taken for what."""
+    classes = test["classes"]
     hits = [test["confusion"][place][place] for place in range(len(classes))]
     worst = min(range(len(classes)), key=lambda place: hits[place] / max(1, sum(test["confusion"][place])))
     in_words = "; ".join(_row_in_words(classes, test["confusion"], row) for row in range(len(classes)))
@@ -112,13 +126,11 @@ def _sections(run: RunFacts) -> list[Section]:
         "the diagonal is wrong.",
     )
     fewest = f"{hits[worst]:,} of {sum(test['confusion'][worst]):,} images of {classes[worst]} are right, the fewest."
-    return [
-        Section("Training", _noticed(run.results), tuple(curves)),
-        *agreement_sections(run),
-        Section("What it takes for what", f"{fewest} {_hardest_objects(test)}".strip(), (confusion,)),
-        _mistakes(run),
-        *_inspection(run),
-    ]
+    return Section("What it takes for what", f"{fewest} {_hardest_objects(test)}".strip(), (confusion,))
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}." if words else ""
 
 
 def _noticed(results: dict[str, Any]) -> str:

@@ -88,8 +88,8 @@ def begin_with_data(folder: Path, bundle: DataBundle, *, resume: bool, rank: int
             raise ValueError(f"the run in {folder} cannot go on with other data: {what}: {mend}")
         if _positions_divide(bundle):
             raise ValueError(
-                f"the run in {folder} cannot go on with other images ({what}), for their positions say which ones "
-                f"test: {mend}"
+                f"the run in {folder} cannot go on with other images ({what}), for {_divider(bundle)} say which "
+                f"ones test: {mend}"
             )
         if rank == 0:
             warnings.warn(
@@ -158,17 +158,21 @@ def warn_of_changed_data(folder: Path, bundle: DataBundle) -> None:
     what = f"the images are not those that the run in {folder} was made with ({changed})"
     if _positions_divide(bundle):
         raise ValueError(
-            f"{what}, and their positions say which ones test, so that many of these were trained on: bring them back "
-            "as they were, or name a folder of other images with --folder"
+            f"{what}, and {_divider(bundle)} say which ones test, so that many of these were trained on: "
+            "bring them back as they were, or name a folder of other images with --folder"
         )
     warnings.warn(what, stacklevel=3)
 
 
 def _positions_divide(bundle: DataBundle) -> bool:
-    """Whether test images were taken from a folder's training images by their positions."""
+    """Whether test images were taken from a folder's training images by positions or groups, not by their content."""
     data = bundle.settings
     drawn = data.name == "folder" and bundle.test.split == "train"
-    return drawn and data.split.choose_by == "position"
+    return drawn and (data.split.choose_by == "position" or data.split.rule == "group")
+
+
+def _divider(bundle: DataBundle) -> str:
+    return "their groups" if bundle.settings.split.rule == "group" else "their positions"
 
 
 def check_folder_is_there(data: DataSettings, run: Path, mend: str) -> None:

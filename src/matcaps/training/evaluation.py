@@ -16,6 +16,7 @@ from matcaps.data.loader import Batch
 from matcaps.inspection.agreement import AgreementTally, RoutingAgreement
 from matcaps.models import EMCapsNet
 from matcaps.models.modes import evaluation_mode
+from matcaps.training.log_loss import best_exponent, log_losses
 from matcaps.training.module import Training
 
 _NUM_WORST = 24
@@ -52,6 +53,13 @@ class Evaluation:
         worst: the mistakes with the largest leads, worst first, 24 at most.
         class_accuracy_by: by an attribute's name and value, such as ``["instance"][3]``, the share for each class among
             the images that have the value; None where a class has none. Empty unless asked for.
+        num_images_by: the same of the numbers of images.
+        value_names: by an attribute whose values are numbers of names, such as ``["group"][3]``, their names.
+        log_loss: mean negative logarithm of the true class's probability, in nats, after one exponent for all images
+            made probabilities of the scores: comparable between losses; see :mod:`matcaps.training.log_loss`.
+        log_loss_of_shares: the same with the exponent 1: of the true class's share of the scores as they are.
+        score_exponent: that exponent; the scores are surer than they should be where it is below 1.
+        log_loss_by: of :attr:`log_loss` as of the accuracy, by an attribute's name and value, for each class.
         agreement: what routing does for the true class, iteration by iteration; None unless asked for.
     """
 
@@ -63,6 +71,12 @@ class Evaluation:
     seconds: float
     worst: tuple[Mistake, ...]
     class_accuracy_by: Mapping[str, Mapping[int, tuple[float | None, ...]]] = field(default_factory=dict)
+    num_images_by: Mapping[str, Mapping[int, tuple[int, ...]]] = field(default_factory=dict)
+    value_names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    log_loss: float | None = None
+    log_loss_of_shares: float | None = None
+    score_exponent: float | None = None
+    log_loss_by: Mapping[str, Mapping[int, tuple[float | None, ...]]] = field(default_factory=dict)
     agreement: RoutingAgreement | None = None
 
     @property
@@ -111,6 +125,7 @@ def evaluate(
     device = next(network.parameters()).device
     mistakes: list[Mistake] = []
     seen: list[Tensor] = []  # of each image its index, whether it is right, and its label
+    every_score: list[Tensor] = []
     started = time.perf_counter()
     with evaluation_mode(network):
         for batch in loader:
@@ -121,8 +136,8 @@ def evaluate(
                 scores = _measured_scores(tally, images, batch.labels).cpu()
             predicted = scores.argmax(dim=1)
             confusion.update(predicted, batch.labels)
-            if dataset is not None:
-                seen.append(torch.stack([batch.indices, predicted == batch.labels, batch.labels]))
+            seen.append(torch.stack([batch.indices, predicted == batch.labels, batch.labels]))
+            every_score.append(scores)
             for place in (predicted != batch.labels).nonzero().flatten().tolist():
                 taken, label = int(predicted[place]), int(batch.labels[place])
                 lead = float(scores[place, taken] - scores[place, label])
@@ -130,6 +145,11 @@ def evaluate(
             mistakes = sorted(mistakes, key=lambda mistake: -mistake.lead)[:_NUM_WORST]
     seconds = time.perf_counter() - started
     matrix = confusion.compute().to(torch.int64)
+    indices, hits, labels = torch.cat(seen, dim=1)
+    all_scores = torch.cat(every_score)
+    exponent = best_exponent(all_scores, labels)
+    losses = log_losses(all_scores, labels, exponent)
+    groups = {} if dataset is None else _groups(indices, labels, dataset, names)
     totals, right = matrix.sum(dim=1).tolist(), matrix.diagonal().tolist()
     return Evaluation(
         accuracy=sum(right) / sum(totals),
@@ -139,7 +159,20 @@ def evaluate(
         confusion=tuple(tuple(row) for row in matrix.tolist()),
         seconds=seconds,
         worst=tuple(mistakes),
-        class_accuracy_by={} if dataset is None else _break_down(torch.cat(seen, dim=1), dataset, names),
+        class_accuracy_by=_means(groups, hits.double()),
+        num_images_by={
+            name: {value: tuple(len(one) for one in own) for value, own in by_value.items()}
+            for name, by_value in groups.items()
+        },
+        value_names={
+            name: {value: dataset.value_names[name][value] for value in own}
+            for name, own in groups.items()
+            if dataset is not None and name in dataset.value_names
+        },
+        log_loss=float(losses.mean()),
+        log_loss_of_shares=float(log_losses(all_scores, labels).mean()),
+        score_exponent=exponent,
+        log_loss_by=_means(groups, losses),
         agreement=None if tally is None else tally.result(),
     )
 
@@ -174,20 +207,32 @@ def _images_with(loader: DataLoader[Batch], names: Sequence[str]) -> ImageDatase
     return dataset
 
 
-def _break_down(
-    seen: Tensor, dataset: ImageDataset, names: Sequence[str]
-) -> dict[str, dict[int, tuple[float | None, ...]]]:
-    indices, right, labels = seen
+_Groups = dict[str, dict[int, list[Tensor]]]
+"""Of each attribute, value and class the places of its images."""
+
+
+def _groups(indices: Tensor, labels: Tensor, dataset: ImageDataset, names: Sequence[str]) -> _Groups:
     if not torch.equal(indices, dataset.indices):
         raise ValueError("loader must give every image once and in order: make it with train=False")
-    found: dict[str, dict[int, tuple[float | None, ...]]] = {}
+    found: _Groups = {}
     for name in names:
         values = dataset.attributes[name]
-        found[name] = {}
-        for value in values.unique().tolist():
-            chosen = [right[(values == value) & (labels == label)].double() for label in range(dataset.num_classes)]
-            found[name][value] = tuple(float(one.mean()) if len(one) else None for one in chosen)
+        found[name] = {
+            value: [((values == value) & (labels == label)).nonzero().flatten() for label in range(dataset.num_classes)]
+            for value in values.unique().tolist()
+        }
     return found
+
+
+def _means(groups: _Groups, values: Tensor) -> dict[str, dict[int, tuple[float | None, ...]]]:
+    """The mean over each group and class; None where a class has none."""
+    return {
+        name: {
+            value: tuple(float(values[places].mean()) if len(places) else None for places in own)
+            for value, own in by_value.items()
+        }
+        for name, by_value in groups.items()
+    }
 
 
 def class_scores(network: nn.Module, images: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from matcaps.data import DataBundle, DataSettings, Transform, load_data, load_image
 from matcaps.data.build import Part, load_whole
-from matcaps.data.settings import EARLIER_FOLDER
+from matcaps.data.settings import EARLIER_FOLDER, SplitSettings
 from matcaps.models import EMCapsNet
 from matcaps.models.pretrained import from_pretrained, read_config, resolve_folder
 from matcaps.training.data_record import check_folder_is_there, warn_of_changed_data
@@ -188,7 +188,10 @@ def _data_settings(saved: Path, description: dict[str, Any], data: str | None, f
     """The data to test on: the run's own, or the named set as published."""
     if _is_own(saved, data):
         own = read_run_settings(saved).data
-        return own if folder is None else replace(own, folder=folder)
+        if folder is None:
+            return own
+        by_group = own.split.rule == "group"  # the groups are of its own images
+        return replace(own, folder=folder, split=SplitSettings() if by_group else own.split)
     name = data or ("folder" if folder is not None else description.get("data"))
     if name is None:
         raise ValueError(f"{saved} does not say what it was trained on: name the data set to test on with --data")

@@ -68,7 +68,7 @@ _WATCHED_IMAGES = 64
 _VIEWED_IMAGES = 256
 """Images for the views in TensorBoard, and for the measures of agreement."""
 _TEST_BATCH = 200
-_BROKEN_DOWN_BY = ("instance",)
+_BROKEN_DOWN_BY = ("instance", "group")
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,16 @@ class TrainResult:
 
     Attributes:
         folder: the run's folder.
-        test: the final weights on the test images; None in all but the first of several processes.
+        test: the final weights on the test images; None where the settings say never, and in all but the first of
+            several processes.
         seconds: time spent training, over all interruptions.
+        speaks: whether this process is the first of several, which writes and speaks.
     """
 
     folder: Path
     test: Evaluation | None
     seconds: float
+    speaks: bool = True
 
 
 def train(
@@ -168,15 +171,19 @@ def train(
                     weights_only=True,
                 )
         if not trainer.is_global_zero:
-            return TrainResult(place, None, clock.seconds)
+            return TrainResult(place, None, clock.seconds, speaks=False)
         network.eval()
         network.save_pretrained(place, **described_input)
         if training.decoder is not None:
             save_weights(training.decoder, place / DECODER_NAME)
-        by = [name for name in _BROKEN_DOWN_BY if name in bundle.test.attributes]
-        test = evaluate(network, bundle.loader("test"), bundle.classes, by)
+        test = None
+        if settings.test == "end":
+            by = [name for name in _BROKEN_DOWN_BY if name in bundle.test.attributes]
+            test = evaluate(network, bundle.loader("test"), bundle.classes, by)
         before = read_json(place / RESULTS_NAME) if resume and (place / RESULTS_NAME).is_file() else None
         if before is not None and clock.extension is None and before.get("epochs") in (None, settings.epochs):
+            if test is not None and before.get("test") is None:  # but for a test that it had not
+                write_json(place / RESULTS_NAME, before | _tested(settings, bundle, test))
             return TrainResult(place, test, clock.seconds)  # the run had finished: its record stays
         rate = throughput.images_per_second
         count = sum(parameter.numel() for parameter in network.parameters())
@@ -349,7 +356,7 @@ def _views(settings: TrainSettings, bundle: DataBundle, averaging: AveragedWeigh
 def _results(
     settings: TrainSettings,
     bundle: DataBundle,
-    test: Evaluation,
+    test: Evaluation | None,
     seconds: float,
     images_per_second: float | None,
     num_parameters: int,
@@ -358,18 +365,27 @@ def _results(
     return {
         "recipe": settings.recipe,
         "data": settings.data.name,
-        "data_origin": bundle.test.origin,
+        "data_origin": (bundle.train if test is None else bundle.test).origin,
         "num_train_images": len(bundle.train),
         "num_parameters": num_parameters,
         "epochs": settings.epochs,
         "seed": settings.seed,
-        "test": test.to_dict(),
+        **_tested(settings, bundle, test),
         "train_seconds": round(seconds, 1),
         "images_per_second": images_per_second,
         "command": command_line(),
         "commit": commit,
         "machine": describe_machine(),
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def _tested(settings: TrainSettings, bundle: DataBundle, test: Evaluation | None) -> dict[str, Any]:
+    """The test's figures, None without one, and whether the run looked at images of the published test part at all."""
+    looked = test is not None or bool(settings.watched_parts)
+    return {
+        "test": None if test is None else test.to_dict(),
+        "looked_at_test_part": looked and bundle.test.split == "test",
     }
 
 

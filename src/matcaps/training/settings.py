@@ -20,6 +20,7 @@ INCIDENTAL = (
     "watch_every",
     "views_every",
     "agreement_every",
+    "test",
 )
 """Settings that change no number of a run's weights; a run may go on with others."""
 
@@ -83,6 +84,8 @@ class ModelSettings:
         coordinate_components: the two components of the flattened votes that take the coordinates.
         coordinate_scale: multiplies the coordinates.
         calibration: what the first batch sets: "none", "beta" or "full".
+        normalisation: "none" (the paper), or "batch": batch normalisation of the stem and the primary capsules, under
+            the relative rule.
         conv_weight_deviation: standard deviation of the convolutional capsules' initial matrices; half with vectors.
         class_weight_deviation: standard deviation of the class capsules' initial matrices; half with vectors.
         implementation: what computes the routing: "auto" for the fastest, "reference", "native" or "triton"; they agree
@@ -274,6 +277,8 @@ class TrainSettings:
             the validation part, or else of the training part: its share of the data, whether its votes come together,
             and how many capsules are off or on for good, into metrics.csv and TensorBoard; the last epoch always has
             one. 0: never.
+        test: "end" classifies the test part once, after the last epoch; "never" leaves it alone, as runs by which
+            something is chosen must; "matcaps eval" tests such a run when it is asked to.
     """
 
     recipe: str = "custom"
@@ -294,6 +299,7 @@ class TrainSettings:
     watch_every: int = 1
     views_every: int = 5
     agreement_every: int = 5
+    test: Literal["never", "end"] = "end"
 
     def __post_init__(self) -> None:
         _one_of(self, "precision", ("32-true", "bf16-mixed"))
@@ -303,6 +309,12 @@ class TrainSettings:
         for part in self.watched_parts:
             if part not in WATCHABLE_PARTS:
                 raise ValueError(f"watched_parts must be of {', '.join(WATCHABLE_PARTS)}; got {part!r}")
+        _one_of(self, "test", ("never", "end"))
+        if self.test == "never" and self.watched_parts:
+            raise ValueError(
+                f"watched_parts must be empty where test is never; got {', '.join(self.watched_parts)}: these are test "
+                "images: watch none, or test at the end"
+            )
         for name in ("epochs", "devices", "num_nodes", "calibration_images", "log_every_steps", "watch_every"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -325,6 +337,8 @@ class TrainSettings:
     def with_incidentals_of(self, other: "TrainSettings") -> "TrainSettings":
         """These settings with the other's :data:`INCIDENTAL` ones: another place of the data, another device."""
         data = replace(self.data, **{name: getattr(other.data, name) for name in INCIDENTAL_DATA})
+        if data.split.groups and other.data.split.groups:  # the table lies elsewhere; a run notices other groups
+            data = replace(data, split=replace(data.split, groups=other.data.split.groups))
         model = replace(self.model, **{name: getattr(other.model, name) for name in INCIDENTAL_MODEL})
         return replace(self, data=data, model=model, **{name: getattr(other, name) for name in INCIDENTAL})
 
@@ -380,7 +394,7 @@ def changes_of_a_run(before: dict[str, Any], after: dict[str, Any]) -> list[str]
         Such as ``"optimizer.learning_rate: 0.003, now 0.01"``.
     """
     one, two = flatten(before), flatten(after)
-    incidental = {"recipe", *INCIDENTAL, *(f"data.{name}" for name in INCIDENTAL_DATA)}
+    incidental = {"recipe", "data.split.groups", *INCIDENTAL, *(f"data.{name}" for name in INCIDENTAL_DATA)}
     names = [name for name in one if name in two and name not in incidental and one[name] != two[name]]
     return [f"{name}: {one[name]}, now {two[name]}" for name in names]
 

@@ -1,0 +1,126 @@
+"""``matcaps experiment folds`` and ``matcaps table folds``."""
+
+import difflib
+from pathlib import Path
+
+from matcaps._paths import user_path
+from matcaps.cli.parsing import PLAIN, err, make_parser
+from matcaps.cli.train import parse_settings, with_preset
+from matcaps.cli.trials import carry_out, list_trials
+from matcaps.experiments.folds import SET_BY_FOLDS, fold_experiment, folds_name
+from matcaps.experiments.plan import make_trials, parse_seeds, parse_shard
+from matcaps.training.recipes import list_recipes, recipe_settings
+from matcaps.training.settings import TrainSettings, flatten
+
+_COMMAND = "experiment folds"
+
+
+def folds_command(arguments: list[str]) -> int:
+    """Train a recipe several times, each time with other objects left out, and test it on these."""
+    parser = make_parser(
+        _COMMAND,
+        "Train a recipe several times, each time without some objects of the training part, and test it on these; the "
+        "test part is never looked at. What is done stays, what was interrupted goes on: the same command again "
+        'finishes it. Several processes may work in one folder. "matcaps table folds" compares recipes.',
+    )
+    parser.add_argument("--recipe", type=str, required=True, help=f"one of {', '.join(list_recipes())}")
+    parser.add_argument(
+        "--set",
+        type=str,
+        action="append",
+        default=[],
+        help="a setting of matcaps train in place of the recipe's, such as loss.name=cross-entropy; as often as wanted",
+    )
+    parser.add_argument(
+        "--groups",
+        type=str | None,
+        help="for a folder of images (--set data.name=folder --set data.folder=...): a CSV file with the columns file "
+        "and group, such as the patient; whole groups are left out",
+    )
+    parser.add_argument("--folds", type=int | None, help="for such a folder: how many folds; default 5")
+    parser.add_argument("--epochs", type=int | None, help="epochs of every training; default: the recipe's")
+    parser.add_argument("--seeds", type=str, default="0", help="seeds of the trainings, such as 0,1")
+    parser.add_argument("--shard", type=str, default="1/1", help="k/n: the k-th of n parts of the trainings, from 1")
+    parser.add_argument("--folder", type=str, default="runs/folds", help="folder of all recipes")
+    parser.add_argument(
+        "--name", type=str | None, help="folder of this recipe in it; default: the recipe and what is set"
+    )
+    parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
+    parser.add_argument("--list", action="store_true", help="print the trainings and do nothing")
+    parsed = parser.parse_args(arguments)
+    changes = _read_changes(parsed["set"])
+    settings = _changed(recipe_settings(parsed.recipe), changes)
+    name = folds_name(parsed.recipe, changes) if parsed.name is None else parsed.name
+    if Path(name).name != name or name.startswith("."):
+        raise ValueError(f"name must be a folder's own name, without a path or a dot before it; got {name!r}")
+    experiment = fold_experiment(name, settings, groups=parsed.groups, count=parsed.folds)
+    trials = make_trials(
+        experiment,
+        seeds=parse_seeds(parsed.seeds),
+        epochs=parsed.epochs,
+        shard=parse_shard(parsed.shard),
+        root=parsed.root,
+    )
+    base = user_path(parsed.folder)
+    return list_trials(trials, base) if parsed.list else carry_out(experiment, trials, base)
+
+
+def _read_changes(given: list[str]) -> dict[str, str]:
+    """The settings to change, by their full names, as text."""
+    known = [name for name in flatten(TrainSettings().to_dict()) if name != "recipe"]
+    changes: dict[str, str] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals:
+            raise ValueError(f"set must be NAME=VALUE; got {one!r}: for example --set loss.name=cross-entropy")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 3)
+            hint = f"did you mean {' or '.join(near)}?" if near else "matcaps train --help lists all"
+            raise ValueError(f"set must name a setting of matcaps train; got {name!r}: {hint}")
+        if name in SET_BY_FOLDS:
+            raise ValueError(f"set must leave {name} to the folds: {SET_BY_FOLDS[name]}")
+        if name in changes:
+            raise ValueError(f"set must name each setting once; got {name}={changes[name]} and {one}")
+        changes[name] = value
+    return changes
+
+
+def _changed(base: TrainSettings, changes: dict[str, str]) -> TrainSettings:
+    """A recipe's settings with some changed, read as ``matcaps train`` reads them."""
+    base = with_preset(base, changes.get("model.preset"))
+    arguments = [f"--{name}={value}" for name, value in changes.items()]
+    return parse_settings(make_parser(_COMMAND, ""), base, arguments)[1]
+
+
+def folds_table_command(arguments: list[str]) -> int:
+    """Compare recipes on the objects that they never trained on."""
+    parser = make_parser(
+        "table folds",
+        "Compare recipes object by object: errors and log-losses of what each training left out, with intervals, a "
+        "paired test and the noise between seeds. The first recipe is what the others are compared with. Prints "
+        "Markdown, and writes it and a figure.",
+    )
+    parser.add_argument(
+        "folders", type=str, nargs="*", default=["runs/folds"], help="runs, or folders of runs; default runs/folds"
+    )
+    parser.add_argument("--root", type=str | None, help="folder that holds the data sets; default: as in each run")
+    parser.add_argument("--output", type=str | None, help="folder for the table and figure; default: the first FOLDER")
+    parsed = parser.parse_args(arguments)
+    from matcaps.experiments.fold_records import gather_folds
+    from matcaps.experiments.fold_table import make_fold_table
+    from matcaps.training.record import write_text
+    from matcaps.viz.folds import draw_folds
+    from matcaps.viz.style import save_figure
+
+    folders = [user_path(folder) for folder in parsed.folders]
+    output = folders[0] if parsed.output is None else user_path(parsed.output)
+    gathered = gather_folds(folders, root=parsed.root, memory=output / "tested_again.json")
+    text = make_fold_table(gathered)
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(output / "folds.md", text)
+    figure = draw_folds(gathered.recipes)
+    paths = [] if figure is None else save_figure(figure, output / "folds")
+    print(text)
+    for path in [output / "folds.md", *paths]:
+        err.print(f"written: {path}", **PLAIN)
+    return 0
