@@ -30,7 +30,7 @@ from tests.routing.cases import make_case
         ({"inverse_temperature": []}, ValueError, "at least one value"),
         ({"inverse_temperature": [1.0, -1.0]}, ValueError, "positive and finite"),
         ({"inverse_temperature": torch.ones(2, 2)}, ValueError, r"of shape \[T\]"),
-        ({"activation_rule": "hinton"}, ValueError, r"\('paper', 'standardised'\); got 'hinton'"),
+        ({"activation_rule": "hinton"}, ValueError, r"\('paper', 'standardised', 'relative'\); got 'hinton'"),
         ({"variance_floor": 0.0}, ValueError, "variance_floor must be positive"),
         ({"annealing": float("nan")}, ValueError, "annealing must be positive"),
         ({"implementation": "cuda"}, ValueError, "implementation must be"),

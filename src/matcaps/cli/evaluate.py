@@ -85,9 +85,10 @@ def _print_evaluation(result: "Evaluation") -> None:
         _print_errors_by(name, found, result.classes, result.value_names.get(name, {}))
     if result.agreement is not None:
         _print_agreement(result.agreement)
+    if result.log_loss is not None:
+        out.print(f"log-loss {result.log_loss:.3f}")
     out.print(
         f"accuracy {100 * result.accuracy:.2f} % (error {result.error_percent:.2f} %) on {result.num_images} images, "
-        f"{'' if result.log_loss is None else f'log-loss {result.log_loss:.3f}, '}"
         f"{result.num_images / result.seconds:.0f} images a second",
     )
 

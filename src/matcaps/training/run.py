@@ -182,7 +182,7 @@ def train(
             test = evaluate(network, bundle.loader("test"), bundle.classes, by)
         before = read_json(place / RESULTS_NAME) if resume and (place / RESULTS_NAME).is_file() else None
         if before is not None and clock.extension is None and before.get("epochs") in (None, settings.epochs):
-            if test is not None and before.get("test") is None:  # but for a test that it had not
+            if test is not None and before.get("test", test) is None:  # but for a test that it had not
                 write_json(place / RESULTS_NAME, before | _tested(settings, bundle, test))
             return TrainResult(place, test, clock.seconds)  # the run had finished: its record stays
         rate = throughput.images_per_second
