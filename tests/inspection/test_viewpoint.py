@@ -44,13 +44,16 @@ def test_r_squared_is_about_the_test_parts_mean():
 
 
 def test_groups_stay_together():
-    """One feature tells the objects apart by heart; the other holds across them, and is the one to trust."""
-    groups = torch.arange(6).repeat_interleave(20)
-    heart = torch.nn.functional.one_hot(groups, 6).double()
-    targets = draw(6, 1)[groups] + 0.3 * draw(120, 1, seed=1)
-    loose = linear_probe(heart, targets, heart, targets)
-    held = linear_probe(heart, targets, heart, targets, groups=groups)
-    assert loose.penalty < held.penalty
+    """Features that tell objects apart by heart say nothing of another object, so that trusting them little is best."""
+    groups = torch.arange(40).repeat_interleave(5)
+    smaller = 0
+    for seed in range(12):  # of few objects features may by chance say something
+        heart = draw(40, 60, seed=100 + seed)[groups]
+        targets = draw(40, 1, seed=200 + seed)[groups] + 0.3 * draw(200, 1, seed=300 + seed)
+        loose = linear_probe(heart, targets, heart, targets)
+        held = linear_probe(heart, targets, heart, targets, groups=groups)
+        smaller += loose.penalty < held.penalty
+    assert smaller >= 9, smaller
 
 
 def test_bad_parts():
