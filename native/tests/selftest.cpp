@@ -118,15 +118,15 @@ void all_settings() {
       {1, 5, 6, 43, 5, 5, 1, 2},   // those of one block do not fit either: computed again chunk by chunk
   };
   for (const auto& size : sizes)
-    for (int setting = 0; setting < 32; ++setting) {
+    for (int setting = 0; setting < 48; ++setting) {
       matcaps_problem p{};
       p.batch = size[0], p.height = size[1], p.width = size[2], p.child_types = size[3], p.parent_types = size[4];
       p.kernel_size = size[5], p.stride = size[6], p.iterations = size[7];
       p.child_competition = setting & 1;
-      p.standardised = setting >> 1 & 1;
-      p.double_precision = setting >> 2 & 1;
-      p.one_window = setting >> 3 & 1;
-      p.threads = setting >> 4 & 1 ? 4 : 1;
+      p.double_precision = setting >> 1 & 1;
+      p.one_window = setting >> 2 & 1;
+      p.threads = setting >> 3 & 1 ? 4 : 1;
+      p.activation_rule = setting >> 4;  // 0, 1, 2
       p.variance_floor = 5e-4, p.annealing = 1.0 / 16;
       for (bool keep_state : {false, true})
         p.double_precision ? run_twice<double>(p, keep_state) : run_twice<float>(p, keep_state);
