@@ -52,8 +52,8 @@ def launches(
         constants["grid"] = grid
         found.setdefault((kernel.__name__, *sorted(constants.items(), key=str)), (kernel, arguments, constants))
 
-    launch.forward(plan, inputs, coordinates, standardised, 5e-4, 1.0, results, record)
-    launch.backward(plan, inputs, coordinates, standardised, 5e-4, 1.0, results[2:], results[:2], record)
+    launch.forward(plan, inputs, coordinates, int(standardised), 5e-4, 1.0, results, record)
+    launch.backward(plan, inputs, coordinates, int(standardised), 5e-4, 1.0, results[2:], results[:2], record)
     return list(found.values())
 
 

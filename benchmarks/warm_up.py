@@ -21,10 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it f
 from benchmarks.kernels import pretend
 
 
-def routings(preset: str, batch: int) -> list[tuple[list[torch.Tensor], int, torch.Tensor | None, bool, bool]]:
+def routings(preset: str, batch: int) -> list[tuple[list[torch.Tensor], int, torch.Tensor | None, bool, int]]:
     """Inputs, stride and coordinates of every routed layer of a preset; whether children compete for all parents, and
-    whether costs are standardised. The inputs' values are whatever they are."""
+    the activation rule's place. The inputs' values are whatever they are."""
     import matcaps
+    from matcaps.routing.checks import ACTIVATION_RULES
 
     network = matcaps.create_model(preset)
     size = 28 if network.config.in_channels == 1 else 32  # type: ignore[union-attr]
@@ -41,8 +42,8 @@ def routings(preset: str, batch: int) -> list[tuple[list[torch.Tensor], int, tor
         inputs = [poses, poses.new_empty(poses.shape[:4]), layer.weight.detach(), *betas]
         inputs.append(layer.routing.inverse_temperature)
         is_child = not is_class and layer.competition == "child"
-        standardised = layer.routing.activation_rule == "standardised"
-        found.append((inputs, 1 if is_class else layer.stride, coordinates, is_child, standardised))
+        rule = ACTIVATION_RULES.index(layer.routing.activation_rule)
+        found.append((inputs, 1 if is_class else layer.stride, coordinates, is_child, rule))
     return found
 
 
@@ -61,12 +62,12 @@ def kernels_of(preset: str, batch: int) -> list[tuple[Any, tuple[Any, ...], dict
         key = (kernel.__name__, numbers, *sorted(constants.items(), key=str))
         found.setdefault(key, (kernel, arguments, constants))
 
-    for inputs, stride, coordinates, is_child, standardised in routings(preset, batch):
+    for inputs, stride, coordinates, is_child, rule in routings(preset, batch):
         poses, weight = inputs[0], inputs[2]
         plan = launch.plan_for(poses, weight, inputs[-1], stride, is_child, coordinates is not None)
         results = door._empty_results(poses, weight, inputs[-1], stride, is_child, True, True)
-        launch.forward(plan, inputs, coordinates, standardised, 5e-4, 0.5, results, record)
-        launch.backward(plan, inputs, coordinates, standardised, 5e-4, 0.5, results[2:], results[:2], record)
+        launch.forward(plan, inputs, coordinates, rule, 5e-4, 0.5, results, record)
+        launch.backward(plan, inputs, coordinates, rule, 5e-4, 0.5, results[2:], results[:2], record)
     return list(found.values())
 
 
