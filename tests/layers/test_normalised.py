@@ -111,10 +111,7 @@ def test_the_size_of_the_weights_does_not_matter_and_takes_no_gradient():
 
 
 def test_what_would_only_spread_the_costs_takes_no_gradient_but_of_the_gain():
-    layer = trained(conv_layer()).train()
-    generator = torch.Generator().manual_seed(0)
-    activations = layer(capsules()).activations
-    (torch.randn(activations.shape, generator=generator) * activations.logit()).sum().backward()
+    layer = trained(conv_layer())
     spread = torch.tensor(2.0, requires_grad=True)  # of the costs of all parents
     inside = layer.eval()(capsules()).activations.detach().logit() * spread
     normalised = layer.routing._normalise(inside.sigmoid())

@@ -107,7 +107,6 @@ class AveragedWeights(EMAWeightAveraging):
     def __init__(self, decay: float, batches: Callable[[int], Iterable[Tensor]] | None = None):
         super().__init__(decay=decay, use_buffers=False)
         self._batches = batches
-        self._is_done = False
         self._found = (-1, 0)  # at which optimiser step, by how many batches
 
     def on_train_batch_end(
@@ -120,13 +119,11 @@ class AveragedWeights(EMAWeightAveraging):
                 average.data.copy_(current.data)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if not self._is_done:
-            self._find_statistics(pl_module, _MANY_BATCHES)
-            super().on_train_end(trainer, pl_module)
-            self._is_done = True
+        self._find_statistics(pl_module, _MANY_BATCHES)
+        super().on_train_end(trainer, pl_module)
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.on_train_end(trainer, pl_module)  # Lightning skips it where every epoch is done
+        self.on_train_end(trainer, pl_module)  # Lightning skips it where every epoch is done; twice does no harm
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._find_statistics(pl_module, _FEW_BATCHES)
