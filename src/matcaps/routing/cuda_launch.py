@@ -1,0 +1,375 @@
+"""Buffers, grids and tile sizes: what a forward and a backward pass of the CUDA path launch, in order.
+
+The kernels and their names are in ``cuda_kernels/``; who compiles and launches them is :mod:`matcaps.routing.cuda_program`,
+or in tests an emulator with the same two functions.
+"""
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+RECORD, GRAD_RECORD = 36, 32
+"""Planes of a record and of its gradients; as in ``cuda_kernels/common.cuh``."""
+
+SHARED_LIMIT = 227 * 1024
+"""Bytes of shared memory that a block can have on the GPUs of compute capability 9.0; older ones have less."""
+
+_WAVE = 132 * 2048
+"""Threads that a large GPU holds at a time, at most."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A routing's geometry, known when its kernels are compiled; class capsules are one window as large as the map."""
+
+    height: int
+    width: int
+    types: int
+    parents: int
+    kernel_height: int
+    kernel_width: int
+    stride: int
+    rows: int
+    columns: int
+    children: int
+    period: int
+    """Children of a window after which the weights repeat."""
+    child_competition: bool
+    coordinates: bool
+    rule: int
+    iterations: int
+    double: bool
+
+    @property
+    def item(self) -> int:
+        """Bytes of a number."""
+        return 8 if self.double else 4
+
+    @property
+    def factors(self) -> int:
+        """Groups of four factors that the last sweep has of a window and a parent."""
+        return 16 * self.iterations - 3
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How the work is cut into blocks and threads; the same cut gives the same bits, every cut the same up to rounding."""
+
+    lanes: int
+    """Parents side by side."""
+    threads: int
+    splits: int
+    """Threads that share the children of a window and a parent."""
+    together: int
+    """Windows of a thread."""
+    tile: int
+    """Children whose poses and matrices are in shared memory at a time."""
+    sweep_threads: int
+    sweep_each: int
+    """Children of a thread of the last sweep."""
+    resident: int = 1
+    """Blocks that a processor is to hold at a time, which bounds a thread's registers; ``sweep_resident`` of the sweep."""
+    sweep_resident: int = 1
+    unroll: int = 1
+    """Children of a thread whose instructions stand one after the other, but in the last sweep."""
+
+    @property
+    def block_windows(self) -> int:
+        """Windows of a block."""
+        return self.threads // (self.lanes * self.splits) * self.together
+
+    @property
+    def sweep_children(self) -> int:
+        """Children of a block of the last sweep."""
+        return self.sweep_threads // self.lanes * self.sweep_each
+
+
+def _power_of_two(size: int) -> int:
+    return 1 << max(0, size - 1).bit_length()
+
+
+def stage_bytes(shape: Shape, cut: Cut) -> int:
+    """Shared memory for two stages of a visit of children; as ``Stage`` in common.cuh."""
+    vector, windows = 4 * shape.item, cut.block_windows
+    stage = cut.tile * 4 * (cut.lanes + 2) * vector + windows * cut.tile * 5 * vector
+    stage += (cut.tile if shape.coordinates else 1) * 4 * vector + 2 * windows * cut.tile * cut.lanes * shape.item
+    sums = 33 * cut.threads * shape.item if cut.splits > 1 else 0
+    return -(-max(2 * stage, sums) // 16) * 16
+
+
+def shared_bytes(shape: Shape, cut: Cut) -> int:
+    """Shared memory of a block, with what parents tell one another."""
+    return stage_bytes(shape, cut) + 3 * cut.block_windows * shape.parents * shape.item
+
+
+def sweep_bytes(shape: Shape, cut: Cut) -> int:
+    """Shared memory of a block of the last sweep; as ``Window`` in sweep.cuh."""
+    vector, children = 4 * shape.item, cut.sweep_children
+    window = shape.factors * cut.lanes * vector + children * (4 + shape.iterations) * vector
+    window += (children if shape.coordinates else 1) * 4 * vector
+    window += 2 * max(1, shape.iterations - 1) * children * cut.lanes * shape.item
+    return 2 * (-(-window // 16) * 16)
+
+
+@lru_cache(maxsize=256)
+def cut_for(shape: Shape, windows: int) -> Cut:
+    """The cut for so many windows.
+
+    Raises:
+        ValueError: a block's shared memory cannot hold what it must.
+    """
+    lanes = min(32, _power_of_two(shape.parents))
+    threads = 256
+    splits = 1
+    most = threads // lanes
+    while splits < most and 2 * splits <= shape.children and windows * shape.parents * splits < _WAVE // 4:
+        splits *= 2
+    cut = Cut(lanes, threads, splits, 1, max(8, splits), 256, 4 if lanes >= 16 else 1)
+    while shared_bytes(shape, cut) > SHARED_LIMIT and cut.tile > cut.splits:
+        cut = replace(cut, tile=cut.tile // 2)
+    while shared_bytes(shape, cut) > SHARED_LIMIT and cut.threads > 32:
+        # fewer windows a block
+        fewer = cut.threads // 2
+        cut = replace(cut, threads=fewer, splits=min(cut.splits, fewer // lanes))
+    while sweep_bytes(shape, cut) > SHARED_LIMIT and cut.sweep_each > 1:
+        cut = replace(cut, sweep_each=cut.sweep_each // 2)
+    while sweep_bytes(shape, cut) > SHARED_LIMIT and cut.sweep_threads > 32:
+        cut = replace(cut, sweep_threads=cut.sweep_threads // 2)
+    needed = max(shared_bytes(shape, cut), sweep_bytes(shape, cut))
+    if needed > SHARED_LIMIT:
+        raise ValueError(
+            f"implementation='cuda' has {SHARED_LIMIT:,} bytes of shared memory a block; got {shape.parents:,} parents and "
+            f"{shape.iterations} iterations, which need {needed:,}: use fewer of them, or implementation='reference'"
+        )
+    return cut
+
+
+def shape_of(
+    poses: Tensor, weight: Tensor, iterations: int, stride: int, child_competition: bool, coordinates: bool, rule: int
+) -> Shape:
+    """Geometry of poses ``[B, H, W, I, 4, 4]`` and weight ``[K, K, I, J, 4, 4]``, or ``[I, J, 4, 4]`` for classes."""
+    height, width, types = poses.shape[1:4]
+    is_class = weight.ndim == 4
+    kernel = (height, width) if is_class else (weight.shape[0], weight.shape[1])
+    rows, columns = (height - kernel[0]) // stride + 1, (width - kernel[1]) // stride + 1
+    children = kernel[0] * kernel[1] * types
+    return Shape(
+        height, width, types, weight.shape[-3], *kernel, stride, rows, columns, children,
+        period=types if is_class else children,
+        child_competition=child_competition and not is_class,
+        coordinates=coordinates,
+        rule=rule,
+        iterations=iterations,
+        double=poses.dtype == torch.float64,
+    )  # fmt: skip
+
+
+def constants(shape: Shape, cut: Cut) -> str:
+    """C++ that gives the kernels their sizes."""
+    values = asdict(shape) | asdict(cut)
+    values |= {"stage_bytes": stage_bytes(shape, cut), "sweep_bytes": sweep_bytes(shape, cut)}
+    is_double = values.pop("double")
+    lines = [
+        f"#define MATCAPS_CHILD_COMPETITION {int(shape.child_competition)}",
+        f"typedef {'double' if is_double else 'float'} Real;",
+    ]
+    for name, value in values.items():
+        constant = "k" + "".join(part.capitalize() for part in name.split("_"))
+        kind = "bool" if isinstance(value, bool) else "int"
+        lines.append(f"constexpr {kind} {constant} = {str(value).lower()};")
+    return "\n".join(lines) + "\n"
+
+
+_POINTERS = (
+    "poses activations weight beta_use beta_activation inverse_temperature coordinates out_poses out_activations records "
+    "logits partitions grad_out_poses grad_out_activations grad_record grad_data totals factors sums pose_copies "
+    "active_copies weight_parts vote_parts grad_poses grad_activations"
+).split()
+
+
+class Arguments(ctypes.Structure):
+    """What every kernel gets; as in common.cuh."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in _POINTERS),
+        *((name, ctypes.c_longlong) for name in ("windows", "images", "kept", "part_windows")),
+        ("variance_floor", ctypes.c_double),
+        ("annealing", ctypes.c_double),
+        ("iteration", ctypes.c_longlong),
+    ]
+
+    def point(self, **tensors: Tensor | None) -> None:
+        """Set addresses."""
+        for name, tensor in tensors.items():
+            setattr(self, name, None if tensor is None else tensor.data_ptr())
+
+
+Launch = Callable[[str, Arguments, tuple[int, int, int], int, int], None]
+"""Starts a kernel by name: with its arguments, blocks, threads of a block and bytes of shared memory."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A routing of a batch."""
+
+    shape: Shape
+    cut: Cut
+    images: int
+
+    @property
+    def windows(self) -> int:
+        """Windows of the batch."""
+        return self.images * self.shape.rows * self.shape.columns
+
+    @property
+    def pairs(self) -> int:
+        """Windows and parents."""
+        return self.windows * self.shape.parents
+
+    @property
+    def all_children(self) -> int:
+        """Children of the maps."""
+        return self.images * self.shape.height * self.shape.width * self.shape.types
+
+    @property
+    def competitors(self) -> int:
+        """Children that divide themselves: those of the maps, or those of each window on its own."""
+        return self.all_children if self.shape.child_competition else self.windows * self.shape.children
+
+    def parts(self) -> tuple[int, int]:
+        """Into how many parts the last sweep cuts the windows, and how many windows a part has."""
+        blocks = -(-self.shape.children // self.cut.sweep_children) * -(-self.shape.parents // self.cut.lanes)
+        parts = min(self.windows, max(1, _SWEEP_BLOCKS // blocks))
+        windows = -(-self.windows // parts)
+        return -(-self.windows // windows), windows
+
+
+_SWEEP_BLOCKS = 264
+"""Blocks of the last sweep: two for each of the 132 processors of an H100."""
+
+
+def plan_for(
+    poses: Tensor,
+    weight: Tensor,
+    iterations: int,
+    stride: int,
+    child_competition: bool,
+    coordinates: bool,
+    rule: int,
+) -> Plan:
+    """The plan for tensors of these shapes."""
+    shape = shape_of(poses, weight, iterations, stride, child_competition, coordinates, rule)
+    return Plan(shape, cut_for(shape, len(poses) * shape.rows * shape.columns), len(poses))
+
+
+def forward(
+    plan: Plan,
+    tensors: dict[str, Tensor | None],
+    variance_floor: float,
+    annealing: float,
+    launch: Launch,
+) -> None:
+    """Fill ``out_poses``, ``out_activations``, ``records``, ``logits`` and ``partitions``."""
+    arguments = _arguments(plan, tensors, variance_floor, annealing)
+    run = _runner(plan, arguments, launch)
+    if not plan.shape.child_competition:
+        run("route_windows", windows=True)
+        return
+    for t in range(plan.shape.iterations):
+        run("iterate_later" if t else "iterate_first", t, windows=True)
+        if t + 1 < plan.shape.iterations:
+            run("compete", t, competitors=True)
+
+
+def backward(
+    plan: Plan,
+    tensors: dict[str, Tensor | None],
+    variance_floor: float,
+    annealing: float,
+    launch: Launch,
+) -> list[Tensor]:
+    """The gradients of poses, activations, weight, β_u, β_a and λ, and of ``coordinates`` where there are some."""
+    shape, poses = plan.shape, tensors["poses"]
+    assert poses is not None
+    later, parts, part_windows = shape.iterations - 1, *plan.parts()
+    blocks = -(-shape.parents // plan.cut.lanes)
+
+    def empty(*size: int) -> Tensor:
+        return poses.new_empty(size)
+
+    made = {
+        "grad_record": empty(GRAD_RECORD, plan.pairs),
+        "grad_data": empty(later, plan.windows, shape.children, shape.parents),
+        "totals": empty(later, plan.competitors),
+        "factors": empty(plan.windows, shape.factors, shape.parents, 4),
+        "sums": empty(shape.iterations, 3, plan.windows, shape.parents),
+        "pose_copies": empty(blocks, plan.windows, shape.children, 16),
+        "active_copies": empty(blocks, plan.windows, shape.children),
+        "weight_parts": empty(parts, shape.children, shape.parents, 16),
+        "vote_parts": empty(parts, shape.children, shape.parents, 16) if shape.coordinates else None,
+        "grad_poses": empty(*poses.shape),
+        "grad_activations": empty(*poses.shape[:4]),
+    }
+    arguments = _arguments(plan, tensors | made, variance_floor, annealing)
+    arguments.part_windows = part_windows
+    run = _runner(plan, arguments, launch)
+    if not shape.child_competition:
+        run("route_windows_back", windows=True)
+    else:
+        for t in reversed(range(shape.iterations)):
+            run("iterate_back", t, windows=True)
+            if t:
+                run("compete_back", t - 1, competitors=True)
+    grid = (-(-shape.children // plan.cut.sweep_children), blocks, parts)
+    launch("sweep", arguments, grid, plan.cut.sweep_threads, sweep_bytes(shape, plan.cut))
+    launch("gather", arguments, (-(-4 * plan.all_children // plan.cut.threads), 1, 1), plan.cut.threads, 0)
+    sums = made["sums"].sum(dim=2)
+    weight, coordinates = tensors["weight"], tensors["coordinates"]
+    assert weight is not None
+    grads = [
+        made["grad_poses"],
+        made["grad_activations"],
+        _over_places(made["weight_parts"], shape).reshape(weight.shape),
+        sums[:, 2].sum(dim=0),
+        sums[:, 1].sum(dim=0),
+        sums[:, 0].sum(dim=1),
+    ]
+    if coordinates is not None and made["vote_parts"] is not None:
+        by_place = made["vote_parts"].sum(dim=(0, 2)).unflatten(0, (-1, shape.period)).sum(dim=1)
+        grads.append(by_place.reshape(coordinates.shape))
+    return grads
+
+
+def _over_places(parts: Tensor, shape: Shape) -> Tensor:
+    """``[parts, children, J, 16]`` to ``[children of a period, J, 16]``."""
+    total = parts[0] if len(parts) == 1 else parts.sum(dim=0)
+    return total if shape.period == shape.children else total.unflatten(0, (-1, shape.period)).sum(dim=0)
+
+
+def _arguments(plan: Plan, tensors: dict[str, Tensor | None], variance_floor: float, annealing: float) -> Arguments:
+    arguments = Arguments(windows=plan.windows, images=plan.images, variance_floor=variance_floor, annealing=annealing)
+    arguments.point(**tensors)
+    logits = tensors["logits"]
+    assert logits is not None
+    arguments.kept = max(1, len(logits))
+    return arguments
+
+
+def _runner(plan: Plan, arguments: Arguments, launch: Launch) -> Callable[..., None]:
+    cut = plan.cut
+    shared = shared_bytes(plan.shape, cut)
+
+    def run(name: str, t: int = 0, windows: bool = False, competitors: bool = False) -> None:
+        arguments.iteration = t
+        if windows:
+            launch(name, arguments, (-(-plan.windows // cut.block_windows), 1, 1), cut.threads, shared)
+        else:
+            slots = cut.threads // cut.lanes
+            launch(name, arguments, (-(-plan.competitors // slots), 1, 1), cut.threads, 0)
+
+    return run

@@ -1,0 +1,176 @@
+"""The CUDA kernels on a machine with a GPU: compiled by NVRTC when first used, kept on disk, and launched.
+
+NVRTC, NVIDIA's compiler as a library, makes machine code of a routing's kernels in a second or two, without a CUDA toolkit
+and on a machine without a GPU, too (:func:`compile_source`). Imported when a routing first asks for it.
+"""
+
+import ctypes
+import hashlib
+import os
+import tempfile
+import threading
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from cuda.bindings import driver, nvrtc
+from platformdirs import user_cache_dir
+
+from matcaps.routing.cuda_launch import Arguments, Cut, Shape, constants
+
+SOURCES = ("platform.cuh", "common.cuh", "forward.cuh", "backward.cuh", "sweep.cuh")
+
+_lock = threading.Lock()
+_modules: dict[tuple[str, int], dict[str, object]] = {}
+
+
+@lru_cache(maxsize=1)
+def source() -> str:
+    """All kernels as one text, without the constants of a routing."""
+    folder = Path(__file__).with_name("cuda_kernels")
+    parts = (folder.joinpath(name).read_text(encoding="utf-8") for name in SOURCES)
+    lines = (line for part in parts for line in part.splitlines())
+    return "\n".join(line for line in lines if not line.startswith(("#include", "#pragma once")))
+
+
+def _check(result: tuple, what: str, log: str = "") -> object:
+    status, *values = result
+    if int(status) != 0:
+        name = getattr(status, "name", str(status))
+        raise RuntimeError(f"implementation='cuda': {what} failed: {name}{log}")
+    return values[0] if len(values) == 1 else values
+
+
+def nvrtc_version() -> str:
+    """NVRTC's version, such as ``"13.0"``."""
+    major, minor = _check(nvrtc.nvrtcVersion(), "asking NVRTC for its version")  # type: ignore[misc]
+    return f"{major}.{minor}"
+
+
+def compile_source(text: str, architecture: str, *options: str) -> tuple[bytes, str]:
+    """Machine code for an architecture such as ``"sm_90"``, and what the compiler said.
+
+    Raises:
+        RuntimeError: the compiler refused, with its words.
+    """
+    program = _check(nvrtc.nvrtcCreateProgram(text.encode(), b"matcaps_routing.cu", 0, [], []), "NVRTC")
+    flags = [f"--gpu-architecture={architecture}", "--std=c++17", *options]
+    status = nvrtc.nvrtcCompileProgram(program, len(flags), [flag.encode() for flag in flags])
+    size = _check(nvrtc.nvrtcGetProgramLogSize(program), "NVRTC")
+    log = b" " * int(size)  # type: ignore[call-overload]
+    _check(nvrtc.nvrtcGetProgramLog(program, log), "NVRTC")
+    said = log.rstrip(b"\0 ").decode(errors="replace")
+    _check(status, "compiling the kernels", f"\n{said}")
+    size = _check(nvrtc.nvrtcGetCUBINSize(program), "NVRTC")
+    code = b" " * int(size)  # type: ignore[call-overload]
+    _check(nvrtc.nvrtcGetCUBIN(program, code), "NVRTC")
+    _check(nvrtc.nvrtcDestroyProgram(program), "NVRTC")
+    return code, said
+
+
+def cache_folder() -> Path:
+    """Where machine code is kept; the environment variable ``MATCAPS_CUDA_CACHE`` names another folder."""
+    named = os.environ.get("MATCAPS_CUDA_CACHE")
+    return Path(named) if named else Path(user_cache_dir("matcaps")) / "cuda"
+
+
+def machine_code(shape: Shape, cut: Cut, architecture: str) -> bytes:
+    """A routing's machine code: from the cache, or else compiled, and put there."""
+    text = constants(shape, cut) + source()
+    key = hashlib.sha256("\0".join((text, architecture, nvrtc_version())).encode()).hexdigest()
+    path = cache_folder() / f"{key[:40]}.cubin"
+    try:
+        kept = path.read_bytes()
+        digest, code = kept[:32], kept[32:]
+        if code and hashlib.sha256(code).digest() == digest:
+            return code
+    except OSError:
+        pass
+    code, _ = compile_source(text, architecture)
+    _keep(path, hashlib.sha256(code).digest() + code)
+    return code
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """Write a whole file or none; a folder that cannot be written costs the next process some seconds, no more."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".new")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.replace(name, path)
+        except OSError:
+            Path(name).unlink(missing_ok=True)
+    except OSError:
+        pass
+
+
+class Program:
+    """The kernels of a routing, on one device.
+
+    Args:
+        shape: its geometry.
+        cut: how its work is cut.
+        device: whose current stream kernels go to.
+    """
+
+    def __init__(self, shape: Shape, cut: Cut, device: torch.device) -> None:
+        self._device = device
+        self._functions: dict[tuple[str, int], object] = {}
+        major, minor = torch.cuda.get_device_capability(device)
+        code = machine_code(shape, cut, f"sm_{major}{minor}")
+        self._module = _check(driver.cuModuleLoadData(code), "loading the kernels")
+
+    def function(self, name: str, shared: int) -> object:
+        """A kernel that may have so many bytes of shared memory."""
+        found = self._functions.get((name, shared))
+        if found is None:
+            found = _check(driver.cuModuleGetFunction(self._module, name.encode()), f"looking {name} up")
+            if shared > 48 * 1024:
+                attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+                _check(driver.cuFuncSetAttribute(found, attribute, shared), f"giving {name} its shared memory")
+            self._functions[name, shared] = found
+        return found
+
+    def resources(self, name: str) -> dict[str, int]:
+        """Registers of a thread, and bytes that it spills."""
+        function = self.function(name, 0)
+        attributes = driver.CUfunction_attribute
+        wanted = {"registers": attributes.CU_FUNC_ATTRIBUTE_NUM_REGS, "spilled": attributes.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES}
+        return {key: int(_check(driver.cuFuncGetAttribute(at, function), "asking")) for key, at in wanted.items()}  # type: ignore[call-overload]
+
+    def launch(self, name: str, arguments: Arguments, grid: tuple[int, int, int], threads: int, shared: int) -> None:
+        """Start a kernel on the device's current stream."""
+        function = self.function(name, shared)
+        stream = torch.cuda.current_stream(self._device).cuda_stream
+        pointer = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
+        _check(
+            driver.cuLaunchKernel(function, *grid, threads, 1, 1, shared, stream, ctypes.addressof(pointer), 0),
+            f"starting {name}",
+        )
+
+
+@lru_cache(maxsize=1024)
+def _program(shape: Shape, cut: Cut, index: int) -> Program:
+    return Program(shape, cut, torch.device("cuda", index))
+
+
+def program_for(shape: Shape, cut: Cut, device: torch.device) -> Program:
+    """The kernels of a routing on a device, compiled or read where that has not happened yet."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    _make_context_current(index)
+    with _lock:
+        return _program(shape, cut, index)
+
+
+@lru_cache(maxsize=64)
+def _context(index: int) -> object:
+    _check(driver.cuInit(0), "starting CUDA")
+    return _check(driver.cuDevicePrimaryCtxRetain(_check(driver.cuDeviceGet(index), "finding the GPU")), "using the GPU")
+
+
+def _make_context_current(index: int) -> None:
+    """Torch's own context; a thread that has not yet used the GPU, such as autograd's, has none."""
+    torch.cuda.init()
+    _check(driver.cuCtxSetCurrent(_context(index)), "using the GPU")
