@@ -84,7 +84,7 @@ def test_a_copy_to_look_into_routes_on_a_cpu_and_leaves_the_network_as_it_is(ima
     network = make_network().train()
     expected = copy_on_cpu(network)(images)
     for name in ("conv_capsules1", "conv_capsules2", "class_capsules"):
-        network.get_submodule(name).routing.implementation = "triton"  # as it may be where it trains
+        network.get_submodule(name).routing.implementation = "cuda"  # as it may be where it trains
     copied = copy_on_cpu(network)
     assert not copied.training
     torch.testing.assert_close(copied(images), expected)
@@ -92,4 +92,4 @@ def test_a_copy_to_look_into_routes_on_a_cpu_and_leaves_the_network_as_it_is(ima
         copied.stem.weight.zero_()
     assert network.training
     assert network.stem.weight.abs().sum() > 0
-    assert network.class_capsules.routing.implementation == "triton"
+    assert network.class_capsules.routing.implementation == "cuda"

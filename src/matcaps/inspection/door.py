@@ -40,10 +40,10 @@ def inspects(
 def copy_on_cpu(network: Network) -> Network:
     """A copy to look into, on the CPU and in evaluation mode: what trains goes on untouched, wherever it is.
 
-    Routing for which only an accelerator will do, ``implementation="triton"``, is done by what there is for a CPU.
+    Routing for which only an accelerator will do, ``implementation="cuda"``, is done by what there is for a CPU.
     """
     copied = copy.deepcopy(network).cpu().eval()
     for module in copied.modules():
-        if isinstance(module, ConvCapsules | ClassCapsules) and module.routing.implementation == "triton":
+        if isinstance(module, ConvCapsules | ClassCapsules) and module.routing.implementation == "cuda":
             module.routing.implementation = "auto"
     return copied

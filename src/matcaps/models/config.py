@@ -5,7 +5,7 @@ from typing import Literal
 
 from matcaps._numbers import check_count, is_number, plain, whole
 
-IMPLEMENTATIONS = ("auto", "reference", "native", "triton")
+IMPLEMENTATIONS = ("auto", "reference", "native", "cuda")
 """What can compute the routing; :func:`matcaps.routing.available_implementations` says which of them can here."""
 
 
@@ -50,7 +50,7 @@ class EMCapsNetConfig:
         class_weight_deviation: standard deviation of the class capsules' initial matrices; with vector poses half.
         implementation: what computes the routing: "auto" takes the fastest that the tensors allow
             (:func:`matcaps.routing.resolve_implementation`); "reference" can do everything that PyTorch can, slower and
-            with all votes in memory; "native" (CPU) and "triton" (GPU) are the compiled ones.
+            with all votes in memory; "native" (CPU) and "cuda" (GPU) are the compiled ones.
     """
 
     in_channels: int = 1
@@ -77,7 +77,7 @@ class EMCapsNetConfig:
     normalisation: Literal["none", "batch"] = "none"
     conv_weight_deviation: float = 0.3
     class_weight_deviation: float = 0.01
-    implementation: Literal["auto", "reference", "native", "triton"] = "auto"
+    implementation: Literal["auto", "reference", "native", "cuda"] = "auto"
 
     def __post_init__(self) -> None:
         _check_counts(

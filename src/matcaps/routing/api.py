@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from matcaps.capsules import POSE_SIZE, Capsules
-from matcaps.routing import native, reference, triton
+from matcaps.routing import cuda, native, reference
 from matcaps.routing.autocast import without_autocast
 from matcaps.routing.checks import prepare_class, prepare_conv, prepare_votes
 from matcaps.routing.choice import (
@@ -266,7 +266,7 @@ def fit_class_em_routing(
     return _route("class_em_routing", tensors, checked, options, implementation, wants_fit)
 
 
-_IMPLEMENTATIONS: dict[str, Any] = {"native": native, "triton": triton}
+_IMPLEMENTATIONS: dict[str, Any] = {"cuda": cuda, "native": native}
 
 
 def _route(

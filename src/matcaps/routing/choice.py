@@ -1,24 +1,26 @@
 """Which implementation routes: ``"auto"`` asks here, and an explicit choice is refused here if it cannot be had."""
 
+import warnings
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from matcaps.capsules import POSE_COMPONENTS
-from matcaps.routing import native, triton
+from matcaps.routing import cuda, native
 from matcaps.routing.operators import lacks
 from matcaps.routing.transforms import SECOND_ORDER, lacking
 
-IMPLEMENTATIONS = ("reference", "native", "triton")
+IMPLEMENTATIONS = ("reference", "native", "cuda")
 """The implementations that this version of matcaps has, whether or not this machine can run them."""
 
 
 def available_implementations() -> tuple[str, ...]:
     """Name the implementations that can run here, the reference first.
 
-    ``"triton"`` needs Triton and a GPU, or, for tests, Triton's interpreter (``TRITON_INTERPRET=1``).
+    ``"cuda"`` needs an NVIDIA GPU that torch can use, and NVIDIA's compiler: ``pip install 'matcaps[cuda]'``.
 
     Example:
         >>> "reference" in available_implementations()
@@ -27,8 +29,8 @@ def available_implementations() -> tuple[str, ...]:
     here = ["reference"]
     if native.MISSING is None:
         here.append("native")
-    if triton.MISSING is None and (triton.is_interpreted() or torch.cuda.is_available()):
-        here.append("triton")
+    if cuda.EMULATOR is not None or (cuda.MISSING is None and torch.cuda.is_available()):
+        here.append("cuda")
     return tuple(here)
 
 
@@ -45,14 +47,14 @@ def resolve_implementation(device: torch.device | str, dtype: torch.dtype, *, ve
             has those.
 
     Returns:
-        For matrix poses, ``"native"`` on the CPU where the compiled core is installed, and ``"triton"`` in single or
-        half precision on CUDA where Triton is; otherwise ``"reference"``.
+        For matrix poses, ``"native"`` on the CPU where the compiled core is installed, and ``"cuda"`` on CUDA where the
+        kernels can be compiled; otherwise ``"reference"``, with one warning on CUDA, where that is slow.
 
     Raises:
         TypeError: ``dtype`` is not floating point.
 
     Example:
-        >>> resolve_implementation("cuda", torch.float64)
+        >>> resolve_implementation("cuda", torch.float32, vector_poses=True)
         'reference'
         >>> resolve_implementation("cpu", torch.float32, vector_poses=True)
         'reference'
@@ -63,9 +65,19 @@ def resolve_implementation(device: torch.device | str, dtype: torch.dtype, *, ve
     computing_dtype = torch.promote_types(dtype, torch.float32)
     if native.MISSING is None and not vector_poses and native.supports(device, computing_dtype):
         return "native"
-    if triton.MISSING is None and not vector_poses and device.type == "cuda" and computing_dtype in triton.DTYPES:
-        return "triton"
+    if not vector_poses and device.type == "cuda":
+        if cuda.MISSING is None:
+            return "cuda"
+        _warn_of_slow_routing()
     return "reference"
+
+
+@lru_cache(maxsize=1)  # once
+def _warn_of_slow_routing() -> None:
+    warnings.warn(
+        f"matcaps: routing on the GPU takes the reference, which is slow and needs much memory: {cuda.MISSING}",
+        stacklevel=4,
+    )
 
 
 def tensors_among(tensors: Sequence[Tensor], options: Mapping[str, Any]) -> list[Tensor]:
@@ -103,14 +115,13 @@ def choose_implementation(implementation: str, tensors: Sequence[Tensor], option
                 f"implementation='native' computes in float32 or float64 on the CPU; got {dtype} on {device}: "
                 "move the tensors, or use implementation='auto'"
             )
-    if implementation == "triton":
-        if triton.MISSING is not None:
-            raise RuntimeError(f"implementation='triton' is not available: {triton.MISSING}")
-        if not triton.supports(device, dtype):
+    if implementation == "cuda":
+        if cuda.MISSING is not None and cuda.EMULATOR is None:
+            raise RuntimeError(f"implementation='cuda' is not available: {cuda.MISSING}")
+        if not cuda.supports(device, dtype):
             raise ValueError(
-                f"implementation='triton' computes in float32 on CUDA devices; got {dtype} on {device}: "
-                "move or convert the tensors, or use implementation='auto' (for tests without a GPU, set "
-                "TRITON_INTERPRET=1 before Triton is imported)"
+                f"implementation='cuda' computes in float32 or float64 on CUDA devices; got {dtype} on {device}: "
+                "move the tensors, or use implementation='auto'"
             )
     return implementation
 

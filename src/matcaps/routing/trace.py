@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from matcaps.routing import native_trace, reference, triton_trace
+from matcaps.routing import cuda_trace, native_trace, reference
 from matcaps.routing.autocast import without_autocast
 from matcaps.routing.checks import prepare_class, prepare_conv, prepare_votes
 from matcaps.routing.choice import check_implementation, choose_implementation, tensors_among
@@ -68,7 +68,7 @@ def trace_conv_em_routing(
     """Route as :func:`matcaps.routing.conv_em_routing` does and return the state after every M-step.
 
     Takes the arguments of that function and raises what it raises. ``"auto"`` takes the reference where a gradient
-    is wanted, which ``"native"`` and ``"triton"`` have not here and raise ``ValueError``; and, as there, for vector
+    is wanted, which ``"native"`` and ``"cuda"`` have not here and raise ``ValueError``; and, as there, for vector
     poses.
 
     Returns:
@@ -93,8 +93,8 @@ def trace_conv_em_routing(
         chosen = _choose(implementation, tensors, options)
         if chosen == "native":
             return [RoutingIteration(*state) for state in native_trace.conv_em_routing(*tensors, **options)]
-        if chosen == "triton":
-            return [RoutingIteration(*state) for state in triton_trace.conv_em_routing(*tensors, **options)]
+        if chosen == "cuda":
+            return [RoutingIteration(*state) for state in cuda_trace.conv_em_routing(*tensors, **options)]
         return list(reference.conv_em_routing(*tensors, **options))
 
 
@@ -115,7 +115,7 @@ def trace_class_em_routing(
     """Route as :func:`matcaps.routing.class_em_routing` does and return the state after every M-step.
 
     Takes the arguments of that function and raises what it raises. ``"auto"`` takes the reference where a gradient
-    is wanted, which ``"native"`` and ``"triton"`` have not here and raise ``ValueError``; and, as there, for vector
+    is wanted, which ``"native"`` and ``"cuda"`` have not here and raise ``ValueError``; and, as there, for vector
     poses.
 
     Returns:
@@ -139,8 +139,8 @@ def trace_class_em_routing(
         chosen = _choose(implementation, tensors, options)
         if chosen == "native":
             return [RoutingIteration(*state) for state in native_trace.class_em_routing(*tensors, **options)]
-        if chosen == "triton":
-            return [RoutingIteration(*state) for state in triton_trace.class_em_routing(*tensors, **options)]
+        if chosen == "cuda":
+            return [RoutingIteration(*state) for state in cuda_trace.class_em_routing(*tensors, **options)]
         return list(reference.class_em_routing(*tensors, **options))
 
 

@@ -88,7 +88,7 @@ class ModelSettings:
             the relative rule.
         conv_weight_deviation: standard deviation of the convolutional capsules' initial matrices; half with vectors.
         class_weight_deviation: standard deviation of the class capsules' initial matrices; half with vectors.
-        implementation: what computes the routing: "auto" for the fastest, "reference", "native" or "triton"; they agree
+        implementation: what computes the routing: "auto" for the fastest, "reference", "native" or "cuda"; they agree
             up to rounding, so a run may go on with another.
         channels1: feature maps of the CNN's first convolution.
         channels2: feature maps of the CNN's second convolution.
@@ -123,7 +123,7 @@ class ModelSettings:
     normalisation: Literal["none", "batch"] | None = None
     conv_weight_deviation: float | None = None
     class_weight_deviation: float | None = None
-    implementation: Literal["auto", "reference", "native", "triton"] | None = None
+    implementation: Literal["auto", "reference", "native", "cuda"] | None = None
     channels1: int | None = None
     channels2: int | None = None
     hidden_units: int | None = None

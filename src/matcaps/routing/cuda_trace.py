@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from matcaps.routing import triton
+from matcaps.routing import cuda
 from matcaps.routing.operators import ONE_WINDOW, schedule_tensor
 
 State = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -28,7 +28,7 @@ def conv_em_routing(
     """The states of a routing through a kernel, with leading dimensions ``[B, H', W']``."""
     schedule = schedule_tensor(inverse_temperature, poses)
     tensors = (poses, activations, weight, beta_use, beta_activation)
-    _, _, *state = triton.forward(
+    _, _, *state = cuda.forward(
         tensors, None, schedule, stride=stride, competition=competition, keep_state=True, **options
     )
     kernel_size, types, parents = weight.shape[0], weight.shape[2], weight.shape[3]
@@ -63,7 +63,7 @@ def class_em_routing(
     """The states of a routing of a whole map, with leading dimension ``[B]``."""
     schedule = schedule_tensor(inverse_temperature, poses)
     tensors = (poses, activations, weight, beta_use, beta_activation)
-    _, _, *state = triton.forward(tensors, coordinates, schedule, keep_state=True, **ONE_WINDOW, **options)
+    _, _, *state = cuda.forward(tensors, coordinates, schedule, keep_state=True, **ONE_WINDOW, **options)
     first = poses.new_full((len(poses), poses.shape[1:4].numel(), 1), 1 / weight.shape[1])
     return _read(state, first, None, schedule, options["variance_floor"])
 
@@ -83,28 +83,27 @@ def _covers(place: Tensor) -> Tensor:
 def _read(
     state: Sequence[Tensor], first: Tensor, of_child: Tensor | None, schedule: Tensor, variance_floor: float
 ) -> list[State]:
-    """Records and log-densities as states; ``first`` is the first assignment ``[windows, children, 1]``, ``of_child``
+    """Records and logits as states; ``first`` is the first assignment ``[windows, children, 1]``, ``of_child``
     says which competitor is which of them, and is None where they lie in the same order."""
     records, logits, partitions = state
     states = []
     for t, record in enumerate(records):
-        mass = record[triton.MASS]
+        mass = record[cuda.MASS]
         if t == 0:
             assignment = first.expand(-1, -1, record.shape[-1])
         else:
             partition = partitions[t - 1]
             partition = partition.reshape(*first.shape[:2], 2) if of_child is None else partition[of_child]
             peak, inverse = partition.unsqueeze(2).unbind(-1)
-            log_activation = records[t - 1, triton.LOG_ACTIVATION].unsqueeze(1)
-            assignment = (logits[t - 1] + log_activation - peak).exp() * inverse
+            assignment = (logits[t - 1] - peak).exp() * inverse
         states.append(
             (
                 assignment,
-                record[triton.MEAN].permute(1, 2, 0),
-                record[triton.SPREAD].permute(1, 2, 0) + variance_floor,
+                record[cuda.MEAN].permute(1, 2, 0),
+                record[cuda.SPREAD].permute(1, 2, 0) + variance_floor,
                 mass,
-                mass * record[triton.DESCRIPTION],
-                (schedule[t] * record[triton.EVIDENCE]).sigmoid(),
+                mass * record[cuda.DESCRIPTION],
+                (schedule[t] * record[cuda.EVIDENCE]).sigmoid(),
             )
         )
     return states
