@@ -135,14 +135,12 @@ KERNEL void __launch_bounds__(kSweepThreads, kSweepResident) sweep(Arguments a) 
     carrier.start(stages[0], first_window);
     carrier.finish(stages[0]);
   }
-  end_group();
   int at = 0;
   for (long long window = first_window; window < end; ++window, at ^= 1) {
     const Window& stage = stages[at];
+    wait_for_copies();
+    synchronise();  // this window is there, and nobody reads the one before any more
     if (window + 1 < end) carrier.start(stages[at ^ 1], window + 1);
-    end_group();
-    wait_for_copies<1>();
-    synchronise();
     Real data[kSweepEach][kIterations], grads[kSweepEach][kLater > 0 ? kLater : 1], grad_first[kSweepEach];
     UNROLL for (int i = 0; i < kSweepEach; ++i) {
       const int n = slot * kSweepEach + i;
@@ -226,7 +224,6 @@ KERNEL void __launch_bounds__(kSweepThreads, kSweepResident) sweep(Arguments a) 
         a.active_copies[copy + i] = sum * stage.scalar[0][slot * kSweepEach + i].v[0];
     }
     if (window + 1 < end) carrier.finish(stages[at ^ 1]);
-    synchronise();
   }
   UNROLL for (int i = 0; i < kSweepEach; ++i) {
     const int n = first + slot * kSweepEach + i;
@@ -240,28 +237,31 @@ KERNEL void __launch_bounds__(kSweepThreads, kSweepResident) sweep(Arguments a) 
 }
 
 // Every child's sum over the windows that cover it, and over later iterations: four threads a child.
+constexpr int kMap = kHeight * kWidth * kTypes, kGatherBlocks = (4 * kMap + kThreads - 1) / kThreads;
+
 KERNEL void __launch_bounds__(kThreads) gather(Arguments a) {
-  const long long at = blockIdx.x * (long long)(kThreads) + threadIdx.x;
-  const long long child = at / 4;
-  const int row = int(at % 4);
-  if (child >= a.images * (long long)(kHeight * kWidth * kTypes)) return;
+  const unsigned image = blockIdx.x / kGatherBlocks, at = blockIdx.x % kGatherBlocks * kThreads + threadIdx.x;
+  const int child = at / 4, row = at % 4;
+  if (child >= kMap) return;
   Vec4 pose{};
   Real active = Real(0);
   if (kChildCompetition && row == 0)
-    for (int t = 0; t < kLater; ++t) active += a.totals[t * competitors_of(a) + child];
-  for (int down = 0; down < kCoversHigh; ++down)
-    for (int across = 0; across < kCoversWide; ++across) {
-      const Cover one = cover<false>(child, down, across);
-      if (!one.is_one) continue;
-      if (!kChildCompetition && row == 0)
-        for (int t = 0; t < kLater; ++t) active += a.totals[t * competitors_of(a) + one.window * kChildren + one.n];
-      for (int block = 0; block < kBlocks; ++block) {
-        const long long copy = (block * a.windows + one.window) * kChildren + one.n;
-        const Vec4 part = *reinterpret_cast<const Vec4*>(a.pose_copies + copy * 16 + 4 * row);
-        UNROLL for (int c = 0; c < 4; ++c) pose.v[c] += part.v[c];
-        if (row == 0) active += a.active_copies[copy];
-      }
+    for (int t = 0; t < kLater; ++t) active += a.totals[t * competitors_of(a) + image * (long long)(kMap) + child];
+  const Covered place = covered(child);
+  UNROLL for (int i = 0; i < kCoversHigh * kCoversWide; ++i) {
+    const Cover one = cover(place, i / kCoversWide, i % kCoversWide);
+    if (one.window < 0) continue;
+    const long long own = (image * (long long)(kRows * kColumns) + one.window) * kChildren + one.n;
+    if (!kChildCompetition && row == 0)
+      for (int t = 0; t < kLater; ++t) active += a.totals[t * competitors_of(a) + own];
+    UNROLL for (int block = 0; block < kBlocks; ++block) {
+      const long long copy = block * a.windows * kChildren + own;
+      const Vec4 part = *reinterpret_cast<const Vec4*>(a.pose_copies + copy * 16 + 4 * row);
+      UNROLL for (int c = 0; c < 4; ++c) pose.v[c] += part.v[c];
+      if (row == 0) active += a.active_copies[copy];
     }
-  *reinterpret_cast<Vec4*>(a.grad_poses + child * 16 + 4 * row) = pose;
-  if (row == 0) a.grad_activations[child] = active;
+  }
+  const long long to = image * (long long)(kMap) + child;
+  *reinterpret_cast<Vec4*>(a.grad_poses + to * 16 + 4 * row) = pose;
+  if (row == 0) a.grad_activations[to] = active;
 }
