@@ -1,11 +1,11 @@
 """Where networks compute: what ``--accelerator`` means, in every command the same."""
 
 import os
-from typing import Literal
+from typing import get_args
 
 import torch
 
-Accelerator = Literal["auto", "cpu", "gpu"]
+from matcaps.training.settings import Accelerator
 
 
 def resolve_device(accelerator: str = "auto", devices: int = 1) -> torch.device:
@@ -20,7 +20,7 @@ def resolve_device(accelerator: str = "auto", devices: int = 1) -> torch.device:
     Raises:
         ValueError: it is none of these, or a GPU is asked for that is not there.
     """
-    if accelerator not in ("auto", "cpu", "gpu"):
+    if accelerator not in get_args(Accelerator):
         raise ValueError(f"accelerator must be auto, cpu or gpu; got {accelerator!r}")
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if accelerator == "gpu" and there < devices:

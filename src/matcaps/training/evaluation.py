@@ -16,7 +16,7 @@ from matcaps.data.devices import send
 from matcaps.data.loader import Batch
 from matcaps.inspection.agreement import AgreementTally, RoutingAgreement
 from matcaps.models import EMCapsNet
-from matcaps.models.modes import evaluation_mode
+from matcaps.models.modes import device_of, evaluation_mode
 from matcaps.training.log_loss import best_exponent, log_losses
 from matcaps.training.module import Training
 
@@ -123,7 +123,7 @@ def evaluate(
     names = (by,) if isinstance(by, str) else by
     dataset = _images_with(loader, names) if names else None
     confusion = MulticlassConfusionMatrix(len(classes), sync_on_compute=False)  # the first of several processes tests
-    device = next(network.parameters()).device
+    device = device_of(network)
     mistakes: list[Mistake] = []
     seen: list[Tensor] = []  # of each image its index and its label
     every_score: list[Tensor] = []
