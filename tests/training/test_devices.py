@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from matcaps.cli import main
-from matcaps.training.devices import resolve_device
+from matcaps.models import create_model
+from matcaps.training.devices import place, resolve_device
 
 COMMANDS = {
     "eval": ["eval", "tutorial-mnist"],
@@ -29,6 +30,14 @@ def test_auto_takes_a_gpu_where_there_is_one(monkeypatch):
     put_in(monkeypatch, 1)
     assert resolve_device("auto") == resolve_device("gpu") == torch.device("cuda", 0)
     assert resolve_device("cpu") == torch.device("cpu")
+
+
+def test_routing_that_only_the_cpu_has_stays_there(monkeypatch):
+    """A run whose settings ask for the compiled core is tested by it, whatever the machine has."""
+    put_in(monkeypatch, 1)
+    assert resolve_device("auto", implementation="native") == torch.device("cpu")
+    assert resolve_device("gpu", implementation="native") == torch.device("cuda", 0)  # which the routing refuses
+    assert place(create_model("quickstart", implementation="native")) == torch.device("cpu")
 
 
 @pytest.mark.parametrize("variable", ["LOCAL_RANK", "SLURM_LOCALID"])

@@ -20,7 +20,7 @@ from matcaps.models import EMCapsNet, PoseDecoder
 from matcaps.models.modes import device_of
 from matcaps.models.pretrained import DECODER_NAME
 from matcaps.training.decoding import load_decoder
-from matcaps.training.devices import resolve_device
+from matcaps.training.devices import place, resolve_device
 from matcaps.training.inference import SavedNetwork, open_saved
 
 LARGEST_EPSILON = 0.5
@@ -172,7 +172,7 @@ def open_demo(source: str, *, root: str | None = None, accelerator: str = "auto"
         FileNotFoundError: the network is missing, or its run has not finished.
         ValueError: it has no capsules, its files are malformed, or there is no GPU.
     """
-    device = resolve_device(accelerator)
+    resolve_device(accelerator)  # first of all, so that nothing is read in vain where there is no GPU
     saved = open_saved(source)
     network = saved.network
     if not isinstance(network, EMCapsNet):
@@ -182,7 +182,7 @@ def open_demo(source: str, *, root: str | None = None, accelerator: str = "auto"
     path = find_decoder(InspectSettings(source), saved.folder)
     if path is not None:
         decoder = load_decoder(path, network.config.num_classes, (network.config.in_channels, size, size))
-    network.to(device)
+    place(network, accelerator)
     examples = find_examples(saved, root)
     return DemoNetwork(
         source=source,

@@ -9,7 +9,7 @@ from matcaps.data import ImageDataset, load_smallnorb
 from matcaps.data.devices import send
 from matcaps.models import EMCapsNet
 from matcaps.models.modes import device_of
-from matcaps.training.devices import resolve_device
+from matcaps.training.devices import place, resolve_device
 from matcaps.training.inference import SavedNetwork, open_saved
 
 INSTANCES = (0, 1, 2, 3, 5)
@@ -96,9 +96,9 @@ def open_views(source: str, *, root: str | None = None, accelerator: str = "auto
         FileNotFoundError: the network or the images are missing; the message says how to get them.
         ValueError: the network is none of smallNORB, or a file is malformed.
     """
-    device = resolve_device(accelerator)
+    resolve_device(accelerator)  # first of all, so that nothing is read in vain where there is no GPU
     saved = open_viewer(source)
-    saved.network.to(device)
+    place(saved.network, accelerator)
     dataset = load_smallnorb(root, "test", size=saved.transform.image_size)
     columns = [dataset.attributes[name] for name in ("category", "instance", "elevation", "azimuth", "lighting")]
     columns[3] = torch.where(columns[3] >= 0, columns[3] // 2, -1)

@@ -18,7 +18,7 @@ from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder
 from matcaps.models.modes import device_of
 from matcaps.models.pretrained import DECODER_NAME
 from matcaps.training.decoding import load_decoder
-from matcaps.training.devices import resolve_device
+from matcaps.training.devices import place, resolve_device
 from matcaps.training.inference import SavedNetwork, load_saved_data, open_saved
 from matcaps.training.prediction import warn_of_unlike
 
@@ -87,11 +87,12 @@ def open_subject(settings: InspectSettings) -> Subject:
         FileExistsError: a decoder is to be trained where there is one.
         ValueError: something does not fit.
     """
-    device = resolve_device(settings.accelerator)
+    resolve_device(settings.accelerator)  # first of all, so that nothing is read in vain where there is no GPU
     saved = open_saved(settings.source, settings.checkpoint)
-    network = saved.network.to(device)
+    network = saved.network
     if not isinstance(network, EMCapsNet):
         raise ValueError(f"{settings.source} has no capsules to look into: it is a {type(network).__name__}")
+    device = place(network, settings.accelerator)
     transform, channels, size = saved.transform, network.config.in_channels, saved.transform.output_size
     decoder_path = (settings.home or settings.target) / DECODER_NAME
     if settings.train_decoder and decoder_path.exists():

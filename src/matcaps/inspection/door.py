@@ -62,6 +62,11 @@ def on_host(found: Any) -> Any:
     return found
 
 
+def copy_to_look_into(network: Network) -> Network:
+    """A copy where the network is, in evaluation mode: what trains goes on untouched."""
+    return copy.deepcopy(network).eval()
+
+
 def copy_on_cpu(network: Network) -> Network:
     """A copy to look into, on the CPU and in evaluation mode: what trains goes on untouched, wherever it is.
 

@@ -15,7 +15,7 @@ from matcaps.data import Appearance, appearance
 from matcaps.data.devices import send
 from matcaps.data.images import endings
 from matcaps.data.names import printable
-from matcaps.training.devices import resolve_device
+from matcaps.training.devices import place, resolve_device
 from matcaps.training.evaluation import class_scores
 from matcaps.training.inference import SavedNetwork, open_saved
 
@@ -101,10 +101,10 @@ def predict_files(
         FileNotFoundError: the network is missing.
         ValueError: the network was saved without a description of its input, or there is no GPU.
     """
-    device = resolve_device(accelerator)
+    resolve_device(accelerator)  # first of all, so that nothing is read in vain where there is no GPU
     saved = open_saved(source, checkpoint)
     classes, transform = saved.classes, saved.transform
-    saved.network.to(device)
+    device = place(saved.network, accelerator)
     paths, failures = find_images(patterns)
     scores: dict[str, dict[str, float]] = {}
     seen: dict[str, Appearance] = {}

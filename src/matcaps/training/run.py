@@ -134,7 +134,7 @@ def train(
     settings, bundle = load_for_training(settings, resume=resume, rank=_rank())
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
     network = make_network(settings, bundle, restored=restored)
-    device = resolve_device(settings.accelerator, settings.devices)
+    device = _device(settings)
     loader = bundle.loader("train", rank=_rank(), world_size=_world_size(settings), device=device)
     training = _make_training(settings, network, bundle, len(loader))
     watched = {
@@ -182,12 +182,11 @@ def train(
         network.save_pretrained(place, **described_input)
         if training.decoder is not None:
             save_weights(training.decoder, place / DECODER_NAME)
+        network.to(device)  # Lightning has taken it back to the host
         test = None
         if settings.test == "end":
             by = [name for name in _BROKEN_DOWN_BY if name in bundle.test.attributes]
-            network.to(device)  # Lightning has taken it back to the host
             test = evaluate(network, bundle.loader("test", device=device), bundle.classes, by)
-            network.cpu()
         before = read_json(place / RESULTS_NAME) if resume and (place / RESULTS_NAME).is_file() else None
         if before is not None and clock.extension is None and before.get("epochs") in (None, settings.epochs):
             if test is not None and before.get("test", test) is None:  # but for a test that it had not
@@ -267,6 +266,12 @@ def describe_input(bundle: DataBundle) -> dict[str, Any]:
     }
 
 
+def _device(settings: TrainSettings) -> torch.device:
+    """This process's."""
+    implementation = settings.model.changes().get("implementation", "auto")
+    return resolve_device(settings.accelerator, settings.devices, implementation=implementation)
+
+
 def _check_devices(settings: TrainSettings) -> None:
     """Refuse what this machine lacks, or a launcher contradicts, before anything is written."""
     if _world_size(settings) == 1 and _rank() != 0:
@@ -275,14 +280,14 @@ def _check_devices(settings: TrainSettings) -> None:
             "devices and num_nodes are 1: give --devices and --num_nodes for one training by all, or take these "
             "variables away (env -u) for a training of its own"
         )
-    resolve_device(settings.accelerator, settings.devices)
+    _device(settings)
 
 
 def _make_trainer(
     settings: TrainSettings, folder: Path, callbacks: list[Callback], num_batches: int, progress: bool
 ) -> lightning.Trainer:
     return lightning.Trainer(
-        accelerator=resolve_device(settings.accelerator, settings.devices).type,
+        accelerator=_device(settings).type,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
         strategy="ddp" if _world_size(settings) > 1 else "auto",
