@@ -5,9 +5,12 @@ The same objects stand behind the Python API, the YAML files and ``--help``.
 
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from matcaps.data.settings import DataSettings
+
+Accelerator = Literal["auto", "cpu", "gpu"]
+"""What computes: CUDA, the processor, or the first where there is one."""
 
 WATCHABLE_PARTS = ("test", "familiar_test")
 """What :attr:`TrainSettings.watched_parts` may name; validation images are looked at after every epoch anyhow."""
@@ -289,7 +292,7 @@ class TrainSettings:
     epochs: int = 10
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    accelerator: Accelerator = "auto"
     devices: int = 1
     num_nodes: int = 1
     checkpoint_minutes: float = 10.0
@@ -303,7 +306,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         _one_of(self, "precision", ("32-true", "bf16-mixed"))
-        _one_of(self, "accelerator", ("auto", "cpu", "gpu"))
+        _one_of(self, "accelerator", get_args(Accelerator))
         _positive(self, "checkpoint_minutes")
         object.__setattr__(self, "watched_parts", tuple(self.watched_parts))  # a YAML file brings a list
         for part in self.watched_parts:
