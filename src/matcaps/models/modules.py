@@ -251,5 +251,6 @@ def effective(config: ModelConfig, name: str) -> Any:
 
 
 def changed_fields(config: ModelConfig, other: ModelConfig) -> list[str]:
-    """The names of the fields in which two configurations of one kind differ."""
-    return [entry.name for entry in fields(config) if getattr(config, entry.name) != getattr(other, entry.name)]
+    """The names of the fields in which two configurations of one kind differ, and amount to something else."""
+    names = [entry.name for entry in fields(config) if getattr(config, entry.name) != getattr(other, entry.name)]
+    return [name for name in names if effective(config, name) != effective(other, name)]
