@@ -39,8 +39,8 @@ class ClassCapsules(nn.Module):
         normalise: under the relative rule, whether λ follows from a running statistic, which keeps agreement rewarded
             in training; see :class:`NormalisedRoutingParameters`.
         gain: of a normalised routing; see there.
-        shared_beta_activation: whether all classes have one β_a in common: then agreement alone tells them apart, and a
-            class cannot be on for all images or for none.
+        shared_beta_activation: whether all classes have one β_a in common, so that none has a reward of its own; each
+            keeps its β_u.
         implementation: which implementation of the operator to use; ``"auto"`` chooses.
 
     Attributes:

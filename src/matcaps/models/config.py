@@ -31,8 +31,8 @@ class EMCapsNetConfig:
         temperature_schedule: "authors" for 0.01·(1 − 0.95^t), t = 1, 2, ...; "tutorial" for 1, 2, 3.
         class_temperature_ratio: the class layer's inverse temperature over the others'; a quarter in the authors'
             code, because class capsules get some ten times as much data.
-        class_beta_activation: "each" (the paper): a β_a for every class; "shared": one for all classes, which are then
-            told apart by how votes agree alone.
+        class_beta_activation: "each" (the paper): a β_a for every class; "shared": one for all classes, so that none
+            has a reward of its own.
         competition: "child" (the paper) or "window" (the tutorial and most public code).
         activation_rule: "paper"; "standardised" (the tutorial): costs standardised over a window's parents;
             "relative": a unit of data costs what it costs more than the window's data do on average.
