@@ -70,8 +70,8 @@ class DemoNetwork:
 
     @property
     def iterations(self) -> int:
-        """Routing iterations."""
-        return self.network.config.iterations
+        """Routing iterations of the class capsules."""
+        return len(self.network.class_capsules.routing.inverse_temperature)
 
     @property
     def input_unit(self) -> str:

@@ -76,8 +76,10 @@ class ModelSettings:
         stem_padding: "valid" for none, "same" for TensorFlow's rule.
         pose: "matrix" (the paper), or "vector" (its Table 1): 16 numbers transformed by 16×16 matrices; slower.
         iterations: of EM, in every routed layer.
+        class_iterations: of EM, in the class capsules alone, in place of iterations.
         temperature_schedule: "authors" for 0.01·(1 − 0.95^t); "tutorial" for 1, 2, 3.
         class_temperature_ratio: the class layer's inverse temperature over the others'.
+        class_beta_activation: "each" (the paper) for a β_a of every class, or "shared" for one that all classes have.
         competition: "child" (the paper) or "window" (the tutorial and most public code).
         activation_rule: "paper" or "standardised" (the tutorial).
         variance_floor: added to every variance.
@@ -113,8 +115,10 @@ class ModelSettings:
     stem_padding: Literal["valid", "same"] | None = None
     pose: Literal["matrix", "vector"] | None = None
     iterations: int | None = None
+    class_iterations: int | None = None
     temperature_schedule: Literal["authors", "tutorial"] | None = None
     class_temperature_ratio: float | None = None
+    class_beta_activation: Literal["each", "shared"] | None = None
     competition: Literal["child", "window"] | None = None
     activation_rule: Literal["paper", "standardised", "relative"] | None = None
     variance_floor: float | None = None
