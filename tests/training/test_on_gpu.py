@@ -11,8 +11,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
+from matcaps.data import load_data
+from matcaps.experiments.attacks import AttackSettings, attack_networks
 from matcaps.findings import InspectSettings, inspect_saved
-from matcaps.training import OptimizerSettings, TrainingDivergedError, load_run, train
+from matcaps.training import LossSettings, OptimizerSettings, TrainingDivergedError, load_run, train
 from matcaps.training.checkpoints import newest_checkpoint, read_checkpoint
 from matcaps.training.inference import evaluate_saved
 from matcaps.training.prediction import predict_files
@@ -92,6 +94,34 @@ def test_looking_inside_finds_what_the_cpu_finds(run, tmp_path):
     assert records[0]["figures"] == records[1]["figures"]
 
 
+def test_attacks_find_what_they_find_on_the_cpu(run):
+    """Few images and weak networks: a share may differ by an image that lies on the fence."""
+    chosen = AttackSettings(
+        epsilons=(0.0, 0.1),
+        num_images=20,
+        bim_steps=2,
+        strong_epsilons=(0.1,),
+        num_strong_images=10,
+        pgd_steps=2,
+        pgd_restarts=1,
+        square_queries=4,
+    )
+    network, trained = load_run(run.folder)
+    bundle = load_data(trained.data, trained.seed)
+    found = []
+    for device in ("cuda", "cpu"):
+        network.to(device)
+        records = attack_networks({"one": network}, "one", bundle.test, bundle.transform, chosen)
+        found.append(records["networks"]["one"])
+    for box in ("white_box", "black_box"):
+        one, other = (part["curves"]["fgsm"]["untargeted"][box] for part in found)
+        assert one == pytest.approx(other, abs=0.1)
+    one, other = (part["strong"]["accuracy"] for part in found)
+    assert one.keys() == other.keys()
+    for name, values in one.items():
+        assert values == pytest.approx(other[name], abs=0.2), name
+
+
 class NoWaiting(Callback):
     """Have torch refuse to wait for the GPU in the second epoch's steps, but for the last, which is logged."""
 
@@ -110,11 +140,13 @@ class NoWaiting(Callback):
 
 
 @pytest.mark.parametrize("implementation", ["reference", "auto"])
-@pytest.mark.parametrize("network", ["capsules", "normalised", "cnn"])
+@pytest.mark.parametrize("network", ["capsules", "normalised", "decoder", "cnn"])
 def test_no_step_waits_for_the_one_before(tmp_path, implementation, network):
     chosen = settings(implementation, log_every_steps=1000)
     if network == "normalised":
         chosen = replace(chosen, model=replace(chosen.model, normalisation="batch", activation_rule="relative"))
+    if network == "decoder":
+        chosen = replace(chosen, loss=LossSettings(name="margin", reconstruction_weight=0.0005))
     if network == "cnn":
         chosen = replace(chosen, model=TINY_CNN)
     watch = NoWaiting()
