@@ -11,6 +11,7 @@ COMMANDS = {
     "eval": ["eval", "tutorial-mnist"],
     "predict": ["predict", "tutorial-mnist", "nothing.png"],
     "inspect": ["inspect", "tutorial-mnist", "--image", "nothing.png", "--num_images", "0"],
+    "demo": ["demo", "tutorial-mnist"],
     "train": ["train", "quickstart", "--output", "run"],
     "experiment": ["experiment", "table1", "--folder", "runs"],
     "folds": ["experiment", "folds", "--recipe", "quickstart", "--folder", "runs", "--groups", "none.csv"],
@@ -67,7 +68,7 @@ def test_one_clear_error_without_a_gpu(monkeypatch, capsys, tmp_path, command):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["eval", "predict", "inspect", "train", "experiment", "folds"])
+@pytest.mark.parametrize("command", [*COMMANDS])
 def test_every_command_knows_its_values(capsys, command):
     with pytest.raises(SystemExit) as ending:
         main([*COMMANDS[command], "--accelerator", "tpu"])
