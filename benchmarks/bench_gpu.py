@@ -89,15 +89,15 @@ def bench_start(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def program_of(layer: RoutedLayer, device: torch.device) -> Any:
-    """The compiled kernels of a layer; in a rehearsal those of the emulator."""
+    """The compiled kernels of a layer; in a rehearsal those of the tests' emulator."""
     plan = layer.plan()
     if device.type == "cuda":
         from matcaps.routing.cuda_program import program_for
 
         return program_for(plan.shape, plan.cut, device)
-    from matcaps.routing import cuda
+    from tests.support.cuda import Emulator
 
-    return cuda.EMULATOR(plan.shape, plan.cut) if cuda.EMULATOR else None
+    return Emulator(Path(tempfile.mkdtemp()))(plan.shape, plan.cut)
 
 
 def resources_of(program: Any, one: Launched) -> dict[str, int]:
@@ -120,9 +120,6 @@ def bench_kernels(options: argparse.Namespace) -> list[dict[str, Any]]:
     )
     for layer in chosen_layers(options):
         program = program_of(layer, options.device)
-        if program is None:
-            print(f"{layer.name}: left out, no emulator stands in for a GPU", flush=True)
-            continue
         inputs = layer.inputs(options.device)
         found: dict[str, tuple[Launched, list[float]]] = {}
         for turn in range(options.turns + 2):
@@ -369,9 +366,8 @@ def main(arguments: list[str] | None = None) -> None:
     if options.device.type == "cuda" and not torch.cuda.is_available():
         sys.exit("bench_gpu needs an NVIDIA GPU that torch can use; --device cpu rehearses it, with tiny sizes")
     if not options.skip_tests:
-        tests = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/**/test_on_gpu.py"))]
-        tests += [str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests" / "routing").glob("test_cuda_*.py"))]
-        subprocess.run([sys.executable, "-m", "pytest", "-q", *tests], check=True, cwd=ROOT)
+        command = [sys.executable, "-m", "benchmarks.gpu_tests", "--seconds", "1800", "--workers", "4"]
+        subprocess.run(command, check=True, cwd=ROOT)
     described = describe_gpu(options.device)
     path = record_path(options, described)
     print(f"{described}\n")

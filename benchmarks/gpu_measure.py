@@ -112,9 +112,9 @@ def paced(work: Work, seconds: float, device: torch.device, least: int = 10) -> 
 
 
 def peak_mib(work: Work, device: torch.device) -> float | None:
-    """MiB that the work takes beyond what was there before; None on the CPU, which does not tell."""
+    """MiB that the work takes beyond what was there before, the second time; None on the CPU, which does not tell."""
+    work()
     if device.type != "cuda":
-        work()
         return None
     torch.cuda.synchronize()
     torch.cuda.empty_cache()

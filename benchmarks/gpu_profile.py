@@ -63,10 +63,12 @@ def read_profile(text: str) -> list[dict[str, Any]]:
     for line in text.splitlines():
         if start := re.match(r"  (\w+) \((\d+), (\d+), (\d+)\)x\((\d+), \d+, \d+\), Context", line):
             rows.append({"kernel": start[1], "grid": [int(start[i]) for i in (2, 3, 4)], "threads": int(start[5]), "stalls": {}})
-        metric = re.match(r"\s+(\S.*?)\s{2,}(?:\S+\s+)?([\d,.]+)\s*$", line)
+        metric = re.match(r"\s+(\S.*?)\s{2,}(?:(\S+)\s+)?([\d,.]*\d)\s*$", line)
         if metric is None or not rows:
             continue
-        name, value = metric[1].strip(), float(metric[2].replace(",", ""))
+        name, value = metric[1], float(metric[3].replace(",", ""))
+        if name == "Duration":
+            value *= {"ns": 1e-3, "us": 1.0, "ms": 1e3, "s": 1e6}[metric[2]]
         if name in WANTED:
             rows[-1].setdefault(WANTED[name], value)
         elif name.startswith("Stall ") and value >= 0.1:

@@ -21,6 +21,7 @@ from matcaps.routing import class_em_routing, conv_em_routing
 from tests.support.budget import judge, run
 from tests.support.routings import class_inputs, conv_inputs
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 RULES = ("paper", "standardised", "relative")
 COMPETITIONS = ("child", "window")
 
@@ -47,7 +48,7 @@ def gpu_path(
     function: Any, inputs: Sequence[Tensor], options: dict[str, Any], dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:
     """Results and gradients of one routing on the GPU."""
-    return run(function, inputs, dtype, "cuda", "cuda", **options)
+    return run(function, inputs, dtype, "cuda", DEVICE, **options)
 
 
 def check(function: Any, cases: list[tuple[list[Tensor], dict[str, Any]]]) -> list[str]:
