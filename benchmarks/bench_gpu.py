@@ -80,8 +80,9 @@ def bench_start(options: argparse.Namespace) -> list[dict[str, Any]]:
                 raise RuntimeError(f"first_step failed: {done.stderr[-1000:]}")
             row = {"cache": cache, **json.loads(done.stdout.splitlines()[-1])}
             print(
-                f"start, paper-small, cache {cache}: import {row['import']:.2f} s, wake {row['wake']:.2f} s, first step "
-                f"{row['first_step']:.2f} s (goal {GOALS[f'first_step_{cache}_s']:g}), second {row['second_step']:.3f} s",
+                f"start, paper-small, cache {cache}: import {row['import']:.2f} s, wake {row['wake']:.2f} s, first "
+                f"step {row['first_step']:.2f} s (goal {GOALS[f'first_step_{cache}_s']:g}), second "
+                f"{row['second_step']:.3f} s",
                 flush=True,
             )
             rows.append(row)
@@ -142,17 +143,18 @@ def bench_kernels(options: argparse.Namespace) -> list[dict[str, Any]]:
         for is_forward, word in ((True, "forward"), (False, "backward")):
             total = sum(row["median"] for row in rows if row["layer"] == layer.name and row["is_forward"] is is_forward)
             print(f"{layer.name:23}{'all, ' + word:20}{total:8.3f}", flush=True)
+        options.save(rows)
     return rows
 
 
 def show_kernel(row: dict[str, Any]) -> str:
     """A launch as a line."""
-    quartiles = f"{row['quartile_1']:.3f} to {row['quartile_3']:.3f}"
     expected = "" if row["expected_ms"] is None else f"{row['expected_ms']:.3f}"
     taken = "".join(f"{row.get(name, ''):>{width}}" for name, width in (
         ("registers", 6), ("spilled", 8), ("blocks", 7), ("warps", 6), ("shared", 8)
     ))  # fmt: skip
-    return f"{row['layer']:23}{row['launch']:20}{row['median']:8.3f}{quartiles:>17}{expected:>9}{taken}  {row['grid']}"
+    times = f"{row['median']:8.3f}{quartiles(row):>17}{expected:>9}"
+    return f"{row['layer']:23}{row['launch']:20}{times}{taken}  {row['grid']}"
 
 
 def bench_layer(layer: RoutedLayer, contender: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -170,11 +172,18 @@ def bench_layer(layer: RoutedLayer, contender: str, options: argparse.Namespace)
 
 def show_layer(name: str, contender: str, row: dict[str, Any]) -> str:
     """A layer's times as a line."""
-    peak = "" if row["peak_mib"] is None else f", {row['peak_mib']:.0f} MiB"
     return (
         f"{name}, {contender}, batch {row['batch']}: forward {row['forward']['median']:.3f} ms, backward "
-        f"{row['backward_median']:.3f} ms, both {row['both']['quartile_1']:.3f} to {row['both']['quartile_3']:.3f} ms{peak}"
+        f"{row['backward_median']:.3f} ms, both {quartiles(row['both'])} ms{peak(row)}"
     )
+
+
+def quartiles(row: dict[str, float]) -> str:
+    return f"{row['quartile_1']:.3f} to {row['quartile_3']:.3f}"
+
+
+def peak(row: dict[str, Any]) -> str:
+    return "" if row["peak_mib"] is None else f", {row['peak_mib']:.0f} MiB"
 
 
 def first_layers(options: argparse.Namespace) -> list[RoutedLayer]:
@@ -230,15 +239,15 @@ def bench_step(options: argparse.Namespace) -> list[dict[str, Any]]:
             row["kernels"] = kernels_in(step)
         row["graph"] = timed(in_graph(step, options.device), options.seconds, options.device)
         goal = f", goal {GOALS['step_ms']}" if (preset, batch) == ("paper-small", 128) else ""
-        peak = "" if row["peak_mib"] is None else f", {row['peak_mib']:.0f} MiB"
         print(
             f"training step, {preset}, batch {batch}: eager {row['eager_ms']:.2f} ms, in a CUDA graph "
-            f"{row['graph']['median']:.3f} ms ({row['graph']['quartile_1']:.3f} to {row['graph']['quartile_3']:.3f}{goal}){peak}",
+            f"{row['graph']['median']:.3f} ms ({quartiles(row['graph'])}{goal}){peak(row)}",
             flush=True,
         )
         for kernel in row.get("kernels", [])[:12]:
             print(f"    {kernel['ms']:7.3f} ms {kernel['calls']:5.1f} x {kernel['name']:.90}", flush=True)
         rows.append(row)
+        options.save(rows)
     return rows
 
 
@@ -313,9 +322,11 @@ def bench_compared(options: argparse.Namespace) -> list[dict[str, Any]]:
                 if row["peak_mib"] is not None:
                     row["memory_ratio"] = row["peak_mib"] * share / ours["peak_mib"]
                 memory = f", {row['memory_ratio']:.1f} times our memory" if "memory_ratio" in row else ""
-                print(f"{show_layer(layer.name, contender, row)}: {row['ratio']:.1f} times our time{memory}", flush=True)
+                shown = show_layer(layer.name, contender, row)
+                print(f"{shown}: {row['ratio']:.1f} times our time{memory}", flush=True)
             rows.append({"layer": layer.name, "contender": contender, "ours": ours, **row})
-    print(f"goals: {GOALS['ratio_to_compiled']:g} times the compiled reference's time, {GOALS['memory_ratio']:g} its memory")
+            options.save(rows)
+    print(f"goals: {GOALS['ratio_to_compiled']:g} times our time, and {GOALS['memory_ratio']:g} times our memory")
     return rows
 
 
@@ -361,7 +372,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--only", choices=PARTS, action="append", help="some of the parts; may be repeated")
     parser.add_argument("--record", type=Path, help="a file to put the figures into; new parts take old ones' places")
-    parser.add_argument("--device", type=torch.device, default=torch.device("cuda"), help="cpu: a rehearsal with tiny sizes")
+    parser.add_argument(
+        "--device", type=torch.device, default=torch.device("cuda"), help="cpu: a rehearsal, tiny sizes"
+    )
     options = parser.parse_args(arguments)
     if options.device.type == "cuda" and not torch.cuda.is_available():
         sys.exit("bench_gpu needs an NVIDIA GPU that torch can use; --device cpu rehearses it, with tiny sizes")
@@ -372,8 +385,9 @@ def main(arguments: list[str] | None = None) -> None:
     path = record_path(options, described)
     print(f"{described}\n")
     for name in options.only or PARTS:
-        found = PARTS[name](options)
-        update_record(path, machine=described, goals=GOALS, **{name: found})  # after each: a visit may be cut short
+        # as soon as there is something: a visit may be cut short
+        options.save = lambda found, name=name: update_record(path, machine=described, goals=GOALS, **{name: found})
+        options.save(PARTS[name](options))
     print(f"\n{path}")
 
 

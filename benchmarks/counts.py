@@ -1,7 +1,7 @@
-"""What a routing needs on a GPU, counted: operations, bytes, and instructions of each kernel, and the times they imply.
+"""What a routing needs on a GPU, counted: operations, bytes, instructions of each kernel, and the times they imply.
 
-``python -m benchmarks.counts`` prints them for ConvCaps1 of ``paper`` and ``paper-small``, first for the equations, then
-for each launch as the kernels are designed, beside what was measured. ``--record`` takes measured times from a record of
+``python -m benchmarks.counts`` prints them for ConvCaps1 of ``paper`` and ``paper-small``: of each launch as the kernels
+are designed, beside what was measured, and of the equations. ``--record`` takes measured times from a record of
 ``bench_gpu`` instead of those kept here.
 
 What the counts before these missed, which were off by two (forward) and four (backward):
@@ -40,24 +40,24 @@ ISSUE = 0.6
 """Share of its cycles at which a scheduler issues an instruction, at most: measured (0.58 to 0.61)."""
 
 ISSUE_OF_WARP, ISSUE_OF_SWEEP = 0.235, 0.3
-"""Of one warp: its stalls, but for waiting its turn, were 4.2 cycles an instruction. The sweep's are fewer, as it has four
-children at hand, whose instructions do not wait for one another."""
+"""Of one warp: its stalls, but for waiting its turn, were 4.2 cycles an instruction. The sweep's are fewer, as it has
+four children at hand, whose instructions do not wait for one another."""
 
 INSTRUCTIONS = {
-    "moments, first": 131, "moments, later": 143, "densities": 115, "moments of gradients": 144, "data's gradients": 115,
-    "sweep": 655, "staging": 30,
+    "moments, first": 131, "moments, later": 143, "densities": 115,
+    "moments of gradients": 144, "data's gradients": 115, "sweep": 655, "staging": 30,
 }  # fmt: skip
-"""A vote of a thread, in the inner loops for sm_90 (``benchmarks/kernels.py`` counts them); staging: 15 to 34 a visit."""
+"""A vote of a thread, in the inner loops for sm_90 (``benchmarks/kernels.py`` counts them); staging: 15 to 34."""
 
 MEASURED = {
     "paper ConvCaps1": {
-        "iterate_first 0": 0.765, "compete 0": 0.097, "iterate_later 1": 0.768, "compete 1": 0.097, "iterate_later 2": 0.416,
-        "iterate_back 2": 0.375, "compete_back 1": 0.099, "iterate_back 1": 0.803, "compete_back 0": 0.098,
+        "iterate_first 0": 0.765, "compete 0": 0.097, "iterate_later 1": 0.768, "compete 1": 0.097,
+        "iterate_later 2": 0.416, "iterate_back 2": 0.375, "compete_back 1": 0.099, "iterate_back 1": 0.803, "compete_back 0": 0.098,
         "iterate_back 0": 0.480, "sweep": 1.41, "gather": 0.043,
     },
     "paper-small ConvCaps1": {
-        "iterate_first 0": 0.164, "compete 0": 0.016, "iterate_later 1": 0.122, "compete 1": 0.016, "iterate_later 2": 0.129,
-        "iterate_back 2": 0.092, "compete_back 1": 0.018, "iterate_back 1": 0.160, "compete_back 0": 0.019,
+        "iterate_first 0": 0.164, "compete 0": 0.016, "iterate_later 1": 0.122, "compete 1": 0.016,
+        "iterate_later 2": 0.129, "iterate_back 2": 0.092, "compete_back 1": 0.018, "iterate_back 1": 0.160, "compete_back 0": 0.019,
         "iterate_back 0": 0.108, "sweep": 0.230, "gather": 0.014,
     },
 }  # fmt: skip
@@ -76,7 +76,7 @@ def fewest_bytes(layer: RoutedLayer) -> tuple[int, int]:
 def limits_of(layer: RoutedLayer) -> dict[str, dict[str, float]]:
     """By pass: the equations' operations, the fewest bytes, and the milliseconds that the slower of them takes.
 
-    Operations have the votes computed once an iteration forward and once backward (:attr:`benchmarks.cases.Layer.operations`).
+    Operations are :attr:`benchmarks.cases.Layer.operations`: votes once an iteration forward, and once backward.
     """
     found = {}
     for name, operations, num_bytes in zip(
@@ -161,8 +161,8 @@ def instructions_of(launched: Launched, iterations: int) -> int:
 
 
 def bytes_of(launched: Launched, layer: RoutedLayer) -> int:
-    """Bytes that a launch reads and writes but for those that all blocks share: logits and their gradients, one number a
-    vote; factors; and the children's copies."""
+    """Bytes that a launch reads and writes but for those that all blocks share: logits and their gradients, one number
+    a vote; factors; and the children's copies."""
     plan = layer.plan()
     shape, t, last = plan.shape, launched.iteration, layer.iterations - 1
     logits = 4 * plan.windows * shape.children * shape.parents
@@ -191,7 +191,8 @@ def counts_of(layer: RoutedLayer) -> list[Count]:
     plan = layer.plan()
     cut: Cut = plan.cut
     blocks_of_parents = -(-plan.shape.parents // cut.lanes)
-    warp_votes = plan.windows * plan.shape.children * cut.lanes * blocks_of_parents / 32  # lanes without a parent make votes, too
+    lanes = cut.lanes * blocks_of_parents  # those without a parent make votes, too
+    warp_votes = plan.windows * plan.shape.children * lanes / 32
     counts = []
     for one in launches_of(layer):
         blocks = one.grid[0] * one.grid[1] * one.grid[2]

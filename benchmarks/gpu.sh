@@ -38,7 +38,7 @@ export MATCAPS_CUDA_CACHE=${MATCAPS_CUDA_CACHE:-$work/cuda}
 [ -n "${MATCAPS_COMMIT:-}" ] || MATCAPS_COMMIT=$(git rev-parse HEAD 2>/dev/null || cat COMMIT 2>/dev/null || echo unknown)
 export MATCAPS_COMMIT
 device=${MATCAPS_DEVICE:-cuda}
-budget=$((${MATCAPS_MINUTES:-10} * 60 - 10)) # the last seconds are for packing
+budget=$((${MATCAPS_MINUTES:-10} * 60 - 15)) # the last seconds are for packing
 trap 'rm -rf "$work"' EXIT
 
 say() { echo "[$SECONDS s] $*" | tee -a "$summary"; }
@@ -74,7 +74,7 @@ part() {
   # timeout leads a group of processes of its own, which ends as a whole: what a part leaves behind slows the next one
   timeout --kill-after=5 "$limit" "$@" >"$logs/$name.log" 2>&1 &
   pid=$!
-  tail -n +1 -s 0.3 -f --pid="$pid" "$logs/$name.log" | cut -c1-400 | sed -u 's/^/    /' | tee -a "$summary"
+  tail -n +1 -s 0.3 -f --pid="$pid" "$logs/$name.log" | sed -u -E 's/^(.{400}).*/\1/; s/^/    /' | tee -a "$summary"
   wait "$pid"
   status=$?
   kill -KILL -- "-$pid" 2>/dev/null

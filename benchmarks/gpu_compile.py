@@ -1,7 +1,7 @@
 """Compiles a visit's kernels into their cache, side by side: ``python -m benchmarks.gpu_compile [sm_90]``.
 
-Those of the routed layers of ``paper`` and ``paper-small``, and of the checks in ``quick_check.py``. NVRTC takes three to
-six seconds a routing, one after another where the kernels are first used. Without a GPU name an architecture.
+Those of the routed layers of ``paper`` and ``paper-small``, and of the checks in ``quick_check.py``. NVRTC takes three
+to six seconds a routing, one after another where the kernels are first used. Without a GPU name an architecture.
 """
 
 import os
@@ -49,8 +49,8 @@ def main() -> None:
     with ProcessPoolExecutor(min(16, os.cpu_count() or 1, len(jobs)), get_context("spawn")) as pool:
         seconds = list(pool.map(compile_one, jobs))
     print(
-        f"{len(jobs)} routings for {architecture}: {sum(seconds):.0f} s of compiling in {time.perf_counter() - start:.0f} s, "
-        f"one {min(seconds):.1f} to {max(seconds):.1f} s"
+        f"{len(jobs)} routings for {architecture}: {sum(seconds):.0f} s of compiling in "
+        f"{time.perf_counter() - start:.0f} s, one {min(seconds):.1f} to {max(seconds):.1f} s"
     )
 
 

@@ -1,6 +1,5 @@
 """The routed layers of ``paper`` and ``paper-small`` on a GPU: shapes, tensors, and what a pass launches."""
 
-import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -31,9 +30,7 @@ class RoutedLayer(NamedTuple):
     def as_layer(self) -> Layer:
         """What ``bench.py`` times: a layer's operations, counted by the formula."""
         kernel = self.kernel or self.size
-        return Layer(
-            self.name, self.types, self.parents, self.batch, self.size, kernel, self.stride, self.iterations
-        )
+        return Layer(self.name, self.types, self.parents, self.batch, self.size, kernel, self.stride, self.iterations)
 
     def inputs(self, device: torch.device | str) -> dict[str, Tensor | None]:
         """Random tensors by the operator's names; the same numbers on every device."""
@@ -45,15 +42,16 @@ class RoutedLayer(NamedTuple):
             return (torch.randn(*shape, generator=random) * scale).to(device)
 
         kernel = [self.kernel] * 2 if self.kernel else []
+        schedule = [0.01 * (1 - 0.95**t) for t in range(1, self.iterations + 1)]
         made: dict[str, Tensor | None] = {
             "poses": make(self.batch, self.size, self.size, self.types, 4, 4),
             "activations": make(self.batch, self.size, self.size, self.types).sigmoid(),
             "weight": make(*kernel, self.types, self.parents, 4, 4, scale=0.3),
             "beta_use": make(self.parents, scale=0.0),
             "beta_activation": make(self.parents, scale=0.0),
-            "inverse_temperature": torch.tensor([0.01 * (1 - 0.95**t) for t in range(1, self.iterations + 1)]).to(device),
+            "inverse_temperature": torch.tensor(schedule, device=device),
             "coordinates": None if self.kernel else make(self.size, self.size, 16),
-        }  # fmt: skip
+        }
         return made
 
     def plan(self, **changes: Any) -> Plan:
@@ -141,24 +139,22 @@ def launches_of(layer: RoutedLayer, **changes: Any) -> list[Launched]:
     """What both passes launch, in order, without a GPU or memory."""
     found: list[Launched] = []
     both_passes(layer.plan(**changes), layer.inputs("meta"), recorder(found))
-    # arguments keep the last iteration; what has none of its own follows it
     return found
 
 
 def kernels_of(layer: RoutedLayer, **changes: Any) -> list[Launched]:
     """Each kernel once, as it is first started."""
-    return [next(group) for _, group in itertools.groupby(
-        sorted(launches_of(layer, **changes), key=lambda one: one.kernel), key=lambda one: one.kernel
-    )]  # fmt: skip
+    found = launches_of(layer, **changes)
+    return [one for number, one in enumerate(found) if one.kernel not in {other.kernel for other in found[:number]}]
 
 
 Work = Callable[[], Any]
 
 
 def public_passes(layer: RoutedLayer, implementation: str, device: torch.device | str) -> tuple[Work, Work]:
-    """The forward pass as in training, and both passes, by the operator; torch.compile of the reference as "compiled"."""
+    """The forward pass as in training, and both, by the operator; "compiled" is torch.compile of the reference."""
     inputs = layer.inputs(device)
-    wanted = [tensor.requires_grad_() for name, tensor in inputs.items() if tensor is not None and name != "coordinates"]
+    wanted = [one.requires_grad_() for name, one in inputs.items() if one is not None and name != "coordinates"]
 
     def route(inputs: dict[str, Tensor | None]) -> tuple[Tensor, Tensor]:
         return layer.route(inputs, "reference" if implementation == "compiled" else implementation)

@@ -161,9 +161,7 @@ class KernelTimes:
         self._found: list[Launched] = []
         self._watches: list[Stopwatch] = []
 
-    def launch(
-        self, name: str, arguments: Arguments, grid: tuple[int, int, int], threads: int, shared: int
-    ) -> None:
+    def launch(self, name: str, arguments: Arguments, grid: tuple[int, int, int], threads: int, shared: int) -> None:
         """Start a kernel between two events."""
         watch = Stopwatch(self._device)
         watch.mark()

@@ -1,8 +1,8 @@
-"""Profiles ConvCaps1 of ``paper`` with Nsight Compute: ``python -m benchmarks.gpu_profile --record FILE --text FILE``.
+"""Profiles ConvCaps1 of ``paper`` with Nsight Compute: ``python -m benchmarks.gpu_profile --record FILE``.
 
-Starts ``ncu --clock-control none`` over one forward and one backward pass, of the slowest kernels that ``bench_gpu`` found,
-or else of all that visit children. What ncu says goes to a text file; what matters of it is printed and put into the
-record: why a kernel takes as long as it does.
+Starts ``ncu --clock-control none`` over one forward and one backward pass, of the slowest kernels that ``bench_gpu``
+found, or else of all that visit children. What ncu says goes to a text file (``--text``); what matters of it is printed
+and put into the record: why a kernel takes as long as it does.
 """
 
 import argparse
@@ -62,7 +62,8 @@ def read_profile(text: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for line in text.splitlines():
         if start := re.match(r"  (\w+) \((\d+), (\d+), (\d+)\)x\((\d+), \d+, \d+\), Context", line):
-            rows.append({"kernel": start[1], "grid": [int(start[i]) for i in (2, 3, 4)], "threads": int(start[5]), "stalls": {}})
+            grid = [int(start[i]) for i in (2, 3, 4)]
+            rows.append({"kernel": start[1], "grid": grid, "threads": int(start[5]), "stalls": {}})
         metric = re.match(r"\s+(\S.*?)\s{2,}(?:(\S+)\s+)?([\d,.]*\d)\s*$", line)
         if metric is None or not rows:
             continue
@@ -80,7 +81,8 @@ def show(row: dict[str, Any]) -> str:
     """A launch as a line."""
     stalls = sorted(row["stalls"].items(), key=lambda item: -item[1])[:5]
     found = ", ".join(f"{name} {row[name]:g}" for name in WANTED.values() if name in row)
-    return f"{row['kernel']} {row['grid']}: {found}; waits for " + ", ".join(f"{name} {cycles:g}" for name, cycles in stalls)
+    waits = ", ".join(f"{name} {cycles:g}" for name, cycles in stalls)
+    return f"{row['kernel']} {row['grid']}: {found}; waits for {waits}"
 
 
 def run(layer_name: str) -> None:
@@ -98,7 +100,7 @@ def run(layer_name: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--record", type=Path, help="of bench_gpu: says which kernels are slowest, and gets the profile")
+    parser.add_argument("--record", type=Path, help="of bench_gpu: says what is slowest, gets the profile")
     parser.add_argument("--text", type=Path, help="for all that ncu says")
     parser.add_argument("--layer", default="paper ConvCaps1")
     parser.add_argument("--run", metavar="LAYER", help="what ncu looks at; not for people")
@@ -117,7 +119,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.text:
         options.text.write_text(done.stdout + done.stderr)
     rows = read_profile(done.stdout)
-    print("\n".join(map(show, rows)) or f"ncu saw no kernel (exit status {done.returncode}): {done.stdout[-1000:]}{done.stderr[-500:]}")
+    said = done.stdout[-1000:] + done.stderr[-500:]
+    print("\n".join(map(show, rows)) or f"ncu saw no kernel (exit status {done.returncode}): {said}")
     if rows and options.record:
         update_record(options.record, profile={"layer": options.layer, "launches": rows})
     return 0 if rows else 1

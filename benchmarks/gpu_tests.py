@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     timers = [
         threading.Timer(max(1.0, options.seconds - grace), end, [what])
-        for grace, what in ((6, signal.SIGINT), (1, signal.SIGKILL))
+        for grace, what in ((8, signal.SIGINT), (1, signal.SIGKILL))
     ]
     for timer in timers:
         timer.daemon = True
@@ -95,16 +95,16 @@ def main(arguments: list[str] | None = None) -> int:
     status = process.wait()
     for timer in timers:
         timer.cancel()
-    seconds = time.monotonic() - start
+    seconds, was_cut = time.monotonic() - start, is_cut.is_set() and status != 0
     summary = ", ".join(f"{count} {name.lower()}" for name, count in outcomes.items()) or "no outcome"
-    print(f"{summary} in {seconds:.0f} s{', cut short' if is_cut.is_set() else ''}", flush=True)
+    print(f"{summary} in {seconds:.0f} s{', cut short' if was_cut else ''}", flush=True)
     if options.record:
         counts = {name.lower(): count for name, count in outcomes.items()}
-        found = {**counts, "failures": failed, "seconds": seconds, "cut_short": is_cut.is_set(), "files": tests}
+        found = {**counts, "failures": failed, "seconds": seconds, "cut_short": was_cut, "files": tests}
         update_record(options.record, tests=found)
-    if failed or (status not in (0, 5) and not is_cut.is_set()):
+    if failed or (status != 0 and not was_cut):
         return 1
-    return 124 if is_cut.is_set() else 0
+    return 124 if was_cut else 0
 
 
 if __name__ == "__main__":

@@ -74,7 +74,8 @@ def main(arguments: list[str] | None = None) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     changes = {"accelerator": "gpu" if device == "cuda" else "cpu", "test": options.test, "watched_parts": ()}
     settings = dataclasses.replace(settings, epochs=options.epochs or settings.epochs, **changes)
-    print(f"{options.recipe}, {settings.epochs} epochs, routing by {resolve_implementation(device, torch.float32)}", flush=True)
+    routing = resolve_implementation(device, torch.float32)
+    print(f"{options.recipe}, {settings.epochs} epochs, routing by {routing}", flush=True)
     if importlib.util.find_spec("tensorboard") is None:
         run.TensorBoardLogger = CSVLogger  # type: ignore[assignment, misc]
     left = options.seconds - (time.monotonic() - began) - SPARE

@@ -89,7 +89,7 @@ def loops_in(text: str) -> dict[str, list[Loop]]:
                 if code[1] == "BRA" and target and target[1] in labels and labels[target[1]] < len(words):
                     jumps.append((labels[target[1]], len(words) + 1))
                 words.append(code[1])
-        inner = [one for one in jumps if not any(one != other and one[0] <= other[0] and other[1] <= one[1] for other in jumps)]
+        inner = [one for one in jumps if not any(holds(one, other) for other in jumps)]
         loops = [words[start:stop] for start, stop in inner]
         found[kernel[0]] = [
             Loop(
@@ -102,6 +102,11 @@ def loops_in(text: str) -> dict[str, list[Loop]]:
             if loop.count("FFMA") + 2 * loop.count("FFMA2") >= 64
         ]
     return found
+
+
+def holds(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether a loop holds another."""
+    return one != other and one[0] <= other[0] and other[1] <= one[1]
 
 
 def votes_of_loop(kernel: str, cut: Cut) -> int:
@@ -118,12 +123,13 @@ def compile_layer(layer: RoutedLayer, architecture: str, nvdisasm: str | None) -
     code, said = compile_source(text, architecture, "--ptxas-options=-v")
     resources = resources_in(said)
     loops = loops_in(disassemble(code, nvdisasm)) if nvdisasm else {}
-    return [
-        {"layer": layer.name, "architecture": architecture, "code_bytes": len(code)}
-        | describe(one, resources[one.kernel], architecture)
-        | {"loops": [loop._asdict() for loop in loops.get(one.kernel, [])], "votes": votes_of_loop(one.kernel, plan.cut)}
-        for one in kernels_of(layer)
-    ]
+    rows = []
+    for one in kernels_of(layer):
+        row = {"layer": layer.name, "architecture": architecture, "code_bytes": len(code)}
+        row |= describe(one, resources[one.kernel], architecture)
+        row |= {"votes": votes_of_loop(one.kernel, plan.cut), "loops": [x._asdict() for x in loops.get(one.kernel, [])]}
+        rows.append(row)
+    return rows
 
 
 def describe(one: Launched, resources: Resources, architecture: str) -> dict[str, Any]:
@@ -164,7 +170,7 @@ def show(row: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--architecture", action="append", help=f"such as sm_90; may be repeated; default {ARCHITECTURES}")
+    parser.add_argument("--architecture", action="append", help="such as sm_90; may be repeated")
     parser.add_argument("--layer", choices=LAYERS, action="append")
     parser.add_argument("--nvdisasm", help="NVIDIA's disassembler; default: that on PATH, or none")
     parser.add_argument("--json", type=Path, help="write what was found to this file")
