@@ -1,7 +1,7 @@
 """What a routing needs on a GPU, counted: operations, bytes, instructions of each kernel, and the times they imply.
 
-``python -m benchmarks.counts`` prints them for ConvCaps1 of ``paper`` and ``paper-small``: of each launch as the kernels
-are designed, beside what was measured, and of the equations. ``--record`` takes measured times from a record of
+``python -m benchmarks.counts`` prints them for ConvCaps1 of ``paper`` and ``paper-small``: of each launch as the
+kernels are designed, beside what was measured, and of the equations. ``--record`` takes measured times from a record of
 ``bench_gpu`` instead of those kept here.
 
 What the counts before these missed, which were off by two (forward) and four (backward):
@@ -52,13 +52,13 @@ INSTRUCTIONS = {
 MEASURED = {
     "paper ConvCaps1": {
         "iterate_first 0": 0.765, "compete 0": 0.097, "iterate_later 1": 0.768, "compete 1": 0.097,
-        "iterate_later 2": 0.416, "iterate_back 2": 0.375, "compete_back 1": 0.099, "iterate_back 1": 0.803, "compete_back 0": 0.098,
-        "iterate_back 0": 0.480, "sweep": 1.41, "gather": 0.043,
+        "iterate_later 2": 0.416, "iterate_back 2": 0.375, "compete_back 1": 0.099, "iterate_back 1": 0.803,
+        "compete_back 0": 0.098, "iterate_back 0": 0.480, "sweep": 1.41, "gather": 0.043,
     },
     "paper-small ConvCaps1": {
         "iterate_first 0": 0.164, "compete 0": 0.016, "iterate_later 1": 0.122, "compete 1": 0.016,
-        "iterate_later 2": 0.129, "iterate_back 2": 0.092, "compete_back 1": 0.018, "iterate_back 1": 0.160, "compete_back 0": 0.019,
-        "iterate_back 0": 0.108, "sweep": 0.230, "gather": 0.014,
+        "iterate_later 2": 0.129, "iterate_back 2": 0.092, "compete_back 1": 0.018, "iterate_back 1": 0.160,
+        "compete_back 0": 0.019, "iterate_back 0": 0.108, "sweep": 0.230, "gather": 0.014,
     },
 }  # fmt: skip
 """Milliseconds on one H200, torch 2.11 with CUDA 13.0, commit 9525a69: medians of 12, events around each launch."""

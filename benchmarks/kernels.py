@@ -54,7 +54,7 @@ def resources_in(said: str) -> dict[str, Resources]:
 
 
 def resident_blocks(threads: int, registers: int, shared: int, architecture: str = "sm_90") -> int:
-    """Blocks that a processor holds at a time: registers go by 256 a warp, and a block takes 1 KB of shared memory more."""
+    """Blocks that a processor holds: registers go by 256 a warp, and each block takes 1 KB of shared memory more."""
     warps = -(-threads // 32)
     by_registers = 65536 // (-(-registers * 32 // 256) * 256 * warps)
     by_shared = _SHARED.get(architecture, (228, 227))[0] * 1024 // (shared + 1024)

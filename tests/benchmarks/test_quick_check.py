@@ -28,7 +28,11 @@ def only_in(dtype, factor):
         (only_in(torch.float32, 1.001), 1, "grad weight: errors are"),
         (only_in(torch.float64, 1.00001), 1, "grad weight in float64 is off"),
         (lambda part, _: part * torch.nan, 1, "grad weight: errors are nan times"),
-        (lambda part, _: part * (1 + 1e-9 * torch.rand(())), 1, "grad weight: not the same bits twice"),
+        (
+            lambda part, _: part * (1 + 1e-12 * torch.rand((), dtype=torch.float64)),
+            1,
+            "grad weight: not the same bits twice",
+        ),
     ],
     ids=["right", "off", "off in float64", "nan", "changing"],
 )
