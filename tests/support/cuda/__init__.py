@@ -44,7 +44,9 @@ class Emulator:
         return self.get(shape, cut)
 
     def _get(self, shape: Shape, cut: Cut) -> Emulated:
-        sources = [path.read_text() for path in sorted([*KERNELS.iterdir(), HERE / "emulator.h", HERE / "emulated.cpp"])]
+        sources = [
+            path.read_text() for path in sorted([*KERNELS.iterdir(), HERE / "emulator.h", HERE / "emulated.cpp"])
+        ]
         key = hashlib.sha256("\0".join([constants(shape, cut), *self.options, *sources]).encode()).hexdigest()[:20]
         library = self.folder / f"{key}.so"
         if not library.exists():
