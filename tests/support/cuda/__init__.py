@@ -54,7 +54,8 @@ class Emulator:
             build.mkdir(parents=True, exist_ok=True)
             (build / "constants.h").write_text(f"#pragma once\n{constants(shape, cut)}")
             command = [
-                COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", "-w", "-DMATCAPS_EMULATED", "-fPIC", "-shared", *self.options,
+                COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", "-w", "-DMATCAPS_EMULATED", "-fPIC", "-shared",
+                *self.options,
                 f"-I{build}", f"-I{KERNELS}", f"-I{HERE}", str(HERE / "emulated.cpp"), "-o", str(build / "out.so"),
             ]  # fmt: skip
             done = subprocess.run(command, capture_output=True, text=True)
