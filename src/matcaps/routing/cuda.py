@@ -250,6 +250,7 @@ def _(
 ):
     tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
     check_routing("cuda_routing_backward", DTYPES, *tensors, stride, activation_rule)
+    check_gradients("cuda_routing_backward", poses, weight, stride, grad_poses, grad_activations)
     if all(type(size) is int for size in poses.shape):  # a symbol may have another name by now
         shapes = _state_shapes(poses, weight, inverse_temperature, stride, child_competition)
         state = zip(_STATE, (records, logits, partitions), shapes, strict=True)

@@ -134,12 +134,14 @@ def cut_for(shape: Shape, windows: int, limit: int = SHARED_LIMIT) -> Cut:
         cut = replace(cut, splits=2 * cut.splits, tile=max(cut.tile, 2 * cut.splits))
     if -(-windows // cut.block_windows) < _BLOCKS:  # not enough for two blocks a processor: then more registers
         cut = replace(cut, resident=1)
-    while shared_bytes(shape, cut) > limit and cut.tile > cut.splits:
+    while shared_bytes(shape, cut) > limit and cut.tile > max(4, cut.splits):
         cut = replace(cut, tile=cut.tile // 2)
-    while shared_bytes(shape, cut) > limit and cut.threads > 32:  # fewer windows a block
+    while shared_bytes(shape, cut) > limit and cut.threads > max(32, lanes):  # fewer windows a block, or splits
         fewer = cut.threads // 2
         splits = min(cut.splits, fewer // lanes)
-        cut = replace(cut, threads=fewer, splits=splits)
+        cut = replace(cut, threads=fewer, splits=splits, tile=min(cut.tile, max(8, splits)))
+    while shared_bytes(shape, cut) > limit and cut.tile > cut.splits:
+        cut = replace(cut, tile=cut.tile // 2)
     while sweep_bytes(shape, cut) > limit and cut.sweep_each > 1:
         cut = replace(cut, sweep_each=cut.sweep_each // 2)
     while sweep_bytes(shape, cut) > limit and cut.sweep_threads > 32:
