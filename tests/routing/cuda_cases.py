@@ -1,7 +1,7 @@
 """What the tests of the GPU path share: where they run, and how.
 
-They run on a GPU where torch and NVRTC have one, and otherwise in the emulator (``tests/support/cuda``), which the machine's
-C++ compiler makes: a second for each routing, kept in pytest's cache folder.
+They run on a GPU where torch and NVRTC have one, and otherwise in the emulator (``tests/support/cuda``), which the
+machine's C++ compiler makes: a second for each routing, kept in pytest's cache folder.
 """
 
 import os

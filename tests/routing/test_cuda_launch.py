@@ -9,7 +9,9 @@ from matcaps.routing import cuda_launch
 
 
 def plans():
-    sizes = itertools.product((1, 7, 128), (1, 8, 63), (1, 5, 16, 33, 300), (None, 1, 3), ("child", "window"), (1, 3, 6))
+    sizes = itertools.product(
+        (1, 7, 128), (1, 8, 63), (1, 5, 16, 33, 300), (None, 1, 3), ("child", "window"), (1, 3, 6)
+    )
     for batch, children, parents, kernel, competition, iterations in sizes:
         for dtype in (torch.float32, torch.float64):
             poses = torch.empty(batch, 6, 5, children, 4, 4, device="meta", dtype=dtype)
@@ -44,7 +46,9 @@ def test_the_parts_of_the_last_sweep_hold_every_window_once():
 def test_what_shared_memory_cannot_hold_is_refused():
     poses = torch.empty(1, 6, 5, 2, 4, 4, device="meta")
     weight = poses.new_empty([3, 3, 2, 20_000, 4, 4])
-    with pytest.raises(ValueError, match=r"bytes of shared memory a block; got 20,000 parents and 3 iterations.*use fewer"):
+    with pytest.raises(
+        ValueError, match=r"bytes of shared memory a block; got 20,000 parents and 3 iterations.*use fewer"
+    ):
         cuda_launch.plan_for(poses, weight, 3, 1, True, False, 0)
     cuda_launch.plan_for(poses, weight[..., :1000, :, :], 3, 1, True, False, 0)
 

@@ -64,7 +64,9 @@ def test_all_rules_within_budget(competition):
 @pytest.mark.parametrize("size", FEW + MORE, ids=str)
 def test_conv_of_every_size_within_budget(size, competition):
     *sizes, stride, iterations = size
-    cases = all_rules(lambda seed: conv_inputs(*sizes, iterations, seed=seed), 3, stride=stride, competition=competition)
+    cases = all_rules(
+        lambda seed: conv_inputs(*sizes, iterations, seed=seed), 3, stride=stride, competition=competition
+    )
     assert_within_budget(conv_em_routing, cases)
 
 
@@ -75,7 +77,10 @@ MORE_CLASSES = [(2, 4, 4, 7, 5, 3), (1, 4, 5, 63, 7, 2), (5, 3, 3, 1, 17, 5), (1
 @pytest.mark.parametrize("with_coordinates", [False, True])
 def test_class_within_budget(with_coordinates):
     cases = [
-        (class_inputs(*size, seed=seed)[: 7 if with_coordinates else 6], {"activation_rule": rule, "annealing": annealing})
+        (
+            class_inputs(*size, seed=seed)[: 7 if with_coordinates else 6],
+            {"activation_rule": rule, "annealing": annealing},
+        )
         for size, rule in zip(FEW_CLASSES, itertools.cycle(RULES), strict=False)
         for seed, annealing in enumerate((1.0, 1 / 16, 1 / 16, 0.3))
     ]

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from tests.routing.triton_cases import DEVICE
 
 from matcaps.capsules import Capsules
 from matcaps.routing import available_implementations, resolve_implementation, trace_conv_em_routing
 from tests.routing.cases import Case, make_case
-from tests.routing.triton_cases import DEVICE
 from tests.support.budget import DRAWS, Rounding, largest_typical
 
 IMPLEMENTATIONS = sorted(
