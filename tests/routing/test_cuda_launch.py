@@ -1,4 +1,4 @@
-"""What the GPU path would launch: cuts that a GPU can have, for all sizes, and what does not fit is refused. Needs no GPU."""
+"""What the GPU path would launch: cuts that a GPU can have, for all sizes; and what does not fit is refused."""
 
 import itertools
 
@@ -46,9 +46,7 @@ def test_the_parts_of_the_last_sweep_hold_every_window_once():
 def test_what_shared_memory_cannot_hold_is_refused():
     poses = torch.empty(1, 6, 5, 2, 4, 4, device="meta")
     weight = poses.new_empty([3, 3, 2, 20_000, 4, 4])
-    with pytest.raises(
-        ValueError, match=r"bytes of shared memory a block; got 20,000 parents and 3 iterations.*use fewer"
-    ):
+    with pytest.raises(ValueError, match=r"bytes of shared memory.*got 20,000 parents and 3 iterations.*use fewer"):
         cuda_launch.plan_for(poses, weight, 3, 1, True, False, 0)
     cuda_launch.plan_for(poses, weight[..., :1000, :, :], 3, 1, True, False, 0)
 

@@ -1,7 +1,7 @@
 """The GPU path against the float64 reference: values and every gradient, within the budget that the core has too.
 
-Runs on a GPU where there is one, and otherwise in the emulator, where most of the time goes to compiling: each size, rule,
-competition and dtype has kernels of its own. ``make test`` has a few of them, ``make test-cuda`` all.
+Runs on a GPU where there is one, and otherwise in the emulator, where most of the time goes to compiling: each size,
+rule, competition and dtype has kernels of its own. ``make test`` has a few of them, ``make test-cuda`` all.
 """
 
 import itertools

@@ -35,8 +35,8 @@ class Emulator:
 
     Args:
         folder: for what is compiled.
-        options: of the compiler, such as ``"-O2"``; most of an emulated kernel's time is the change of threads, and most
-            of a test's the compiler, so without one nothing is optimised.
+        options: of the compiler, such as ``"-O2"``; most of a test's time is the compiler's, so without one nothing is
+            optimised.
         kernels: the folder of the kernels' sources.
     """
 
@@ -69,7 +69,8 @@ def compile_kernels(
     (build / "constants.h").write_text(f"#pragma once\n{constants(shape, cut)}")
     command = [
         COMPILER, "-std=c++17", "-O0", "-ffp-contract=off", "-w", "-DMATCAPS_EMULATED", *options,
-        f"-I{build}", f"-I{kernels}", f"-I{HERE}", str(HERE / "emulated.cpp"), *map(str, sources), "-o", str(build / "out"),
+        f"-I{build}", f"-I{kernels}", f"-I{HERE}", str(HERE / "emulated.cpp"), *map(str, sources),
+        "-o", str(build / "out"),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -77,7 +78,7 @@ def compile_kernels(
 
 
 def edited_kernels(folder: Path, edits: Mapping[str, tuple[str, str]]) -> Path:
-    """A copy of the kernels' sources in which a text of a file, which must be there once, is another: a fault to be seen."""
+    """A copy of the kernels' sources in which a text of a file, which is there once, is another: a fault to be seen."""
     shutil.copytree(KERNELS, folder)
     for name, (old, new) in edits.items():
         text = (folder / name).read_text(encoding="utf-8")
