@@ -1,6 +1,6 @@
 """Laws that hold for any correct routing, in float64, for every implementation at hand.
 
-The GPU path is held to them by ``make test-cuda``: they take minutes in the emulator, for which each routing is compiled.
+The GPU path is held to them by ``make test-cuda``: in the emulator, for which each routing is compiled, they are slow.
 """
 
 import statistics
@@ -17,7 +17,7 @@ from tests.support.budget import DRAWS, Rounding, largest_typical
 
 IMPLEMENTATIONS = [
     *sorted({"reference", resolve_implementation("cpu", torch.float64)}),
-    *([pytest.param("cuda", marks=pytest.mark.usefixtures("cuda_device"))] if ALL and RUNS else []),
+    *(["cuda"] if ALL and RUNS else []),
 ]
 IS_EMULATED = DEVICE == "cpu"
 CONV = [
@@ -31,6 +31,13 @@ KINDS: list[dict[str, Any]] = [
 ]
 
 pytestmark = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+
+
+@pytest.fixture(autouse=True)
+def device(implementation: str, request: pytest.FixtureRequest) -> None:
+    """Have the emulator stand in where there is no GPU."""
+    if implementation == "cuda":
+        request.getfixturevalue("cuda_device")
 
 
 def case_for(implementation: str, **options: Any) -> Case:
