@@ -7,6 +7,7 @@ import torch
 
 from matcaps import create_model
 from matcaps.demo.examples import Examples, find_examples
+from matcaps.demo.panels import show_votes
 from matcaps.demo.session import attack, open_demo, pose_bounds, read, reconstruct
 from matcaps.experiments.attacks import fgsm
 from matcaps.inspection import vote_distances, vote_histogram
@@ -14,6 +15,7 @@ from matcaps.models import PoseDecoder
 from matcaps.models.pretrained import save_weights
 from matcaps.training import train
 from tests.demo.conftest import save_digits
+from tests.inspection.conftest import make_network
 from tests.training.runs import TINY_CNN, tiny_settings
 
 
@@ -34,6 +36,15 @@ def test_a_reading_is_what_the_network_says(demo, reading):
     assert torch.equal(reading.votes.counts, expected.counts)
     assert reading.votes.counts.shape[:2] == (demo.iterations, 10)
     assert torch.allclose(reading.votes.activations[-1], reading.activations, atol=1e-5)
+
+
+def test_the_page_has_as_many_steps_as_the_class_capsules_have_iterations(tmp_path):
+    network = make_network(num_classes=10, class_iterations=4)
+    demo = open_demo(str(save_digits(tmp_path / "digits", network=network)), root=str(tmp_path))
+    assert demo.examples is not None
+    found = read(demo, demo.examples.dataset.images[:1], "x")
+    assert demo.iterations == found.votes.counts.shape[0] == 4
+    assert "After iteration 4 of 4" in show_votes(demo, found, 4)
 
 
 def test_without_mnist_the_drawn_digits_come(demo):

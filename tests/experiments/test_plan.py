@@ -117,7 +117,11 @@ def test_shards_are_all_trials_and_share_none(parts):
 
 
 def test_limits_and_root_reach_the_data():
-    trial = make_trials(get_experiment("mnist"), root="somewhere", max_train_images=10, max_test_images=5)[0]
+    trial = make_trials(
+        get_experiment("mnist"), root="somewhere", max_train_images=10, max_test_images=5, accelerator="cpu"
+    )[0]
+    assert trial.settings.accelerator == "cpu"
+    assert make_trials(get_experiment("mnist"))[0].settings.accelerator == "auto"
     data = trial.settings.data
     assert (data.root, data.max_train_images, data.max_test_images) == ("somewhere", 10, 5)
 

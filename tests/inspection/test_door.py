@@ -52,11 +52,42 @@ def test_every_function_is_tried():
     assert len(FUNCTIONS) == 11
 
 
+@pytest.fixture
+def meta(monkeypatch):
+    """The meta device in place of a GPU's: it has shapes and no numbers, so that those on the host are made up."""
+
+    def cpu(self, *_, _cpu=torch.Tensor.cpu):
+        return torch.ones(self.shape, dtype=self.dtype) if self.is_meta else _cpu(self)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
+    return torch.device("meta")
+
+
+def tensors(found):
+    if isinstance(found, torch.Tensor):
+        yield found
+    elif isinstance(found, dict):
+        yield from (one for part in found.values() for one in tensors(part))
+    elif isinstance(found, tuple | list):
+        yield from (one for part in found for one in tensors(part))
+    elif hasattr(found, "__dict__"):
+        yield from tensors(vars(found))
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_network_elsewhere_is_refused(name, images):
-    network = torch.nn.Linear(1, 1, device="meta")
-    with pytest.raises(ValueError, match=r"network must be on the CPU.*got one on meta: give network\.cpu\(\)"):
-        getattr(inspection, name)(network, **arguments(images)[name])
+def test_a_network_elsewhere_is_looked_into_there(name, images, meta):
+    """Tensors of two devices never meet, no number is asked for on the way, and what is found is on the host."""
+    network, given = make_network(), arguments(images)[name]
+    if name == "penultimate_features":
+        network = create_model("baseline-cnn", in_channels=1, num_classes=3, image_size=(20, 20), channels1=2).eval()
+    if name == "pose_traversal":
+        given["decoder"].to(meta)
+    for module in network.modules():
+        if hasattr(module, "routing"):
+            module.routing.implementation = "reference"
+    found = list(tensors(getattr(inspection, name)(network.to(meta), **given)))
+    assert found or name == "routing_agreement"  # whose numbers are Python's
+    assert all(one.device.type == "cpu" for one in found)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -102,3 +102,35 @@ def test_trace_ends_where_forward_does():
 def test_wrong_number_of_types():
     with pytest.raises(ValueError, match="got"):
         ClassCapsules(2, 3)(random_capsules(1, 4, 6, 1))
+
+
+def test_a_shared_reward_is_one_number_for_all_classes():
+    torch.manual_seed(0)
+    shared, each = ClassCapsules(2, 3, shared_beta_activation=True), ClassCapsules(2, 3)
+    assert (shared.routing.beta_activation.shape, each.routing.beta_activation.shape) == ((1,), (3,))
+    assert (shared.routing.shared_beta_activation, each.routing.shared_beta_activation) == (True, False)
+    capsules = random_capsules(8, 4, 6, 2)
+    each.calibrate(capsules)
+    each.routing.set_beta(torch.zeros(3), torch.tensor([1.0, 2.0, 6.0]), data=1.0)
+    state = each.state_dict()
+    with torch.no_grad():
+        each.routing.beta_activation.fill_(state["routing.beta_activation"].mean())
+    shared.load_state_dict({**state, "routing.beta_activation": torch.zeros(1)})
+    shared.routing.set_beta(torch.zeros(3), torch.tensor([1.0, 2.0, 6.0]), data=1.0)
+    torch.testing.assert_close(shared.routing.paper_beta_activation(), torch.full((3,), 3.0))
+    for one, other in zip(shared(capsules), each(capsules), strict=True):
+        torch.testing.assert_close(one, other)
+    for layer in (shared, each):
+        layer(capsules).activations[:, 0].sum().backward()
+    gradient = each.routing.beta_activation.grad
+    torch.testing.assert_close(shared.routing.beta_activation.grad, gradient.sum().reshape(1))
+    assert float(gradient.abs().min()) > 0
+
+
+def test_a_shared_reward_is_calibrated_to_the_classes_mean():
+    torch.manual_seed(0)
+    shared = ClassCapsules(2, 3, shared_beta_activation=True, weight_deviation=1.0)
+    assert shared.routing.is_untouched()
+    activations = shared.calibrate(random_capsules(8, 4, 6, 2), calibration="full").activations
+    assert not shared.routing.is_untouched()
+    assert 0.2 < float(activations.mean()) < 0.8

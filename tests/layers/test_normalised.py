@@ -99,6 +99,20 @@ def test_training_and_evaluation_agree_once_the_statistics_are_those_of_the_batc
     torch.testing.assert_close(in_training, in_evaluation, rtol=0, atol=0.02)
 
 
+def test_a_shared_reward_counts_once_for_every_class_and_is_learned():
+    layer = class_layer(shared_beta_activation=True)
+    with torch.no_grad():
+        layer.routing.beta_activation.fill_(1.5)
+    trained(layer)
+    assert layer.routing.paper_beta_activation().shape == (5,)
+    in_training = layer(capsules()).activations
+    torch.testing.assert_close(in_training, layer.eval()(capsules()).activations, rtol=0, atol=0.02)
+    assert float(in_training.detach().logit().mean()) == pytest.approx(1.5, abs=0.3)
+    layer.train()(capsules()).activations.sum().backward()
+    assert layer.routing.beta_activation.grad.shape == (1,)
+    assert float(layer.routing.beta_activation.grad.abs()) > 0
+
+
 def test_the_size_of_the_weights_does_not_matter_and_takes_no_gradient():
     layer = conv_layer().eval()
     expected = layer(capsules(1)).poses

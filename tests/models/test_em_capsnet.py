@@ -90,6 +90,19 @@ def test_iterations(iterations):
     assert network(torch.randn(1, 1, 28, 28)).poses.isfinite().all()
 
 
+def test_class_capsules_with_iterations_of_their_own_are_traced_layer_by_layer():
+    network, images = tiny(iterations=2, class_iterations=4, class_beta_activation="shared"), torch.rand(2, 1, 28, 28)
+    assert {name: len(states) for name, states in network.trace(images).items()} == {
+        "conv_capsules1": 2,
+        "conv_capsules2": 2,
+        "class_capsules": 4,
+    }
+    torch.testing.assert_close(network.trace(images)["class_capsules"][-1].activation, network(images).activations)
+    network.reset_classifier(7)
+    assert len(network.class_capsules.routing.inverse_temperature) == 4
+    assert network.class_capsules.routing.beta_activation.shape == (1,)
+
+
 def test_coordinates_options():
     images = torch.randn(2, 1, 28, 28)
     results = {}

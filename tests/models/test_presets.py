@@ -70,6 +70,16 @@ def test_tutorial_temperatures(iterations, expected):
     assert EMCapsNetConfig(iterations=iterations, temperature_schedule="tutorial").inverse_temperature == expected
 
 
+@pytest.mark.parametrize("schedule", ["authors", "tutorial"])
+def test_class_capsules_may_have_iterations_of_their_own(schedule):
+    config = EMCapsNetConfig(iterations=2, class_iterations=5, temperature_schedule=schedule)
+    same = EMCapsNetConfig(iterations=5, temperature_schedule=schedule)
+    assert config.class_inverse_temperature == same.class_inverse_temperature
+    assert (
+        config.inverse_temperature == EMCapsNetConfig(iterations=2, temperature_schedule=schedule).inverse_temperature
+    )
+
+
 def test_create_model_with_changes():
     network = matcaps.create_model("paper-small", in_channels=3, num_classes=7, annealing=1 / 16, iterations=2)
     assert isinstance(network, EMCapsNet)
@@ -101,6 +111,9 @@ def test_unknown_setting(preset, name):
     ("changes", "message"),
     [
         ({"in_channels": 0}, "in_channels must be a whole number of at least 1; got 0"),
+        ({"class_iterations": 0}, "class_iterations must be a whole number of at least 1; got 0"),
+        ({"class_iterations": "5"}, "class_iterations must be a whole number of at least 1; got '5'"),
+        ({"class_beta_activation": "one"}, r"class_beta_activation must be one of \('each', 'shared'\); got 'one'"),
         ({"num_classes": True}, "num_classes must be a whole number of at least 2; got True"),
         ({"num_classes": 1}, "num_classes must be a whole number of at least 2; got 1: a network tells two classes or"),
         ({"num_classes": "7"}, "num_classes must be a whole number of at least 2; got '7'"),

@@ -49,6 +49,9 @@ REPLACED = {
     },
     "no coordinates": lambda net: {"class_capsules": new_head(3, coordinate_components=None)},
     "one iteration": lambda net: {"class_capsules": new_head(3, inverse_temperature=(0.01,))},
+    "five iterations and one reward": lambda net: {
+        "class_capsules": new_head(7, inverse_temperature=(0.01,) * 5, shared_beta_activation=True)
+    },
     "wider middle": lambda net: {
         "conv_capsules2": ConvCapsules(2, 5, competition="window", annealing=0.2),
         "class_capsules": ClassCapsules(5, 4),
@@ -64,6 +67,26 @@ def test_replaced_layers_of_our_kinds_are_read_as_they_were(kind, tmp_path):
     loaded = check_round_trip(network, tmp_path)
     assert isinstance(loaded, EMCapsNet)
     assert loaded.config.num_classes == network.num_classes == loaded.num_classes
+
+
+def test_iterations_of_the_class_capsules_are_read_off_the_layers(tmp_path):
+    network = make()
+    network.class_capsules = new_head(3, inverse_temperature=(0.01, 0.02), annealing=1 / 16)  # type: ignore[assignment]
+    matcaps.save_pretrained(network, tmp_path)
+    description = json.loads((tmp_path / CONFIG_NAME).read_text())
+    assert (description["model"]["iterations"], description["model"]["class_iterations"]) == (3, 2)
+    assert "layers" not in description
+    description["model"]["class_iterations"] = None  # as earlier versions had it
+    description["layers"] = {"class_capsules": {"iterations": 2}}
+    (tmp_path / CONFIG_NAME).write_text(json.dumps(description))
+    loaded = matcaps.from_pretrained(tmp_path)
+    assert torch.equal(loaded(IMAGES).activations, network.eval()(IMAGES).activations)
+    assert isinstance(loaded, EMCapsNet)
+    for name in ("conv_capsules1", "conv_capsules2", "class_capsules"):
+        loaded.get_submodule(name).routing.inverse_temperature = torch.ones(2)
+    matcaps.save_pretrained(loaded, tmp_path)
+    saved = json.loads((tmp_path / CONFIG_NAME).read_text())["model"]
+    assert (saved["iterations"], saved["class_iterations"]) == (2, None)
 
 
 def test_settings_changed_on_the_modules_are_saved(tmp_path):

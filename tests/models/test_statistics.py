@@ -30,6 +30,46 @@ def test_a_folded_network_is_the_plain_one_and_computes_the_same(network):
     torch.testing.assert_close(network(images(9)).activations, plain(images(9)).activations, rtol=1e-3, atol=1e-3)
 
 
+def test_class_capsules_with_iterations_of_their_own_and_one_reward_are_saved_folded_and_exported(tmp_path):
+    torch.manual_seed(0)
+    sizes = {"stem_channels": 8, "primary_capsules": 2, "conv_capsules1": 4, "conv_capsules2": 4}
+    network = create_model("agreement-small", class_iterations=5, class_beta_activation="shared", **sizes)
+    network.calibrate(images())
+    with torch.no_grad():
+        network.class_capsules.routing.beta_activation.fill_(-0.7)
+    network.eval()
+    assert [len(states) for states in network.trace(images(batch=1)).values()] == [3, 3, 5]
+    answer = network(images(9))
+    plain = folded(network)
+    assert len(plain.class_capsules.routing.inverse_temperature) == 5
+    assert plain.class_capsules.routing.shared_beta_activation
+    torch.testing.assert_close(plain(images(9)).activations, answer.activations, rtol=1e-3, atol=1e-3)
+    for one, folder in ((network, tmp_path / "network"), (plain, tmp_path / "plain")):
+        one.save_pretrained(folder)
+        again = from_pretrained(folder)
+        assert again.config == one.config
+        assert torch.equal(again(images(3)).activations, one(images(3)).activations)
+    exported = torch.export.export(network, (images(batch=2),))
+    torch.testing.assert_close(exported.module()(images(5, 2)).activations, network(images(5, 2)).activations)
+
+
+def test_more_class_iterations_after_training_end_with_the_learned_temperature(network, tmp_path):
+    with torch.no_grad():
+        network.class_capsules.routing.log_gain.add_(0.2)
+    network.save_pretrained(tmp_path / "saved")
+    with pytest.warns(UserWarning, match=r"other settings \(class_iterations 5 for 3, class_beta_activation 'shared'"):
+        tuned = from_pretrained(tmp_path / "saved", class_iterations=5, class_beta_activation="shared")
+    old, new = (one.class_capsules.routing.paper_inverse_temperature() for one in (network, tuned))
+    assert len(new) == 5
+    assert new[-1] == old[-1]
+    assert (new[1:] > new[:-1]).all()
+    assert torch.equal(
+        tuned.conv_capsules1.routing.paper_inverse_temperature(),
+        network.conv_capsules1.routing.paper_inverse_temperature(),
+    )
+    assert tuned(images()).activations.isfinite().all()
+
+
 def test_folding_changes_nothing_in_what_is_folded(network):
     before = {name: value.clone() for name, value in network.state_dict().items()}
     folded(network)

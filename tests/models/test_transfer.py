@@ -157,6 +157,27 @@ def test_other_iterations_keep_the_scale_that_calibration_found(iterations, tmp_
     assert tuned(IMAGES).activations.isfinite().all()
 
 
+def test_class_iterations_and_one_reward_leave_all_else_as_it_is(tmp_path):
+    network = trained()
+    source = save(network, tmp_path / "each")
+    with pytest.warns(UserWarning, match=r"class_iterations 5 for 3, class_beta_activation 'shared' for 'each'"):
+        tuned = EMCapsNet.from_pretrained(source, class_iterations=5, class_beta_activation="shared")
+    assert differing(tuned, network) == {"class_capsules"}
+    old, new = (one.class_capsules.routing for one in (network, tuned))
+    torch.testing.assert_close(new.inverse_temperature[:3], old.inverse_temperature)
+    torch.testing.assert_close(new.beta_activation, old.beta_activation.mean().reshape(1))
+    assert torch.equal(new.beta_use, old.beta_use)
+    with pytest.warns(UserWarning, match="class_beta_activation 'each' for 'shared'"):
+        again = EMCapsNet.from_pretrained(save(tuned, tmp_path / "shared"), class_beta_activation="each")
+    assert again.class_capsules.routing.beta_activation.shape == (5,)
+    for one, other in zip(again(IMAGES), tuned(IMAGES), strict=True):
+        torch.testing.assert_close(one, other)
+    with pytest.warns(UserWarning, match="class_capsules starts anew"):
+        other = EMCapsNet.from_pretrained(str(tmp_path / "shared"), num_classes=7)
+    assert other(IMAGES).activations.shape == (6, 7)
+    assert other.class_capsules.routing.beta_activation.shape == (1,)
+
+
 def test_what_changes_no_shape_is_as_given_and_is_said(tmp_path):
     network = trained()
     with pytest.warns(UserWarning, match=r"other settings \(competition 'window' for 'child', annealing 1 for 0.045\)"):

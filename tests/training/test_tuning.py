@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import matcaps
 from matcaps.models import EMCapsNet, create_model, freeze
+from matcaps.models.presets import PRESETS
 from matcaps.models.pretrained import read_config
 from matcaps.training import ModelSettings, OptimizerSettings, TrainSettings, load_run, train
 from matcaps.training.record import read_json, read_run_settings
@@ -104,6 +105,19 @@ def test_as_many_classes_with_other_names_start_anew(tmp_path):
     with pytest.raises(ValueError, match="freeze must name parts that come from the pretrained weights whole; got cla"):
         train(tuning(tmp_path / "source", "class"), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_class_iterations_of_the_weights_stand_above_the_presets_when_a_run_goes_on(source, tmp_path, monkeypatch):
+    preset = PRESETS["quickstart"]
+    monkeypatch.setitem(PRESETS, "quickstart", replace(preset, class_iterations=5, class_beta_activation="shared"))
+    folder = tmp_path / "run"
+    with pytest.raises(StoppedError):
+        train(tuning(source, epochs=2), folder, callbacks=[Stop("on_train_epoch_end", STEPS)])
+    train(read_run_settings(folder), folder, resume=True)
+    network, _ = load_run(folder)
+    assert isinstance(network, EMCapsNet)
+    assert len(network.class_capsules.routing.inverse_temperature) == 3
+    assert not network.class_capsules.routing.shared_beta_activation
 
 
 def test_settings_say_all_that_the_weights_decided_and_results_what_they_were(source, tmp_path):

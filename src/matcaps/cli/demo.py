@@ -1,6 +1,6 @@
 """``matcaps demo``."""
 
-from matcaps.cli.parsing import PLAIN, SOURCE, make_parser, out
+from matcaps.cli.parsing import PLAIN, SOURCE, add_accelerator, make_parser, out
 
 _DEFAULT = "tutorial-mnist"
 
@@ -19,6 +19,7 @@ def demo_command(arguments: list[str]) -> int:
     parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
     parser.add_argument("--host", type=str, default="127.0.0.1", help="address to serve at; 0.0.0.0: to all machines")
     parser.add_argument("--port", type=int | None, help="port to serve at; default: the first free one from 7860")
+    add_accelerator(parser)
     parser.add_argument("--no_browser", action="store_true", help="only say where the page is, open no browser")
     parsed = parser.parse_args(arguments)
     if parsed.port is not None and not 1 <= parsed.port <= 65535:
@@ -37,11 +38,12 @@ def demo_command(arguments: list[str]) -> int:
 
     torch.set_num_threads(1)  # as serve does, for what comes before
     open_viewer(parsed.smallnorb)
-    demo = open_demo(parsed.run, root=parsed.root)
+    demo = open_demo(parsed.run, root=parsed.root, accelerator=parsed.accelerator)
     server = serve(
         demo,
         smallnorb=parsed.smallnorb,
         root=parsed.root,
+        accelerator=parsed.accelerator,
         host=parsed.host,
         port=parsed.port,
         browser=not parsed.no_browser,

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from matcaps.cli.parsing import CHECKPOINT, PLAIN, SOURCE, as_train_names_them, err, make_parser, out
+from matcaps.cli.parsing import (
+    CHECKPOINT,
+    PLAIN,
+    SOURCE,
+    add_accelerator,
+    as_train_names_them,
+    err,
+    make_parser,
+    out,
+)
 from matcaps.data.names import printable
 from matcaps.data.settings import CROP_COUNTS
 
@@ -46,6 +55,7 @@ def eval_command(arguments: list[str]) -> int:
         help="say what routing does for the true class, too: its share of the data, whether its votes come together",
     )
     parser.add_argument("--checkpoint", type=str | None, help=CHECKPOINT)
+    add_accelerator(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON instead")
     parsed = parser.parse_args(as_train_names_them(arguments))
     from matcaps.training.inference import evaluate_saved
@@ -61,6 +71,7 @@ def eval_command(arguments: list[str]) -> int:
         by=parsed.by or (),
         checkpoint=parsed.checkpoint,
         agreement=parsed.agreement,
+        accelerator=parsed.accelerator,
     )
     if parsed.json:
         print(json.dumps(result.to_dict(), indent=2))
@@ -152,11 +163,18 @@ def predict_command(arguments: list[str]) -> int:
     parser.add_argument("images", type=str, nargs="+", help="image files, folders of them, or patterns: 'a/**/*.png'")
     parser.add_argument("--invert", action="store_true", help="exchange black and white: for ink on paper, say")
     parser.add_argument("--checkpoint", type=str | None, help=CHECKPOINT)
+    add_accelerator(parser)
     parser.add_argument("--json", action="store_true", help="print all classes' scores as JSON instead")
     parsed = parser.parse_args(arguments)
     from matcaps.training.prediction import predict_files
 
-    found = predict_files(parsed.run, parsed.images, invert=parsed.invert, checkpoint=parsed.checkpoint)
+    found = predict_files(
+        parsed.run,
+        parsed.images,
+        invert=parsed.invert,
+        checkpoint=parsed.checkpoint,
+        accelerator=parsed.accelerator,
+    )
     if parsed.json and found.scores:
         print(json.dumps(found.scores, indent=2))
     for path, scores in found.scores.items() if not parsed.json else ():

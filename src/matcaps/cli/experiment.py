@@ -2,7 +2,7 @@
 
 from matcaps._paths import user_path
 from matcaps.cli.folds import folds_command, folds_table_command
-from matcaps.cli.parsing import PLAIN, err, make_parser
+from matcaps.cli.parsing import PLAIN, add_accelerator, err, make_parser
 from matcaps.cli.trials import carry_out, list_trials
 from matcaps.experiments.definitions import get_experiment, list_experiments
 from matcaps.experiments.folds import FOLDS
@@ -30,6 +30,7 @@ def experiment_command(arguments: list[str]) -> int:
     parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
     parser.add_argument("--max_train_images", type=int | None, help="train on at most so many images, for a quick look")
     parser.add_argument("--max_test_images", type=int | None, help="test on at most so many images")
+    add_accelerator(parser, None)
     parser.add_argument("--list", action="store_true", help="print the trials and do nothing")
     parsed = parser.parse_args(arguments)
     experiment = get_experiment(parsed.name)
@@ -42,6 +43,7 @@ def experiment_command(arguments: list[str]) -> int:
         root=parsed.root,
         max_train_images=parsed.max_train_images,
         max_test_images=parsed.max_test_images,
+        accelerator=parsed.accelerator,
     )
     base = user_path(parsed.folder)
     return list_trials(trials, base) if parsed.list else carry_out(experiment, trials, base)

@@ -4,7 +4,7 @@ import difflib
 from pathlib import Path
 
 from matcaps._paths import user_path
-from matcaps.cli.parsing import PLAIN, err, make_parser
+from matcaps.cli.parsing import PLAIN, add_accelerator, err, make_parser
 from matcaps.cli.train import parse_settings, with_preset
 from matcaps.cli.trials import carry_out, list_trials
 from matcaps.experiments.folds import SET_BY_FOLDS, fold_experiment, folds_name
@@ -46,6 +46,7 @@ def folds_command(arguments: list[str]) -> int:
         "--name", type=str | None, help="folder of this recipe in it; default: the recipe and what is set"
     )
     parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
+    add_accelerator(parser, None)
     parser.add_argument("--list", action="store_true", help="print the trainings and do nothing")
     parsed = parser.parse_args(arguments)
     changes = _read_changes(parsed["set"])
@@ -60,6 +61,7 @@ def folds_command(arguments: list[str]) -> int:
         epochs=parsed.epochs,
         shard=parse_shard(parsed.shard),
         root=parsed.root,
+        accelerator=parsed.accelerator,
     )
     base = user_path(parsed.folder)
     return list_trials(trials, base) if parsed.list else carry_out(experiment, trials, base)

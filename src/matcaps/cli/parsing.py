@@ -2,7 +2,7 @@
 
 import re
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from rich.console import Console
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 PLAIN: dict[str, Any] = {"soft_wrap": True}
 SOURCE = "folder of a run or of saved weights, weights that come with matcaps, or a name on the Hugging Face hub"
+ACCELERATOR = "where the network computes: gpu (CUDA), cpu, or auto for the first where there is one"
 CHECKPOINT = "last, or a path: a checkpoint of the run, finished or not, in place of its final weights"
 
 
@@ -39,6 +40,18 @@ def make_parser(command: str, description: str) -> "ArgumentParser":
             sys.exit(2)
 
     return OneLineParser(prog=f"matcaps {command}", description=description)
+
+
+def add_accelerator(parser: "ArgumentParser", default: str | None = "auto") -> None:
+    """Give a command the option that says where its network computes.
+
+    Args:
+        parser: the command's.
+        default: what it is where nothing is said; None: that nothing was.
+    """
+    choices = Literal["auto", "cpu", "gpu"]
+    kind = choices if default is not None else choices | None
+    parser.add_argument("--accelerator", type=kind, default=default, help=ACCELERATOR)
 
 
 def _one_line(message: str) -> str:

@@ -63,7 +63,13 @@ class DataBundle:
         return self.transform.output_size
 
     def loader(
-        self, part: Part, *, rank: int = 0, world_size: int = 1, batch_size: int | None = None
+        self,
+        part: Part,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        batch_size: int | None = None,
+        device: torch.device | None = None,
     ) -> DataLoader[Batch]:
         """A loader of one part: shuffled and augmented for "train", in order and plain for the others.
 
@@ -72,6 +78,7 @@ class DataBundle:
             rank: this process, from 0.
             world_size: number of processes.
             batch_size: images in a batch; None: as in the settings.
+            device: where batches are prepared, and stay; None: on the host.
 
         Raises:
             ValueError: there is no such part.
@@ -89,6 +96,7 @@ class DataBundle:
             rank=rank,
             world_size=world_size,
             balanced=self.settings.balance == "sampling",
+            device=device,
         )
 
 

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from matcaps.data.balance import Balance
 from matcaps.data.dataset import ImageDataset
+from matcaps.data.devices import fits, send
 from matcaps.data.random import permutation
 from matcaps.data.transforms import Transform
 
@@ -24,6 +25,8 @@ class Batch(NamedTuple):
         images: ``[B, C, h, w]``, float32; in evaluation with several crops ``[B, crops, C, h, w]``.
         labels: ``[B]``, int64.
         indices: ``[B]``, int64; each image's position in its official part (:attr:`ImageDataset.indices`).
+
+    All are on the loader's device.
     """
 
     images: Tensor
@@ -156,20 +159,37 @@ class EpochSampler(Sampler[BatchKey]):
 
 
 class PreparedImages(Dataset[Batch]):
-    """A dataset that prepares a whole batch in one go.
+    """A dataset that prepares a whole batch in one go, on the host or on a GPU.
+
+    For a GPU the stored images go there at the first batch and stay, where they fit
+    (:data:`matcaps.data.devices.RESIDENT_SHARE` of its free memory); otherwise each batch's stored images are copied to
+    it through pinned memory. Either way a batch is cut, varied and normalised there, with the random numbers that the
+    CPU would draw, and the host does not wait.
 
     Args:
-        dataset: the images.
+        dataset: the images, on the host.
         transform: how to prepare them.
         train: whether to augment.
         seed: the run's seed.
+        device: where batches are prepared; None: on the host.
     """
 
-    def __init__(self, dataset: ImageDataset, transform: Transform, *, train: bool, seed: int) -> None:
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        transform: Transform,
+        *,
+        train: bool,
+        seed: int,
+        device: torch.device | None = None,
+    ) -> None:
         self.dataset = dataset
         self.transform = transform
         self.is_train = train
         self.seed = seed
+        self.device = torch.device("cpu") if device is None else device
+        self._resident: tuple[Tensor, Tensor, Tensor] | None = None
+        self._is_placed = False
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -179,18 +199,42 @@ class PreparedImages(Dataset[Batch]):
 
     def __getitems__(self, key: BatchKey) -> Batch:
         """The batch that a sampler asks for; torch's DataLoader calls this."""
-        positions = torch.from_numpy(key.positions)
-        images = self.dataset.images[positions]
-        indices = self.dataset.indices[positions]
+        images, labels, indices = self._stored(torch.from_numpy(key.positions))
         if self.is_train:
-            # An image that comes again in an epoch is varied as if it were another.
-            varied = indices.numpy() if key.repeats is None else indices.numpy() + (key.repeats << _REPEAT_BITS)
+            varied = self.dataset.indices[torch.from_numpy(key.positions)].numpy()
+            if key.repeats is not None:  # an image that comes again in an epoch is varied as if it were another
+                varied = varied + (key.repeats << _REPEAT_BITS)
             prepared = self.transform.train(images, varied, seed=self.seed, epoch=key.epoch)
         elif self.transform.num_test_crops > 1:
             prepared = self.transform.evaluate_crops(images)
         else:
             prepared = self.transform.evaluate(images)
-        return Batch(prepared, self.dataset.labels[positions], indices)
+        return Batch(prepared, labels, indices)
+
+    def unvaried(self, positions: Tensor) -> Tensor:
+        """Images without augmentation, cropped at the centre: ``[B, C, h, w]``, float32, on the device.
+
+        Args:
+            positions: ``[B]``, int64, in the dataset, on the host.
+        """
+        return self.transform.evaluate(self._stored(positions)[0])
+
+    def _stored(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Stored images, labels and indices at some positions, on the device."""
+        dataset, device = self.dataset, self.device
+        stored = dataset.images, dataset.labels, dataset.indices
+        if device.type == "cpu":
+            return stored[0][positions], stored[1][positions], stored[2][positions]
+        if not self._is_placed:
+            self._is_placed = True
+            if fits(sum(values.nbytes for values in stored), device):
+                self._resident = stored[0].to(device), stored[1].to(device), stored[2].to(device)
+        if self._resident is not None:
+            places = send(positions, device)
+            images, labels, indices = self._resident
+            return images[places], labels[places], indices[places]
+        images, labels, indices = (send(values[positions], device) for values in stored)
+        return images, labels, indices
 
 
 def _as_it_is(batch: Batch) -> Batch:
@@ -209,6 +253,7 @@ def make_loader(
     world_size: int = 1,
     drop_last: bool = False,
     balanced: bool = False,
+    device: torch.device | None = None,
 ) -> DataLoader[Batch]:
     """A loader of :class:`Batch` that draws nothing from torch's global random numbers.
 
@@ -221,11 +266,13 @@ def make_loader(
         train: whether to shuffle and augment.
         batch_size: images in a batch of one process.
         seed: the run's seed.
-        num_workers: further processes that prepare batches; they change no number.
+        num_workers: further processes that prepare batches; they change no number. A GPU prepares its batches itself,
+            and there are none.
         rank: this process, from 0.
         world_size: number of processes.
         drop_last: in training, leave out a last step that is not full.
         balanced: in training, whether every class comes equally often; see :class:`matcaps.data.balance.Balance`.
+        device: where batches are prepared, and stay; None: on the host. See :class:`PreparedImages`.
 
     Raises:
         ValueError: the transform is for another size, or as :class:`EpochSampler`.
@@ -245,14 +292,18 @@ def make_loader(
         drop_last=drop_last,
         balance=Balance(dataset.labels) if balanced and train else None,
     )
+    prepared = PreparedImages(dataset, transform, train=train, seed=seed, device=device)
+    is_on_host = prepared.device.type == "cpu"
+    if not is_on_host:
+        num_workers = 0  # another process could not share the images that lie on the device
     options: dict[str, Any] = {"persistent_workers": True} if num_workers else {}
     return DataLoader(
-        PreparedImages(dataset, transform, train=train, seed=seed),
+        prepared,
         # torch's annotations know only of lists of indices; a key for a whole batch serves as well.
         batch_sampler=cast(Any, sampler),
         collate_fn=cast(Any, _as_it_is),
         num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=is_on_host and torch.cuda.is_available(),
         # A loader seeds its workers at each epoch; from a generator of its own, so that a run with more or fewer
         # loaders keeps its numbers.
         generator=torch.Generator().manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF),

@@ -298,7 +298,7 @@ class DataSettings:
             training image once an epoch.
         batch_size: images in a batch, of each process.
         num_workers: further processes that prepare batches; 0: the training process itself, which keeps up with a
-            training of thousands of images a second.
+            training of thousands of images a second. A GPU prepares its batches itself, and there are none.
         max_train_images: train on at most so many images, evenly over the classes; None: all.
         max_test_images: test and validate on at most so many images each, evenly over the classes; None: all.
         split: which images train, validate and test.

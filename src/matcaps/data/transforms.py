@@ -3,18 +3,23 @@
 Everything but the affine warp comes down to cutting a window out of a uint8 image and multiplying and shifting it.
 The factor and the shift follow from exact integer sums in float64, so an image's result does not depend, not even in
 its last bit, on the images beside it.
+
+Random numbers are drawn on the host, one small table a batch, and sent to where the images are; all the rest is done
+there, on a GPU without waiting for it. Without a warp a GPU's images are the CPU's, bit for bit; with one they agree to
+rounding.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from matcaps.data.devices import send
 from matcaps.data.random import Keys, integers, make_keys, uniform, uniform_between
 from matcaps.data.settings import TransformSettings
 
@@ -42,31 +47,63 @@ def crop_places(count: int, room: int) -> list[tuple[int, int]]:
     return [(math.floor(top * room + 0.5), math.floor(left * room + 0.5)) for top, left in places]
 
 
-def _windows(images: Tensor, top: np.ndarray, left: np.ndarray, size: int) -> Tensor:
+def _windows(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
     """Cut one square out of each image: ``[B, C, H, W]`` to ``[B, C, size, size]``."""
     views = images.unfold(2, size, 1).unfold(3, size, 1)
-    batch = torch.arange(len(images))
-    return views[batch, :, torch.from_numpy(top), torch.from_numpy(left)]
+    batch = torch.arange(len(images), device=images.device)
+    return views[batch, :, top, left]
 
 
-def _channel_sums(images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def _channel_sums(images: Tensor) -> tuple[Tensor, Tensor]:
     """Sums, and sums of squares, over each channel: ``[B, C]``, float64; exact for uint8."""
     values = images.flatten(2).to(torch.float64)
-    return values.sum(2).numpy(), (values * values).sum(2).numpy()
+    return values.sum(2), (values * values).sum(2)
 
 
-def _mean_and_deviation(first: np.ndarray, second: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray]:
+def _over(values: Tensor, number: float) -> Tensor:
+    """Values divided by a number, rounded once: on a GPU torch multiplies by the inverse of a number of the host."""
+    return values / values.new_full((), number)
+
+
+def _mean_and_deviation(first: Tensor, second: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over pixels and channels, ``[B, 1]``, from sums ``[B, C]`` of first and second
     powers. A deviation is never below 1 over the root of their number, so that a blank image comes out as zeros."""
     count = pixels * first.shape[1]
-    mean = first.sum(1, keepdims=True) / count
-    variance = np.maximum(second.sum(1, keepdims=True) / count - mean * mean, 0)
-    return mean, np.maximum(np.sqrt(variance), 1 / math.sqrt(count))
+    mean = _over(_over_channels(first), count)
+    variance = (_over(_over_channels(second), count) - mean * mean).clamp_min(0)
+    return mean, variance.sqrt().clamp_min(1 / math.sqrt(count))
 
 
-def _neutral(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Contrast and brightness ``[B, 1]`` that change nothing."""
-    return np.ones((count, 1)), np.zeros((count, 1))
+def _over_channels(values: Tensor) -> Tensor:
+    """The sum over the second dimension, kept, one after the other: in the same order on every device."""
+    total = values[:, :1]
+    for channel in range(1, values.shape[1]):
+        total = total + values[:, channel : channel + 1]
+    return total
+
+
+class _Variation(NamedTuple):
+    """What is drawn for a batch, on the images' device.
+
+    Attributes:
+        flipped: ``[B]``, bool; None: none are.
+        affine: ``[B, 2, 3]``, float32, where each output pixel comes from; None: no warp.
+        moved: ``[B, 2, points, points]``, float32, how far the points of a grid move; None: not elastic.
+        top: ``[B]``, int64, rows at which the windows begin, counted from the margin's edge.
+        left: ``[B]``, int64, columns.
+        contrast: ``[B, 1]``, float64, factors.
+        shift: ``[B, 1]``, float64, brightness to add.
+        is_neutral: whether each contrast is 1.
+    """
+
+    flipped: Tensor | None
+    affine: Tensor | None
+    moved: Tensor | None
+    top: Tensor
+    left: Tensor
+    contrast: Tensor
+    shift: Tensor
+    is_neutral: bool
 
 
 class Transform:
@@ -129,30 +166,25 @@ class Transform:
         """Augmented images: a function of each image, its index, the seed and the epoch, and of nothing else.
 
         Args:
-            images: ``[B, C, H, W]``, uint8, H and W equal to ``image_size``.
-            indices: ``[B]`` integers that identify the images.
+            images: ``[B, C, H, W]``, uint8, H and W equal to ``image_size``; on any device.
+            indices: ``[B]`` integers that identify the images, on the host.
             seed: the run's seed.
             epoch: the epoch, from 0.
 
         Returns:
-            ``[B, C, output_size, output_size]``, float32.
+            ``[B, C, output_size, output_size]``, float32, on the images' device.
 
         Raises:
             ValueError: the images have another shape or dtype.
         """
         self._check(images)
-        keys = make_keys(seed, epoch, indices)
-        if self._number("flip"):
-            images = torch.where(
-                torch.from_numpy(uniform(keys, _FLIP) < 0.5)[:, None, None, None], images.flip(3), images
-            )
-        images = self._warp(images, keys)
-        low, high = self._number("min_contrast"), self._number("max_contrast")
-        brightness = self._number("max_brightness")
-        contrast = uniform_between(keys, _CONTRAST, low, high)[:, None]
-        shift = uniform_between(keys, _BRIGHTNESS, -brightness, brightness)[:, None]
-        top, left, padded = self._random_places(images, keys)
-        return self._prepare(images, _windows(padded, top, left, self.output_size), contrast, shift)
+        drawn = self._draw(make_keys(seed, epoch, indices), images.device)
+        if drawn.flipped is not None:
+            images = torch.where(drawn.flipped[:, None, None, None], images.flip(3), images)
+        images = self._warp(images, drawn)
+        crops = _windows(self._with_margin(images), drawn.top, drawn.left, self.output_size)
+        varied = self._factor_and_offset(images, crops, drawn.contrast, drawn.shift, is_neutral=drawn.is_neutral)
+        return _scaled(crops, *varied)
 
     def evaluate(self, images: Tensor) -> Tensor:
         """Images without augmentation, cropped at the centre.
@@ -201,7 +233,7 @@ class Transform:
         [(top, left)] = crop_places(1, self.image_size - self.output_size)
         crops = images[:, :, top : top + self.output_size, left : left + self.output_size]
         # Without augmentation all channels have one factor and one offset, so the first speaks for all.
-        factor, offset = (value[:, :1] for value in self._factor_and_offset(images, crops, *_neutral(len(images))))
+        factor, offset = (value[:, :1] for value in self._plain_factor_and_offset(images, crops))
         return offset.clone(), factor.mul(255).add_(offset)
 
     def _check(self, images: Tensor) -> None:
@@ -216,13 +248,13 @@ class Transform:
         self._check(images)
         size = self.output_size
         crops = [
-            self._prepare(images, images[:, :, top : top + size, left : left + size], *_neutral(len(images)))
+            images[:, :, top : top + size, left : left + size]
             for top, left in crop_places(count, self.image_size - size)
         ]
-        return torch.stack(crops, 1)
+        return torch.stack([_scaled(crop, *self._plain_factor_and_offset(images, crop)) for crop in crops], 1)
 
-    def _random_places(self, images: Tensor, keys: Keys) -> tuple[np.ndarray, np.ndarray, Tensor]:
-        """Where to cut each window, and what to cut it from: the images with a margin for the shift."""
+    def _draw(self, keys: Keys, device: torch.device) -> _Variation:
+        """Draw all that is random in a batch, and send it to a device in one piece."""
         room, margin = self.image_size - self.output_size, self._number("max_shift")
         reach = math.floor(room * self._number("crop_jitter") + 0.5)
         [(first, _)] = crop_places(1, room - reach)
@@ -231,64 +263,103 @@ class Transform:
         if margin:
             top += integers(keys, _DOWN, 2 * margin + 1)
             left += integers(keys, _RIGHT, 2 * margin + 1)
-            if self._number("fill") == "zero":
-                images = F.pad(images, (margin,) * 4)
-            else:
-                near = torch.arange(-margin, self.image_size + margin).clamp_(0, self.image_size - 1)
-                images = images[:, :, near][:, :, :, near]
-        return top, left, images
+        brightness = self._number("max_brightness")
+        contrast = uniform_between(keys, _CONTRAST, self._number("min_contrast"), self._number("max_contrast"))
+        columns = {
+            "top": top,
+            "left": left,
+            "contrast": contrast,
+            "shift": uniform_between(keys, _BRIGHTNESS, -brightness, brightness),
+            "flipped": uniform(keys, _FLIP) < 0.5 if self._number("flip") else None,
+            "affine": self._affine(keys),
+            "moved": self._moved(keys),
+        }
+        tables = {name: values.reshape(len(keys), -1) for name, values in columns.items() if values is not None}
+        sent = send(torch.from_numpy(np.concatenate([*tables.values()], axis=1, dtype=np.float64)), device)
+        parts = dict(zip(tables, sent.split([table.shape[1] for table in tables.values()], dim=1), strict=True))
+        affine, moved = parts.get("affine"), parts.get("moved")
+        return _Variation(
+            flipped=parts["flipped"][:, 0] != 0 if "flipped" in parts else None,
+            affine=None if affine is None else affine.reshape(-1, 2, 3).to(torch.float32),
+            moved=None if moved is None else moved.reshape(-1, 2, _ELASTIC_POINTS, _ELASTIC_POINTS).to(torch.float32),
+            top=parts["top"][:, 0].to(torch.int64),
+            left=parts["left"][:, 0].to(torch.int64),
+            contrast=parts["contrast"],
+            shift=parts["shift"],
+            is_neutral=bool(np.all(contrast == 1)),
+        )
 
-    def _warp(self, images: Tensor, keys: Keys) -> Tensor:
-        """Rotate, scale and shear about the centre, and deform; float32 if anything is to be done, else as they are."""
+    def _affine(self, keys: Keys) -> np.ndarray | None:
+        """Rotation, scale and shear about the centre, ``[B, 2, 3]``: where each output pixel comes from."""
         rotation, scale, shear, elastic = (
             self._number(name) for name in ("max_rotation", "max_scale", "max_shear", "max_elastic")
         )
         if not (rotation or scale or shear or elastic):
-            return images
+            return None
         angle = np.radians(uniform_between(keys, _ROTATION, -rotation, rotation))
         # The grid says where each output pixel comes from, so a larger picture needs a smaller step.
         step = 1 / uniform_between(keys, _SCALE, 1 - scale, 1 + scale)
         slant = np.tan(np.radians(uniform_between(keys, _SHEAR, -shear, shear)))
         cosine, sine, zero = np.cos(angle) * step, np.sin(angle) * step, np.zeros_like(step)
         rows = [[cosine, slant * cosine - sine, zero], [sine, slant * sine + cosine, zero]]
-        theta = torch.from_numpy(np.array(rows).transpose(2, 0, 1)).to(torch.float32)
-        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-        if elastic:
-            draws = uniform(keys[:, None], _ELASTIC).reshape(-1, 2, _ELASTIC_POINTS, _ELASTIC_POINTS)
-            moved = torch.from_numpy((2 * draws - 1) * (2 * elastic / self.image_size)).to(torch.float32)
-            field = F.interpolate(moved, images.shape[2:], mode="bicubic", align_corners=True)
+        return np.array(rows).transpose(2, 0, 1)
+
+    def _moved(self, keys: Keys) -> np.ndarray | None:
+        """How far the points of an elastic grid move, in halves of a side."""
+        elastic = self._number("max_elastic")
+        if not elastic:
+            return None
+        return (2 * uniform(keys[:, None], _ELASTIC) - 1) * (2 * elastic / self.image_size)
+
+    def _with_margin(self, images: Tensor) -> Tensor:
+        """What windows are cut from: the images with a margin for the shift."""
+        margin = self._number("max_shift")
+        if not margin:
+            return images
+        if self._number("fill") == "zero":
+            return F.pad(images, (margin,) * 4)
+        near = torch.arange(-margin, self.image_size + margin, device=images.device).clamp_(0, self.image_size - 1)
+        return images[:, :, near][:, :, :, near]
+
+    def _warp(self, images: Tensor, drawn: _Variation) -> Tensor:
+        """Rotate, scale and shear about the centre, and deform; float32 if anything is to be done, else as they are."""
+        if drawn.affine is None:
+            return images
+        grid = F.affine_grid(drawn.affine, list(images.shape), align_corners=False)
+        if drawn.moved is not None:
+            field = F.interpolate(drawn.moved, images.shape[2:], mode="bicubic", align_corners=True)
             grid = grid + field.permute(0, 2, 3, 1)
         padding = "zeros" if self._number("fill") == "zero" else "border"
         return F.grid_sample(images.to(torch.float32), grid, "bilinear", padding, align_corners=False)
 
-    def _prepare(self, images: Tensor, crops: Tensor, contrast: np.ndarray, shift: np.ndarray) -> Tensor:
-        """Contrast, brightness and normalisation of the crops; the arguments are those of _factor_and_offset."""
-        factor, offset = self._factor_and_offset(images, crops, contrast, shift)
-        return crops.to(torch.float32).mul_(factor).add_(offset)
+    def _plain_factor_and_offset(self, images: Tensor, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """The normalisation alone, as :meth:`_factor_and_offset`."""
+        one = torch.ones((len(images), 1), dtype=torch.float64, device=images.device)
+        return self._factor_and_offset(images, crops, one, torch.zeros_like(one), is_neutral=True)
 
     def _factor_and_offset(
-        self, images: Tensor, crops: Tensor, contrast: np.ndarray, shift: np.ndarray
+        self, images: Tensor, crops: Tensor, contrast: Tensor, shift: Tensor, *, is_neutral: bool
     ) -> tuple[Tensor, Tensor]:
         """Contrast, brightness and normalisation as one factor and one offset for each channel, ``[B, C, 1, 1]``.
 
         Args:
             images: ``[B, C, H, W]``, the whole images.
             crops: ``[B, C, h, w]``, the windows to prepare.
-            contrast: ``[B, 1]``, factors.
-            shift: ``[B, 1]``, brightness to add.
+            contrast: ``[B, 1]``, float64, factors.
+            shift: ``[B, 1]``, float64, brightness to add.
+            is_neutral: whether each contrast is 1.
         """
         normalise = self._number("normalise")
         pixels = images.shape[2] * images.shape[3]
-        neutral = bool(np.all(contrast == 1))
         if normalise == "scale":
-            mean = 0.0 if neutral else _channel_sums(images)[0] / pixels
-            factor, offset = contrast / 255, mean * (1 - contrast) / 255 + shift
+            mean = 0.0 if is_neutral else _over(_channel_sums(images)[0], pixels)
+            factor, offset = _over(contrast, 255), _over(mean * (1 - contrast), 255) + shift
         elif normalise == "image":
             mean, deviation = _mean_and_deviation(*_channel_sums(images), pixels)
             factor, offset = contrast / deviation, shift - contrast * mean / deviation
         else:
             # Contrast about each channel's mean over the whole image, as tf.image.adjust_contrast has it.
-            mean = 0.0 if neutral else _channel_sums(images)[0] / pixels
+            mean = 0.0 if is_neutral else _over(_channel_sums(images)[0], pixels)
             offset = mean * (1 - contrast) + shift
             first, second = _channel_sums(crops)
             count = crops.shape[2] * crops.shape[3]
@@ -297,8 +368,11 @@ class Transform:
             mean, deviation = _mean_and_deviation(varied, squares, count)
             factor, offset = contrast / deviation, (offset - mean) / deviation
         shape = crops.shape[:2]
-        factor, offset = (
-            torch.from_numpy(np.broadcast_to(value, shape).astype(np.float32))[:, :, None, None]
-            for value in (factor, offset)
+        return (
+            factor.expand(shape).to(torch.float32)[:, :, None, None],
+            offset.expand(shape).to(torch.float32)[:, :, None, None],
         )
-        return factor, offset
+
+
+def _scaled(crops: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
+    return crops.to(torch.float32).mul_(factor).add_(offset)

@@ -56,6 +56,7 @@ def serve(
     *,
     smallnorb: str = "paper-small-smallnorb",
     root: str | None = None,
+    accelerator: str = "auto",
     host: str = "127.0.0.1",
     port: int | None = None,
     browser: bool = False,
@@ -69,6 +70,7 @@ def serve(
         demo: see :func:`matcaps.demo.open_demo`.
         smallnorb: the network of the viewpoint page.
         root: folder that holds the data sets.
+        accelerator: where the network of the viewpoint page computes, as :func:`matcaps.demo.open_demo`.
         host: the address to serve at; the default can be reached from this machine alone.
         port: None: the first free one from 7860.
         browser: whether to open the page in a browser.
@@ -78,7 +80,7 @@ def serve(
     """
     check_address(host, port)
     torch.set_num_threads(1)
-    blocks = make_page(demo, smallnorb, root)
+    blocks = make_page(demo, smallnorb, root, accelerator)
     _, url, _ = blocks.launch(
         server_name=host,
         server_port=port,
@@ -104,7 +106,7 @@ def _theme() -> Base:
     return theme.set(block_info_text_color="*body_text_color", block_label_text_color="*body_text_color")
 
 
-def make_page(demo: DemoNetwork, smallnorb: str, root: str | None) -> gr.Blocks:
+def make_page(demo: DemoNetwork, smallnorb: str, root: str | None, accelerator: str = "auto") -> gr.Blocks:
     """Put the page together."""
     with gr.Blocks(title="matcaps demo", analytics_enabled=False, delete_cache=(300, 3600)) as blocks:
         about = demo.saved.description.get("data") or "images"
@@ -116,7 +118,7 @@ def make_page(demo: DemoNetwork, smallnorb: str, root: str | None) -> gr.Blocks:
         with gr.Tab("One image"):
             _image_page(demo)
         with gr.Tab("smallNORB") as tab:
-            fill_viewpoint_page(tab, smallnorb, root)
+            fill_viewpoint_page(tab, smallnorb, root, accelerator)
     return blocks
 
 

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from matcaps.data import ImageDataset, Transform
+from matcaps.data.devices import send
 from matcaps.data.mnist import CLASSES
 from matcaps.data.splits import limit_images
 from matcaps.demo.strokes import drawn_digits
 from matcaps.inspection.traversal import RANGE
 from matcaps.models import EMCapsNet
+from matcaps.models.modes import device_of
 from matcaps.training.inference import SavedNetwork, load_saved_data
 
 NUM_IMAGES = 400
@@ -85,7 +87,8 @@ def pose_ranges(network: EMCapsNet, transform: Transform, examples: Examples) ->
         ``[classes, 16, 2]``: the 2nd and the 98th percentile; of a class without images those of all classes' poses.
     """
     dataset = examples.dataset
-    poses = torch.cat([network(transform.evaluate(images)).poses.flatten(2) for images in dataset.images.split(20)])
+    batches = (send(images, device_of(network)) for images in dataset.images.split(20))
+    poses = torch.cat([network(transform.evaluate(images)).poses.flatten(2) for images in batches]).cpu()
     own = poses[torch.arange(len(poses)), dataset.labels]
     quantiles = torch.tensor(RANGE)
     ranges = []

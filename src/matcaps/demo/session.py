@@ -6,17 +6,21 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from matcaps.capsules import POSE_COMPONENTS
+from matcaps.capsules import POSE_COMPONENTS, as_capsules
 from matcaps.data import Transform
+from matcaps.data.devices import send
 from matcaps.data.mnist import CLASSES
 from matcaps.demo.examples import Examples, find_examples, pose_ranges
 from matcaps.experiments.attacks import fgsm, input_bounds
 from matcaps.findings import InspectSettings
 from matcaps.findings.subject import find_decoder
 from matcaps.inspection import VoteHistogram, vote_distances, vote_histogram
+from matcaps.inspection.door import on_host
 from matcaps.models import EMCapsNet, PoseDecoder
+from matcaps.models.modes import device_of
 from matcaps.models.pretrained import DECODER_NAME
 from matcaps.training.decoding import load_decoder
+from matcaps.training.devices import place, resolve_device
 from matcaps.training.inference import SavedNetwork, open_saved
 
 LARGEST_EPSILON = 0.5
@@ -66,8 +70,8 @@ class DemoNetwork:
 
     @property
     def iterations(self) -> int:
-        """Routing iterations."""
-        return self.network.config.iterations
+        """Routing iterations of the class capsules."""
+        return len(self.network.class_capsules.routing.inverse_temperature)
 
     @property
     def input_unit(self) -> str:
@@ -79,7 +83,7 @@ class DemoNetwork:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What a network made of one image.
+    """What a network made of one image; all of it on the host.
 
     Attributes:
         network: that read it.
@@ -122,16 +126,16 @@ class Reading:
         FGSM takes one step, so its direction is the same for every ε. A pixel that could only leave the valid range
         has 0.
         """
-        everything = float(self.high - self.low)
+        everything, device = float(self.high - self.low), device_of(self.network)
         moved = fgsm(
             self.network,
-            self.image,
-            torch.tensor([self.winner]),
+            send(self.image, device),
+            torch.tensor([self.winner], device=device),
             everything,
             (self.low, self.high),
             objective="logits",
         )
-        return (moved - self.image).sign()
+        return (moved.cpu() - self.image).sign()
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,17 +160,19 @@ class Attacked:
         return int(self.activations.argmax())
 
 
-def open_demo(source: str, *, root: str | None = None) -> DemoNetwork:
+def open_demo(source: str, *, root: str | None = None, accelerator: str = "auto") -> DemoNetwork:
     """Open a network with whatever can be shown about it; takes seconds, for the range of the poses.
 
     Args:
         source: folder of a run or of saved weights, weights that come with matcaps, or an id on the Hugging Face hub.
         root: folder that holds the data sets.
+        accelerator: where the network computes: "gpu" (CUDA), "cpu", or "auto" for the first where there is one.
 
     Raises:
         FileNotFoundError: the network is missing, or its run has not finished.
-        ValueError: it has no capsules, or its files are malformed.
+        ValueError: it has no capsules, its files are malformed, or there is no GPU.
     """
+    resolve_device(accelerator)  # first of all, so that nothing is read in vain where there is no GPU
     saved = open_saved(source)
     network = saved.network
     if not isinstance(network, EMCapsNet):
@@ -176,6 +182,7 @@ def open_demo(source: str, *, root: str | None = None) -> DemoNetwork:
     path = find_decoder(InspectSettings(source), saved.folder)
     if path is not None:
         decoder = load_decoder(path, network.config.num_classes, (network.config.in_channels, size, size))
+    place(network, accelerator)
     examples = find_examples(saved, root)
     return DemoNetwork(
         source=source,
@@ -203,7 +210,7 @@ def read(demo: DemoNetwork, pixels: Tensor, name: str, truth: int | None = None)
         ValueError: the shape or dtype does not fit.
     """
     image = demo.transform.evaluate(pixels)
-    classes = demo.network(image)
+    classes = as_capsules(on_host(demo.network(send(image, device_of(demo.network)))))
     low, high = input_bounds(demo.transform, pixels)
     return Reading(
         network=demo.network,
@@ -272,5 +279,5 @@ def attack(reading: Reading, epsilon: float) -> Attacked:
     if epsilon == 0:  # spares the gradient
         return Attacked(0.0, reading.image, torch.zeros_like(reading.image), reading.activations)
     image = (reading.image + epsilon * reading.direction).clamp(reading.low, reading.high)
-    activations = reading.network(image).activations[0]
+    activations = reading.network(send(image, device_of(reading.network))).activations[0].cpu()
     return Attacked(epsilon, image, image - reading.image, activations)

@@ -13,7 +13,7 @@ from matcaps.demo.events import LIVE, QUIET
 from matcaps.demo.viewpoints import INSTANCES, ObjectViews, open_views
 
 
-def fill_viewpoint_page(tab: gr.Tab, source: str, root: str | None) -> None:
+def fill_viewpoint_page(tab: gr.Tab, source: str, root: str | None, accelerator: str) -> None:
     """Put the page together inside its tab; arguments as :func:`matcaps.demo.serve`."""
     gr.Markdown(
         f"### One object from all sides\n`{source}` on the objects of smallNORB's test part, which training on the "
@@ -42,7 +42,7 @@ def fill_viewpoint_page(tab: gr.Tab, source: str, root: str | None) -> None:
 
     @cache
     def views() -> ObjectViews:
-        return open_views(source, root=root)
+        return open_views(source, root=root, accelerator=accelerator)
 
     def look(kind: str, number: int, height: int, angle: int, light: int) -> str:
         try:

@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 
 from matcaps.data import ImageDataset, load_smallnorb
+from matcaps.data.devices import send
 from matcaps.models import EMCapsNet
+from matcaps.models.modes import device_of
+from matcaps.training.devices import place, resolve_device
 from matcaps.training.inference import SavedNetwork, open_saved
 
 INSTANCES = (0, 1, 2, 3, 5)
@@ -76,21 +79,26 @@ class ObjectViews:
 
     @torch.no_grad()
     def _activations(self, places: Tensor) -> Tensor:
-        return self.saved.network(self.saved.transform.evaluate(self.dataset.images[places])).activations
+        network = self.saved.network
+        images = send(self.dataset.images[places], device_of(network))
+        return network(self.saved.transform.evaluate(images)).activations.cpu()
 
 
-def open_views(source: str, *, root: str | None = None) -> ObjectViews:
+def open_views(source: str, *, root: str | None = None, accelerator: str = "auto") -> ObjectViews:
     """Open a network of smallNORB and the test images; reads 24,300 pairs, which takes seconds.
 
     Args:
         source: as :func:`matcaps.demo.open_demo`.
         root: folder that holds the data sets.
+        accelerator: as :func:`matcaps.demo.open_demo`.
 
     Raises:
         FileNotFoundError: the network or the images are missing; the message says how to get them.
         ValueError: the network is none of smallNORB, or a file is malformed.
     """
+    resolve_device(accelerator)  # first of all, so that nothing is read in vain where there is no GPU
     saved = open_viewer(source)
+    place(saved.network, accelerator)
     dataset = load_smallnorb(root, "test", size=saved.transform.image_size)
     columns = [dataset.attributes[name] for name in ("category", "instance", "elevation", "azimuth", "lighting")]
     columns[3] = torch.where(columns[3] >= 0, columns[3] // 2, -1)

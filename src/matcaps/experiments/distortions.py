@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from matcaps.data import ImageDataset, Transform, make_loader, rotate_images, shift_images
+from matcaps.models.modes import device_of
 from matcaps.training.evaluation import evaluate
 
 ROTATIONS = (0, 10, 20, 30, 45, 60)
@@ -28,7 +29,7 @@ def measure_distortions(
     """Errors on a data set's images rotated and shifted.
 
     Args:
-        network: an :class:`EMCapsNet` or :class:`BaselineCNN`.
+        network: an :class:`EMCapsNet` or :class:`BaselineCNN`, on any device.
         dataset: images and labels.
         transform: how they become the network's input.
         rotations: degrees, each tried both ways.
@@ -43,12 +44,13 @@ def measure_distortions(
     def error(variants: list[Tensor]) -> dict[str, float]:
         results = []
         for images in variants:
-            loader = make_loader(replace(dataset, images=images), transform, train=False, batch_size=batch_size)
+            turned = replace(dataset, images=images)
+            loader = make_loader(turned, transform, train=False, batch_size=batch_size, device=device)
             results.append(evaluate(network, loader, dataset.classes))
         wrong = sum(result.error_percent for result in results) / len(results)
         return {"error_percent": wrong, "num_images": sum(result.num_images for result in results)}
 
-    images = dataset.images
+    images, device = dataset.images, device_of(network)
     return {
         "rotation": [
             {"degrees": amount, **error([rotate_images(images, sign * amount) for sign in _signs(amount)])}

@@ -12,6 +12,7 @@ from matcaps.experiments.attacks import AttackSettings, attack_networks
 from matcaps.experiments.distortions import measure_distortions
 from matcaps.experiments.plan import Experiment, Trial, make_trials
 from matcaps.models.pretrained import from_pretrained
+from matcaps.training.devices import place
 from matcaps.training.record import command_line, describe_machine, source_commit
 
 
@@ -39,6 +40,7 @@ def _source_trial(experiment: Experiment, trial: Trial) -> Trial:
         root=data.root,
         max_train_images=data.max_train_images,
         max_test_images=data.max_test_images,
+        accelerator=trial.settings.accelerator,
     )[0]
 
 
@@ -46,6 +48,8 @@ def _attacks(experiment: Experiment, trial: Trial, base: Path) -> dict[str, Any]
     source = _source_trial(experiment, trial)
     bundle = load_data(trial.settings.data, trial.settings.seed)
     networks = {one.row.name: from_pretrained(one.training_folder(base)) for one in (source, trial)}
+    for network in networks.values():
+        place(network, trial.settings.accelerator)
     started = time.perf_counter()
     found = attack_networks(
         networks, source.row.name, bundle.test, bundle.transform, AttackSettings(seed=trial.settings.seed)
@@ -56,6 +60,7 @@ def _attacks(experiment: Experiment, trial: Trial, base: Path) -> dict[str, Any]
 def _distortions(experiment: Experiment, trial: Trial, base: Path) -> dict[str, Any]:
     bundle = load_data(trial.settings.data, trial.settings.seed)
     network = from_pretrained(trial.training_folder(base))
+    place(network, trial.settings.accelerator)
     started = time.perf_counter()
     found = measure_distortions(network, bundle.test, bundle.transform)
     return _record(trial, bundle.test.origin, started, distortions=found)

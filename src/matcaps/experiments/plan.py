@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from matcaps.training.settings import TrainSettings
+from matcaps.training.settings import Accelerator, TrainSettings
 
 DIVERGED_NAME = "diverged.json"
 """In a training's folder: that it came to numbers which are not finite, and where."""
@@ -113,6 +113,7 @@ def make_trials(
     root: str | None = None,
     max_train_images: int | None = None,
     max_test_images: int | None = None,
+    accelerator: Accelerator | None = None,
 ) -> list[Trial]:
     """List an experiment's trials, seed by seed, so that every row has one before any has two.
 
@@ -125,6 +126,7 @@ def make_trials(
         root: folder that holds the data sets.
         max_train_images: train on at most so many images; for a quick look.
         max_test_images: test on at most so many.
+        accelerator: what trains and measures, "auto", "cpu" or "gpu"; None: each row's own.
 
     Raises:
         ValueError: an unknown row, a shard out of range, a seed twice, or settings out of range.
@@ -144,6 +146,7 @@ def make_trials(
                 row.settings,
                 seed=seed,
                 epochs=row.settings.epochs if epochs is None else epochs,
+                accelerator=accelerator or row.settings.accelerator,
                 data=replace(
                     data,
                     root=data.root if root is None else root,

@@ -9,6 +9,7 @@ from matcaps.findings.journal import Journal
 from matcaps.findings.subject import Subject
 from matcaps.inspection import pose_traversal
 from matcaps.models import PoseDecoder
+from matcaps.models.modes import device_of
 from matcaps.models.pretrained import save_weights
 from matcaps.training.decoding import class_poses, explained_variance, train_decoder
 from matcaps.viz.inspection import draw_poses
@@ -32,6 +33,7 @@ def look_at_poses(subject: Subject, journal: Journal) -> None:
     if not bool((labels == label).any()):
         journal.say("poses", f"left out: none of the images shows {subject.classes[label]}; raise --num_images")
         return
+    decoder.to(device_of(subject.network))
     found = pose_traversal(subject.network, decoder, subject.image, label, poses[labels == label])
     name = subject.classes[label]
     title = (

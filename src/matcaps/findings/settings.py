@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matcaps._paths import user_path
+from matcaps.training.settings import Accelerator
 
 INSPECTION_NAME = "inspect"
 """The folder in a run's own that an inspection writes to."""
@@ -30,6 +31,7 @@ class InspectSettings:
         output: folder to write to; None: ``inspect`` in the run's folder, or ``inspect-NAME`` here.
         batch_size: images at a time.
         checkpoint: "last", or a path: a checkpoint of the run in place of its final weights.
+        accelerator: where the network computes: "gpu" (CUDA), "cpu", or "auto" for the first where there is one.
 
     Raises:
         ValueError: a number is out of range.
@@ -49,6 +51,7 @@ class InspectSettings:
     output: str | None = None
     batch_size: int = 100
     checkpoint: str | None = None
+    accelerator: Accelerator = "auto"
 
     def __post_init__(self) -> None:
         for name, least in (("num_images", 0), ("batch_size", 1), ("decoder_epochs", 1)):

@@ -8,14 +8,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from matcaps.data import DataBundle, ImageDataset, Transform, make_loader
+from matcaps.data.devices import send
 from matcaps.data.loader import Batch
 from matcaps.data.names import short_name
 from matcaps.data.splits import limit_images
 from matcaps.findings.settings import InspectSettings
 from matcaps.inspection import has_viewpoints
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder
+from matcaps.models.modes import device_of
 from matcaps.models.pretrained import DECODER_NAME
 from matcaps.training.decoding import load_decoder
+from matcaps.training.devices import place, resolve_device
 from matcaps.training.inference import SavedNetwork, load_saved_data, open_saved
 from matcaps.training.prediction import warn_of_unlike
 
@@ -31,7 +34,7 @@ class Subject:
         cnn: to compare with.
         bundle: the data; None where only an image file is looked at.
         measured: images for what holds over a set.
-        image: ``[1, C, H, W]``, prepared as the network takes it.
+        image: ``[1, C, H, W]``, prepared as the network takes it, on the host.
         truth: its label, where that is known.
         name: what to call it.
         scores: the class activations on it.
@@ -72,7 +75,8 @@ class Subject:
     def loader(self, dataset: ImageDataset, saved: SavedNetwork | None = None) -> DataLoader[Batch]:
         """Batches of a data set, as this network, or another that was saved, takes them: the centre crop alone."""
         transform = centre_crop((saved or self.saved).transform)
-        return make_loader(dataset, transform, train=False, batch_size=self.settings.batch_size)
+        device = device_of(self.network)
+        return make_loader(dataset, transform, train=False, batch_size=self.settings.batch_size, device=device)
 
 
 def open_subject(settings: InspectSettings) -> Subject:
@@ -83,10 +87,12 @@ def open_subject(settings: InspectSettings) -> Subject:
         FileExistsError: a decoder is to be trained where there is one.
         ValueError: something does not fit.
     """
+    resolve_device(settings.accelerator)  # first of all, so that nothing is read in vain where there is no GPU
     saved = open_saved(settings.source, settings.checkpoint)
     network = saved.network
     if not isinstance(network, EMCapsNet):
         raise ValueError(f"{settings.source} has no capsules to look into: it is a {type(network).__name__}")
+    device = place(network, settings.accelerator)
     transform, channels, size = saved.transform, network.config.in_channels, saved.transform.output_size
     decoder_path = (settings.home or settings.target) / DECODER_NAME
     if settings.train_decoder and decoder_path.exists():
@@ -114,12 +120,12 @@ def open_subject(settings: InspectSettings) -> Subject:
     measured = limit_images(part, settings.num_images, 0) if part is not None and settings.num_images else None
     image = transform.evaluate(picture)
     with torch.no_grad():
-        scores = tuple(network(image).activations[0].tolist())
+        scores = tuple(network(send(image, device)).activations[0].tolist())
     return Subject(
         settings=settings,
         saved=saved,
         network=network,
-        cnn=None if settings.cnn is None else _open_cnn(settings.cnn, measured),
+        cnn=None if settings.cnn is None else _open_cnn(settings.cnn, measured, device),
         bundle=bundle,
         measured=measured,
         image=image,
@@ -151,7 +157,7 @@ def centre_crop(transform: Transform) -> Transform:
     return type(transform)(replace(transform.settings, num_test_crops=1), transform.image_size)
 
 
-def _open_cnn(source: str, measured: ImageDataset | None) -> SavedNetwork:
+def _open_cnn(source: str, measured: ImageDataset | None, device: torch.device) -> SavedNetwork:
     cnn = open_saved(source)
     if not isinstance(cnn.network, BaselineCNN):
         raise ValueError(f"cnn must be a BaselineCNN's run; {source} is a {type(cnn.network).__name__}")
@@ -162,4 +168,5 @@ def _open_cnn(source: str, measured: ImageDataset | None) -> SavedNetwork:
             f"cnn must take the same images, {measured.num_channels} channels of {measured.image_size} pixels; "
             f"{source} takes {cnn.network.config.in_channels} of {cnn.transform.image_size}"
         )
+    cnn.network.to(device)
     return cnn

@@ -44,7 +44,7 @@ def _look_at_viewpoint(subject: Subject, journal: Journal, dataset: ImageDataset
 def _probe_viewpoint(subject: Subject, journal: Journal, dataset: ImageDataset) -> None:
     features: dict[str, Tensor] = {"pose": true_poses(subject.network, subject.loader(dataset))[0]}
     # before the CNN, which may be missing: so a kind of features keeps its colour
-    features["pixels, 16 components"] = torch.cat([batch.images.flatten(1) for batch in subject.loader(dataset)])
+    features["pixels, 16 components"] = torch.cat([batch.images.flatten(1).cpu() for batch in subject.loader(dataset)])
     widths: dict[str, int] = {}
     if subject.cnn is not None:
         cnn: BaselineCNN = subject.cnn.network  # type: ignore[assignment]

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from matcaps.data.devices import send
 from matcaps.inspection.door import inspects
 from matcaps.models import EMCapsNet
+from matcaps.models.modes import device_of
 
 DEAD_BELOW = 0.01
 """A capsule type is dead where none of its capsules is active beyond this on any of the images looked at."""
@@ -71,7 +73,7 @@ def activation_maps(network: EMCapsNet, images: Tensor) -> "OrderedDict[str, Ten
     """Return the activations of every layer after every iteration, by the layer's name.
 
     Args:
-        network: on the CPU.
+        network: on any device; what is found comes to the host.
         images: ``[B, C, H, W]``, prepared as the network takes them.
 
     Returns:
@@ -90,7 +92,7 @@ def capsule_health(network: EMCapsNet, batches: Iterable[Tensor]) -> "OrderedDic
     """Look for capsule types that are dead or saturated.
 
     Args:
-        network: on the CPU.
+        network: on any device; what is found comes to the host.
         batches: images ``[B, C, H, W]`` at a time, prepared as the network takes them.
 
     Returns:
@@ -105,8 +107,8 @@ def capsule_health(network: EMCapsNet, batches: Iterable[Tensor]) -> "OrderedDic
         if len(images) == 0:
             continue
         num_images += len(images)
-        for name, capsules in network.layer_outputs(images).items():
-            activations = capsules.activations.flatten(0, -2).double()
+        for name, capsules in network.layer_outputs(send(images, device_of(network))).items():
+            activations = capsules.activations.flatten(0, -2).cpu().double()
             tallies.setdefault(name, Tally(activations.shape[1])).add(activations)
     if not num_images:
         raise ValueError("batches must hold at least one image; got none")

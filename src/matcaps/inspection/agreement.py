@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from matcaps.capsules import Capsules
+from matcaps.data.devices import send
 from matcaps.data.loader import Batch
 from matcaps.inspection.activations import LayerHealth, Tally
 from matcaps.inspection.door import inspects
 from matcaps.models import EMCapsNet
+from matcaps.models.modes import device_of
 from matcaps.routing import RoutingIteration
 from matcaps.routing.reference import EMPTY_MASS
 
@@ -194,7 +196,7 @@ def routing_agreement(network: EMCapsNet, batches: Iterable[Batch]) -> RoutingAg
     """Measure over a labelled set what routing does for the true class, and how active each layer is.
 
     Args:
-        network: on the CPU.
+        network: on any device; what is found comes to the host.
         batches: see :func:`matcaps.data.make_loader`; of several crops of an image the first, the centre, is taken.
 
     Raises:
@@ -210,6 +212,7 @@ def routing_agreement(network: EMCapsNet, batches: Iterable[Batch]) -> RoutingAg
     tally = AgreementTally(network)
     for batch in batches:
         images = batch.images[:, 0] if batch.images.ndim == 5 else batch.images
+        images = send(images, device_of(network))
         if len(images):
             tally.add(network.layer_outputs(images), network.class_coordinates(images), batch.labels)
     return tally.result()

@@ -1,15 +1,18 @@
 """What every look into a network asks of it."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from matcaps.data.devices import send
 from matcaps.layers import ClassCapsules, ConvCapsules
-from matcaps.models.modes import evaluation_mode
+from matcaps.models.modes import device_of, evaluation_mode
 
 Network = TypeVar("Network", bound=nn.Module)
 Rest = ParamSpec("Rest")
@@ -19,22 +22,49 @@ Result = TypeVar("Result")
 def inspects(
     look: Callable[Concatenate[Network, Rest], Result],
 ) -> Callable[Concatenate[Network, Rest], Result]:
-    """Have a function look into its first argument without gradients and in evaluation mode, and only on the CPU.
+    """Have a function look into its first argument without gradients, in evaluation mode, and wherever it is.
 
-    Raises:
-        ValueError: when it is called with a network that is elsewhere.
+    Tensors that it is given go to the network's device first, and what it finds comes back to the host.
     """
 
     @wraps(look)
     @torch.no_grad()
     def checked(network: Network, *arguments: Rest.args, **options: Rest.kwargs) -> Result:
-        device = next(network.parameters()).device
-        if device.type != "cpu":
-            raise ValueError(f"network must be on the CPU to be looked into; got one on {device}: give network.cpu()")
+        device = device_of(network)
+
+        def sent(one: Any) -> Any:
+            return send(one, device) if isinstance(one, Tensor) else one
+
         with evaluation_mode(network):
-            return look(network, *arguments, **options)
+            if device.type == "cpu":
+                return look(network, *arguments, **options)
+            anywhere: Callable[..., Any] = look
+            given = [sent(one) for one in arguments]
+            return on_host(anywhere(network, *given, **{name: sent(one) for name, one in options.items()}))
 
     return checked
+
+
+def on_host(found: Any) -> Any:
+    """What was found, with all its tensors on the host: in dataclasses, tuples, lists and dictionaries, too."""
+    if isinstance(found, Tensor):
+        return found.cpu()
+    if is_dataclass(found) and not isinstance(found, type):
+        return replace(found, **{one.name: on_host(getattr(found, one.name)) for one in fields(found) if one.init})
+    if isinstance(found, tuple):
+        parts = [on_host(one) for one in found]
+        return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
+    if isinstance(found, list):
+        return [on_host(one) for one in found]
+    if isinstance(found, dict):
+        kind = OrderedDict if isinstance(found, OrderedDict) else dict
+        return kind((name, on_host(one)) for name, one in found.items())
+    return found
+
+
+def copy_to_look_into(network: Network) -> Network:
+    """A copy where the network is, in evaluation mode: what trains goes on untouched."""
+    return copy.deepcopy(network).eval()
 
 
 def copy_on_cpu(network: Network) -> Network:

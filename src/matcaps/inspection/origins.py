@@ -39,7 +39,7 @@ def contributions(network: EMCapsNet, images: Tensor, classes: Tensor | None = N
     would happen to the activation if a capsule were taken away.
 
     Args:
-        network: on the CPU.
+        network: on any device; what is found comes to the host.
         images: ``[B, C, H, W]``, prepared as the network takes them.
         classes: ``[B]``, int64; None for the most active class of each image.
 
@@ -51,7 +51,7 @@ def contributions(network: EMCapsNet, images: Tensor, classes: Tensor | None = N
         classes = outputs["class_capsules"].activations.argmax(dim=1)
     last = states["class_capsules"][-1]
     below = outputs["conv_capsules2"].activations
-    chosen = child_shares(last, below.flatten(1))[torch.arange(len(images)), :, classes]
+    chosen = child_shares(last, below.flatten(1))[torch.arange(len(images), device=classes.device), :, classes]
     shares = OrderedDict(conv_capsules2=chosen.unflatten(1, below.shape[1:]))
     for name, child in (("conv_capsules2", "conv_capsules1"), ("conv_capsules1", "primary_capsules")):
         layer = network.get_submodule(name)

@@ -4,13 +4,15 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from matcaps.data.devices import send
 from matcaps.data.loader import Batch
 from matcaps.inspection.activations import LayerHealth
 from matcaps.inspection.agreement import AgreementTally, RoutingAgreement
 from matcaps.inspection.contrast import ContrastTally, VoteContrast
-from matcaps.inspection.door import inspects
+from matcaps.inspection.door import inspects, on_host
 from matcaps.inspection.votes import distances_of
 from matcaps.models import EMCapsNet
+from matcaps.models.modes import device_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,7 @@ def survey(network: EMCapsNet, batches: Iterable[Batch]) -> Survey:
     The votes are written out; :func:`matcaps.inspection.routing_agreement`, which does without, is faster.
 
     Args:
-        network: on the CPU.
+        network: on any device; what is found comes to the host.
         batches: see :func:`matcaps.data.make_loader`; of several crops of an image the first, the centre, is taken.
 
     Raises:
@@ -46,7 +48,9 @@ def survey(network: EMCapsNet, batches: Iterable[Batch]) -> Survey:
         images = batch.images[:, 0] if batch.images.ndim == 5 else batch.images
         if len(images) == 0:
             continue
+        images = send(images, device_of(network))
         outputs, coordinates = network.layer_outputs(images), network.class_coordinates(images)
         states = agreement.add(outputs, coordinates, batch.labels)
-        contrast.add(distances_of(network, outputs["conv_capsules2"], coordinates, states), batch.labels)
+        distances = on_host(distances_of(network, outputs["conv_capsules2"], coordinates, states))
+        contrast.add(distances, batch.labels.cpu())
     return Survey(agreement.result(), contrast.result(), agreement.health())

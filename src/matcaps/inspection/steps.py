@@ -58,7 +58,7 @@ def em_steps(
     aligned with the axes once it is projected.
 
     Args:
-        network: on the CPU.
+        network: on any device; what is found comes to the host.
         image: ``[1, C, H, W]``, prepared as the network takes it.
         parent: the parent's type; in the class layer, the class.
         layer: a routed layer.

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from matcaps.capsules import POSE_COMPONENTS
+from matcaps.data.devices import send
 from matcaps.data.loader import Batch
 from matcaps.inspection.door import inspects
 from matcaps.models import EMCapsNet, PoseDecoder
+from matcaps.models.modes import device_of
 
 RANGE = (0.02, 0.98)
 """A component's range: from this quantile to that of what it is on images of the class."""
@@ -44,7 +46,7 @@ def true_poses(network: EMCapsNet, batches: Iterable[Batch]) -> tuple[Tensor, Te
     """Return the true classes' poses, ``[N, 16]``, and the labels, ``[N]``.
 
     Args:
-        network: on the CPU.
+        network: on any device; what is found comes to the host.
         batches: labelled images; see :func:`matcaps.data.make_loader`.
 
     Raises:
@@ -52,9 +54,10 @@ def true_poses(network: EMCapsNet, batches: Iterable[Batch]) -> tuple[Tensor, Te
     """
     poses, labels = [], []
     for batch in batches:
-        every_class = network(batch.images).poses.flatten(2)
-        poses.append(every_class[torch.arange(len(batch.labels)), batch.labels])
-        labels.append(batch.labels)
+        every_class = network(send(batch.images, device_of(network))).poses.flatten(2).cpu()
+        of_batch = batch.labels.cpu()
+        poses.append(every_class[torch.arange(len(of_batch)), of_batch])
+        labels.append(of_batch)
     if not poses:
         raise ValueError("batches must hold at least one image; got none")
     return torch.cat(poses), torch.cat(labels)
@@ -73,8 +76,8 @@ def pose_traversal(
     """Move each of the 16 components of a class's pose through the range that it has in data, and decode.
 
     Args:
-        network: on the CPU.
-        decoder: trained on the network's poses.
+        network: on any device; what is found comes to the host.
+        decoder: trained on the network's poses; on the same device.
         image: ``[1, C, H, W]``, prepared as the network takes it.
         label: the class whose pose is moved, the predicted one for an image without a label.
         seen: ``[N, 16]``, poses of that class on images that show it: their 2nd and 98th percentile are the range.
@@ -85,21 +88,21 @@ def pose_traversal(
     """
     if seen.ndim != 2 or seen.shape[1] != POSE_COMPONENTS or not len(seen):
         raise ValueError(f"seen must have shape [N, {POSE_COMPONENTS}] with N at least 1; got {list(seen.shape)}")
-    poses = network(image).poses
+    poses, device = network(image).poses, device_of(network)
     own = poses[0, label].flatten()
-    low, high = seen.quantile(torch.tensor(RANGE, dtype=seen.dtype), dim=0)
-    values = low[:, None] + (high - low)[:, None] * torch.linspace(0, 1, num_steps)
+    low, high = seen.quantile(seen.new_tensor(RANGE), dim=0)
+    values = low[:, None] + (high - low)[:, None] * torch.linspace(0, 1, num_steps, device=device)
     moved = own.repeat(POSE_COMPONENTS, num_steps, 1)
-    components = torch.arange(POSE_COMPONENTS)
+    components = torch.arange(POSE_COMPONENTS, device=device)
     moved[components, :, components] = values
     every_class = poses.flatten(2).repeat(POSE_COMPONENTS * num_steps, 1, 1)
     every_class[:, label] = moved.flatten(0, 1)
-    classes = torch.full((len(every_class),), label)
+    classes = torch.full((len(every_class),), label, device=device)
     decoded = decoder(every_class.view(-1, *poses.shape[1:]), classes).unflatten(0, (POSE_COMPONENTS, num_steps))
     return PoseTraversal(
         label=label,
         image=image[0],
-        reconstruction=decoder(poses, torch.tensor([label]))[0],
+        reconstruction=decoder(poses, classes[:1])[0],
         pose=own,
         values=values,
         reconstructions=decoded,

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from matcaps.capsules import POSE_COMPONENTS
 from matcaps.data import ImageDataset, Transform, make_loader, rotate_images, shift_images
+from matcaps.data.devices import send
 from matcaps.data.splits import limit_images
 from matcaps.inspection.door import inspects
 from matcaps.inspection.probe import linear_probe, principal_components
 from matcaps.inspection.traversal import true_poses
 from matcaps.models import BaselineCNN, EMCapsNet
+from matcaps.models.modes import device_of
 
 TARGETS = ("elevation", "azimuth, sine", "azimuth, cosine", "lighting")
 
@@ -97,7 +99,8 @@ class PoseResponse:
 @inspects
 def penultimate_features(network: BaselineCNN, batches: Any) -> Tensor:
     """What the CNN's last layer reads, ``[N, hidden_units]``, of batches of images."""
-    found = [network.classifier[:-1](network.features(batch.images)) for batch in batches]
+    device = device_of(network)
+    found = [network.classifier[:-1](network.features(send(batch.images, device))) for batch in batches]
     return torch.cat(found)
 
 
@@ -201,7 +204,7 @@ def pose_response(
     """Shift and rotate images by known amounts, and see what the true class's pose makes of it.
 
     Args:
-        network: on the CPU.
+        network: on any device; what is found comes to the host.
         dataset: images and labels, such as MNIST's; black comes in from outside.
         transform: how they become the network's input.
         label: the class to follow component by component.
@@ -220,7 +223,9 @@ def pose_response(
         )
 
     def poses_of(images: Tensor) -> Tensor:
-        loader = make_loader(replace(dataset, images=images), transform, train=False, batch_size=batch_size)
+        moved = replace(dataset, images=images)
+        device = device_of(network)
+        loader = make_loader(moved, transform, train=False, batch_size=batch_size, device=device)
         return true_poses(network, loader)[0]
 
     amounts, change, r_squared = OrderedDict(), OrderedDict(), OrderedDict()

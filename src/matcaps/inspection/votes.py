@@ -84,7 +84,7 @@ def vote_distances(network: EMCapsNet, images: Tensor) -> VoteDistances:
     """Measure the distances of all votes for the class capsules.
 
     Args:
-        network: on the CPU.
+        network: on any device; what is found comes to the host.
         images: ``[B, C, H, W]``, prepared as the network takes them; some hundreds at a time.
     """
     children, coordinates = network.layer_outputs(images)["conv_capsules2"], network.class_coordinates(images)

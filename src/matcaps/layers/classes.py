@@ -39,6 +39,8 @@ class ClassCapsules(nn.Module):
         normalise: under the relative rule, whether λ follows from a running statistic, which keeps agreement rewarded
             in training; see :class:`NormalisedRoutingParameters`.
         gain: of a normalised routing; see there.
+        shared_beta_activation: whether all classes have one β_a in common, so that none has a reward of its own; each
+            keeps its β_u.
         implementation: which implementation of the operator to use; ``"auto"`` chooses.
 
     Attributes:
@@ -71,6 +73,7 @@ class ClassCapsules(nn.Module):
         weight_deviation: float = 0.01,
         normalise: bool = False,
         gain: float = 2.5,
+        shared_beta_activation: bool = False,
         implementation: str = "auto",
     ):
         super().__init__()
@@ -100,6 +103,7 @@ class ClassCapsules(nn.Module):
             normalise=normalise,
             matrix_size=weight_deviation,
             gain=gain,
+            shared_beta_activation=shared_beta_activation,
         )
 
     def forward(self, capsules: CapsulesLike, coordinates: Tensor | None = None) -> Capsules:

@@ -50,7 +50,7 @@ class NormalisedRoutingParameters(RoutingParameters):
 
     Attributes:
         beta_use: ``[J]``, in logits: what β_u rises by when it rises by one costs a parent a logit.
-        beta_activation: ``[J]``, in logits.
+        beta_activation: ``[J]``, or ``[1]`` where it is shared, in logits.
         log_gain: a parameter, ``[]``.
         cost_deviation: a buffer, ``[]``, in nats: root mean square of the costs, whose mean over a window is 0.
         data: a buffer, ``[]``: mean of a parent's data.
@@ -115,8 +115,8 @@ class NormalisedRoutingParameters(RoutingParameters):
         return self.beta_use * self._now("cost_deviation") / (POSE_COMPONENTS * self._now("data"))
 
     def paper_beta_activation(self) -> Tensor:
-        """β_a in the paper's units, ``[J]``."""
-        return self.beta_activation * self._now("cost_deviation") / self.log_gain.exp()
+        """β_a in the paper's units, ``[J]``, also where it is shared."""
+        return self.beta_activation.expand_as(self.beta_use) * self._now("cost_deviation") / self.log_gain.exp()
 
     def _now(self, statistic: str) -> Tensor:
         """A copy: the statistics move before the backward pass that wants what they were."""

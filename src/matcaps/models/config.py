@@ -27,9 +27,12 @@ class EMCapsNetConfig:
             matrices transform poses of 16 numbers, 16 times as many parameters in the routed layers; the compiled core
             does not have these, so that training is slower and takes the votes' memory.
         iterations: of EM, in every routed layer.
+        class_iterations: of EM, in the class capsules alone; None for as many as ``iterations``.
         temperature_schedule: "authors" for 0.01·(1 − 0.95^t), t = 1, 2, ...; "tutorial" for 1, 2, 3.
         class_temperature_ratio: the class layer's inverse temperature over the others'; a quarter in the authors'
             code, because class capsules get some ten times as much data.
+        class_beta_activation: "each" (the paper): a β_a for every class; "shared": one for all classes, so that none
+            has a reward of its own.
         competition: "child" (the paper) or "window" (the tutorial and most public code).
         activation_rule: "paper"; "standardised" (the tutorial): costs standardised over a window's parents;
             "relative": a unit of data costs what it costs more than the window's data do on average.
@@ -64,8 +67,10 @@ class EMCapsNetConfig:
     stem_padding: Literal["valid", "same"] = "valid"
     pose: Literal["matrix", "vector"] = "matrix"
     iterations: int = 3
+    class_iterations: int | None = None
     temperature_schedule: Literal["authors", "tutorial"] = "authors"
     class_temperature_ratio: float = 0.25
+    class_beta_activation: Literal["each", "shared"] = "each"
     competition: Literal["child", "window"] = "child"
     activation_rule: Literal["paper", "standardised", "relative"] = "paper"
     variance_floor: float = 5e-4
@@ -83,7 +88,8 @@ class EMCapsNetConfig:
         _check_counts(
             self,
             "in_channels num_classes stem_channels primary_capsules conv_capsules1 conv_capsules2 "
-            "stem_kernel_size stem_stride iterations",
+            "stem_kernel_size stem_stride iterations"
+            + (" class_iterations" if self.class_iterations is not None else ""),
         )
         _check_positive(
             self, "class_temperature_ratio variance_floor annealing conv_weight_deviation class_weight_deviation"
@@ -92,6 +98,7 @@ class EMCapsNetConfig:
             ("stem_padding", ("valid", "same")),
             ("pose", ("matrix", "vector")),
             ("temperature_schedule", ("authors", "tutorial")),
+            ("class_beta_activation", ("each", "shared")),
             ("competition", ("child", "window")),
             ("activation_rule", ("paper", "standardised", "relative")),
             ("coordinates", ("receptive-field", "grid", "none")),
@@ -121,17 +128,21 @@ class EMCapsNetConfig:
     @property
     def inverse_temperature(self) -> tuple[float, ...]:
         """The schedule of the convolutional capsules, one value an iteration."""
-        steps = range(1, self.iterations + 1)
-        if self.temperature_schedule == "authors":
-            return tuple(0.01 * (1 - 0.95**step) for step in steps)
-        # from 1 to min(iterations, 3) in equal steps
-        last = min(self.iterations, 3)
-        return tuple(1 + (last - 1) * (step - 1) / max(1, self.iterations - 1) for step in steps)
+        return self._temperatures(self.iterations)
 
     @property
     def class_inverse_temperature(self) -> tuple[float, ...]:
         """The schedule of the class capsules."""
-        return tuple(self.class_temperature_ratio * value for value in self.inverse_temperature)
+        iterations = self.iterations if self.class_iterations is None else self.class_iterations
+        return tuple(self.class_temperature_ratio * value for value in self._temperatures(iterations))
+
+    def _temperatures(self, iterations: int) -> tuple[float, ...]:
+        steps = range(1, iterations + 1)
+        if self.temperature_schedule == "authors":
+            return tuple(0.01 * (1 - 0.95**step) for step in steps)
+        # from 1 to min(iterations, 3) in equal steps
+        last = min(iterations, 3)
+        return tuple(1 + (last - 1) * (step - 1) / max(1, iterations - 1) for step in steps)
 
 
 @dataclass(frozen=True)

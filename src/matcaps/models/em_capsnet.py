@@ -68,6 +68,7 @@ class EMCapsNet(nn.Module):
             coordinate_components=None if config.coordinates == "none" else config.coordinate_components,
             coordinate_scale=config.coordinate_scale,
             weight_deviation=config.class_weight_deviation,
+            shared_beta_activation=config.class_beta_activation == "shared",
             **routing,
         )
 

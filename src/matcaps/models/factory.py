@@ -7,7 +7,7 @@ from typing import Any
 from matcaps.models.baseline_cnn import BaselineCNN
 from matcaps.models.config import ModelConfig
 from matcaps.models.em_capsnet import EMCapsNet
-from matcaps.models.modules import build_model, changed_fields
+from matcaps.models.modules import build_model, changed_fields, effective
 from matcaps.models.presets import DEFAULT_WEIGHTS, PRESETS, changed_config, list_models, model_config
 from matcaps.models.pretrained import load_tuned, read_model_config
 from matcaps.models.sources import list_pretrained, resolve_folder
@@ -67,7 +67,7 @@ def create_model(
     check_sizes(own, config, f"preset {preset}")
     tuned = load_tuned(folder, changes)
     ignored = [
-        f"{name} {getattr(own, name)!r} for {getattr(config, name)!r}"
+        f"{name} {effective(own, name)!r} for {effective(config, name)!r}"
         for name in changed_fields(own, config)
         if name not in changes and name not in FROM_DATA
     ]

@@ -1,9 +1,15 @@
-"""Training and evaluation mode."""
+"""The state that a network is in: training or evaluation, and on which device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's parameters are; the host where it has none."""
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
 @contextmanager

@@ -144,6 +144,7 @@ def _read_capsules(layers: dict[str, Any], config: EMCapsNetConfig) -> tuple[EMC
         "num_classes": _parents(layers, "class_capsules"),
         "pose": classes.pose,
         "coordinate_scale": classes.coordinate_scale,
+        "class_beta_activation": "shared" if classes.routing.shared_beta_activation else "each",
     }
     if classes.coordinate_components is None:
         values["coordinates"] = "none"
@@ -156,6 +157,7 @@ def _read_capsules(layers: dict[str, Any], config: EMCapsNetConfig) -> tuple[EMC
         found = [held[option] for held in options.values() if option in held]
         if all(value == found[0] for value in found):
             values[option] = found[0]
+    values["class_iterations"] = _class_iterations(classes, config, values.get("iterations", config.iterations))
     config = replace(config, **values)
     departures = {
         name: {option: value for option, value in held.items() if value != getattr(config, option)}
@@ -167,8 +169,15 @@ def _read_capsules(layers: dict[str, Any], config: EMCapsNetConfig) -> tuple[EMC
 def _options(layer: Any) -> dict[str, Any]:
     routing = layer.routing
     options = {name: getattr(routing, name) for name in ("activation_rule", "variance_floor", "annealing")}
-    options["iterations"] = routing.inverse_temperature.numel()
-    return {**options, "competition": layer.competition} if hasattr(layer, "competition") else options
+    if not hasattr(layer, "competition"):  # the class capsules, whose iterations the configuration has
+        return options
+    return {**options, "iterations": routing.inverse_temperature.numel(), "competition": layer.competition}
+
+
+def _class_iterations(classes: Any, config: EMCapsNetConfig, iterations: int) -> int | None:
+    """What ``class_iterations`` says of the class capsules: None as long as they have as many as the other layers."""
+    found = classes.routing.inverse_temperature.numel()
+    return None if found == iterations and found != config.class_iterations else found
 
 
 def _parents(layers: dict[str, Any], name: str) -> int:
@@ -233,6 +242,15 @@ def _compare_settings(found: dict[str, nn.Module], expected: dict[str, nn.Module
 _INSTEAD = "save such a network's state_dict() with safetensors.torch.save_file"
 
 
+def effective(config: ModelConfig, name: str) -> Any:
+    """What a field amounts to: ``class_iterations`` that are None are ``iterations``."""
+    value = getattr(config, name)
+    if name == "class_iterations" and value is None and isinstance(config, EMCapsNetConfig):
+        return config.iterations
+    return value
+
+
 def changed_fields(config: ModelConfig, other: ModelConfig) -> list[str]:
-    """The names of the fields in which two configurations of one kind differ."""
-    return [entry.name for entry in fields(config) if getattr(config, entry.name) != getattr(other, entry.name)]
+    """The names of the fields in which two configurations of one kind differ, and amount to something else."""
+    names = [entry.name for entry in fields(config) if getattr(config, entry.name) != getattr(other, entry.name)]
+    return [name for name in names if effective(config, name) != effective(other, name)]

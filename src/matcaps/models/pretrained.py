@@ -157,7 +157,9 @@ def from_pretrained(
       by old over new channels for more, as timm's ``adapt_input_conv`` does.
     - ``image_size``, of a :class:`BaselineCNN` alone, for its fully connected layers must know it: they start anew.
       An :class:`EMCapsNet` takes images of any size.
-    - ``iterations``: the schedule of inverse temperatures is the new one, with the scale that calibration had found.
+    - ``iterations``, ``class_iterations``: the schedule of inverse temperatures is the new one, with the scale that
+      calibration had found; with normalisation it ends where it ended, for the last iteration's is learned.
+    - ``class_beta_activation``: "shared" takes the mean of the classes' β_a, "each" gives every class the one of all.
     - what changes no weight's shape, such as ``annealing``: is as given, though the weights were trained otherwise.
 
     One warning says all that was not kept. Sizes of layers in between cannot change: nothing above would fit.

@@ -94,7 +94,9 @@ def folded(network: EMCapsNet) -> EMCapsNet:
         >>> bool((plain(images).activations - network(images).activations).abs().max() < 1e-4)
         True
     """
-    plain = EMCapsNet(replace(network.config, normalisation="none")).to(network.class_capsules.weight)
+    shared = "shared" if network.class_capsules.routing.shared_beta_activation else "each"
+    config = replace(network.config, normalisation="none", class_beta_activation=shared)
+    plain = EMCapsNet(config).to(network.class_capsules.weight)
     for name in ("stem", "primary_capsules.pose", "primary_capsules.activation"):
         _fold_convolution(network.get_submodule(name), plain.get_submodule(name))
     for name in ROUTED_LAYERS:

@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from matcaps.layers.parameters import fit_beta_activation
 from matcaps.models.config import BaselineCNNConfig, EMCapsNetConfig, ModelConfig
-from matcaps.models.modules import ROUTED_LAYERS, Departures, build_model, changed_fields, describe
+from matcaps.models.modules import ROUTED_LAYERS, Departures, build_model, changed_fields, describe, effective
 from matcaps.models.presets import changed_config
 
 FROM_DATA = ("num_classes", "in_channels", "image_size")
@@ -159,14 +160,24 @@ def _copy(original: nn.Module, network: nn.Module, old: ModelConfig, new: ModelC
         name = f"{layer}.routing.inverse_temperature"
         if layer not in anew and name in weights and len(weights[name]) != len(fresh[name]):
             weights[name] = _schedule(weights[name], layer, old, new)
+    name = "class_capsules.routing.beta_activation"
+    if name in weights:
+        weights[name] = fit_beta_activation(weights[name], fresh[name])
     network.load_state_dict(weights)
 
 
 def _schedule(found: Tensor, layer: str, old: Any, new: Any) -> Tensor:
-    """Another number of iterations' inverse temperatures, with the scale that calibration had found."""
-    name = "class_inverse_temperature" if layer == "class_capsules" else "inverse_temperature"
-    scale = found[0] / getattr(replace(old, iterations=len(found)), name)[0]
-    return scale * found.new_tensor(getattr(new, name))
+    """Another number of iterations' inverse temperatures, with the scale that calibration had found.
+
+    A normalised routing's end where they ended, for the last iteration's is learned.
+    """
+    name, count = "inverse_temperature", "iterations"
+    if layer == "class_capsules":
+        name, count = "class_inverse_temperature", "class_iterations"
+    before, after = (found.new_tensor(getattr(config, name)) for config in (replace(old, **{count: len(found)}), new))
+    if old.normalisation == "batch":
+        return found[-1] / after[-1] * after
+    return found[0] / before[0] * after
 
 
 def _notes(
@@ -185,7 +196,7 @@ def _notes(
         notes.append(f"the first convolution's {old.in_channels} channels are {how}")
     others = [name for name in differing if name not in FROM_DATA + _NEW_LAYERS_ONLY]
     if others:
-        values = ", ".join(f"{name} {getattr(new, name)!r} for {getattr(old, name)!r}" for name in others)
+        values = ", ".join(f"{name} {effective(new, name)!r} for {effective(old, name)!r}" for name in others)
         notes.append(f"the weights were trained with other settings ({values})")
     if departures:
         notes.append(f"layers with settings of their own keep them ({', '.join(departures)})")

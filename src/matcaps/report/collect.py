@@ -12,6 +12,7 @@ from matcaps._paths import user_path
 from matcaps.data import load_data
 from matcaps.findings.settings import INSPECTION_NAME, RECORD_NAME
 from matcaps.training.data_record import changed_data
+from matcaps.training.devices import place
 from matcaps.training.evaluation import Mistake, evaluate
 from matcaps.training.record import METRICS_NAME, RESULTS_NAME, SETTINGS_NAME, read_json, read_metrics, read_settings
 from matcaps.training.run import load_run
@@ -115,7 +116,8 @@ def collect_run(folder: Path, *, num_mistakes: int = 12, root: str | None = None
         except TypeError as error:
             raise ValueError(f"{folder / RESULTS_NAME}: its worst mistakes are malformed: {error}") from error
     else:
-        worst = evaluate(network, bundle.loader("test", batch_size=200), bundle.classes).worst
+        loader = bundle.loader("test", batch_size=200, device=place(network))
+        worst = evaluate(network, loader, bundle.classes).worst
     places = {int(index): place for place, index in enumerate(bundle.test.indices)}
     shown = [
         ShownMistake(mistake, bundle.test.images[places[mistake.index]].numpy())

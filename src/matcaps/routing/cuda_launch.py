@@ -19,8 +19,8 @@ RECORD, GRAD_RECORD = 36, 32
 SHARED_LIMIT = 227 * 1024
 """Bytes of shared memory that a block can have on the GPUs of compute capability 9.0; older ones have less."""
 
-_WAVE = 132 * 2048
-"""Threads that a large GPU holds at a time, at most."""
+_BLOCKS = 200
+"""Blocks that give each of the 132 processors of an H100 work for most of the time."""
 
 
 @dataclass(frozen=True)
@@ -124,18 +124,19 @@ def cut_for(shape: Shape, windows: int) -> Cut:
         ValueError: a block's shared memory cannot hold what it must.
     """
     lanes = min(32, _power_of_two(shape.parents))
-    threads = 256
-    splits = 1
-    most = threads // lanes
-    while splits < most and 2 * splits <= shape.children and windows * shape.parents * splits < _WAVE // 4:
-        splits *= 2
-    cut = Cut(lanes, threads, splits, 1, max(8, splits), 256, 4 if lanes >= 16 else 1)
+    cut = Cut(lanes, 256, 1, 1, 8, *((256, 4, 2, 1) if lanes == 32 else (128, 4, 2, 2) if lanes == 16 else (256, 1, 2, 1)), 2)
+    # windows of a block share the matrices that it fetches: the fewer splits the better, while all processors have blocks
+    while -(-windows // cut.block_windows) < _BLOCKS and cut.splits < min(cut.threads // lanes, shape.children):
+        cut = replace(cut, splits=2 * cut.splits, tile=max(cut.tile, 2 * cut.splits))
+    # few windows: what counts is the time that a block waits for each tile
+    while cut.block_windows == 1 and cut.tile < shape.children and shared_bytes(shape, replace(cut, tile=2 * cut.tile)) <= 110000:
+        cut = replace(cut, tile=2 * cut.tile)
     while shared_bytes(shape, cut) > SHARED_LIMIT and cut.tile > cut.splits:
         cut = replace(cut, tile=cut.tile // 2)
-    while shared_bytes(shape, cut) > SHARED_LIMIT and cut.threads > 32:
-        # fewer windows a block
+    while shared_bytes(shape, cut) > SHARED_LIMIT and cut.threads > 32:  # fewer windows a block
         fewer = cut.threads // 2
-        cut = replace(cut, threads=fewer, splits=min(cut.splits, fewer // lanes))
+        splits = min(cut.splits, fewer // lanes)
+        cut = replace(cut, threads=fewer, splits=splits)
     while sweep_bytes(shape, cut) > SHARED_LIMIT and cut.sweep_each > 1:
         cut = replace(cut, sweep_each=cut.sweep_each // 2)
     while sweep_bytes(shape, cut) > SHARED_LIMIT and cut.sweep_threads > 32:
@@ -327,7 +328,8 @@ def backward(
                 run("compete_back", t - 1, competitors=True)
     grid = (-(-shape.children // plan.cut.sweep_children), blocks, parts)
     launch("sweep", arguments, grid, plan.cut.sweep_threads, sweep_bytes(shape, plan.cut))
-    launch("gather", arguments, (-(-4 * plan.all_children // plan.cut.threads), 1, 1), plan.cut.threads, 0)
+    of_image = -(-4 * plan.all_children // plan.images // plan.cut.threads)
+    launch("gather", arguments, (plan.images * of_image, 1, 1), plan.cut.threads, 0)
     sums = made["sums"].sum(dim=2)
     weight, coordinates = tensors["weight"], tensors["coordinates"]
     assert weight is not None
@@ -363,13 +365,14 @@ def _arguments(plan: Plan, tensors: dict[str, Tensor | None], variance_floor: fl
 def _runner(plan: Plan, arguments: Arguments, launch: Launch) -> Callable[..., None]:
     cut = plan.cut
     shared = shared_bytes(plan.shape, cut)
+    slots = cut.threads // cut.lanes * (4 if plan.shape.parents % 4 == 0 else 1)  # kBidSlots
+    blocks_of_image = -(-plan.all_children // plan.images // slots)
 
     def run(name: str, t: int = 0, windows: bool = False, competitors: bool = False) -> None:
         arguments.iteration = t
         if windows:
             launch(name, arguments, (-(-plan.windows // cut.block_windows), 1, 1), cut.threads, shared)
         else:
-            slots = cut.threads // cut.lanes
-            launch(name, arguments, (-(-plan.competitors // slots), 1, 1), cut.threads, 0)
+            launch(name, arguments, (plan.images * blocks_of_image, 1, 1), cut.threads, 0)
 
     return run

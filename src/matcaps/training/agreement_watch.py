@@ -8,10 +8,12 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from matcaps.data import ImageDataset, Transform
+from matcaps.data.devices import send
 from matcaps.data.loader import Batch
 from matcaps.inspection.agreement import RoutingAgreement, routing_agreement
-from matcaps.inspection.door import copy_on_cpu
+from matcaps.inspection.door import copy_to_look_into
 from matcaps.models import EMCapsNet
+from matcaps.models.modes import device_of
 from matcaps.training.callbacks import AveragedWeights
 from matcaps.training.module import Training
 
@@ -21,8 +23,8 @@ _BATCH = 64
 class AgreementWatch(Callback):
     """Every few epochs, log what routing does for the true class, as the averaged weights have it where there are any.
 
-    The first of several processes measures, on the CPU, on a copy of the network: the training is the same with it and
-    without. A CNN has no routing, and nothing is logged.
+    The first of several processes measures, on a copy of the network where that is: the training is the same with it
+    and without. A CNN has no routing, and nothing is logged.
 
     Args:
         part: the name of the images' part of the data.
@@ -70,9 +72,9 @@ class AgreementWatch(Callback):
         return {"part": self._part, **self._measure(network).to_dict()}
 
     def _measure(self, network: EMCapsNet) -> RoutingAgreement:
-        copied, images = copy_on_cpu(network), self._images
+        copied, images, device = copy_to_look_into(network), self._images, device_of(network)
         parts = zip(*(one.split(_BATCH) for one in (images.images, images.labels, images.indices)), strict=True)
-        batches = (Batch(self._transform.evaluate(stored), *rest) for stored, *rest in parts)
+        batches = (Batch(self._transform.evaluate(send(stored, device)), *rest) for stored, *rest in parts)
         return routing_agreement(copied, batches)
 
 

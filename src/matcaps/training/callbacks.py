@@ -50,12 +50,15 @@ class ExactResume(Callback):
         self._sampler = sampler
         self._started: float | None = None
         self._random_state: Tensor | None = None
+        self._cuda_random_state: Tensor | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._started = time.perf_counter()
         self.has_started = True
         if self._random_state is not None:
             torch.set_rng_state(self._random_state)
+        if self._cuda_random_state is not None and pl_module.device.type == "cuda":
+            torch.cuda.set_rng_state(self._cuda_random_state, pl_module.device)
         for config in trainer.lr_scheduler_configs:  # the rate of the step to come is the one before more epochs were
             scheduler = config.scheduler  # wanted; without them it is what it is already
             assert isinstance(scheduler, LambdaLR)
@@ -77,11 +80,14 @@ class ExactResume(Callback):
             "extensions": self.extensions,
             **self._facts,
         }
+        if pl_module.device.type == "cuda":
+            checkpoint["matcaps"]["cuda_random_state"] = torch.cuda.get_rng_state(pl_module.device)
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._random_state = checkpoint["matcaps"]["random_state"]
+        self._cuda_random_state = checkpoint["matcaps"].get("cuda_random_state")
         self.seconds = checkpoint["matcaps"]["seconds"]
         self.extensions = list(checkpoint["matcaps"].get("extensions", []))
         if self.extension is not None:
@@ -106,17 +112,40 @@ class AveragedWeights(EMAWeightAveraging):
 
     def __init__(self, decay: float, batches: Callable[[int], Iterable[Tensor]] | None = None):
         super().__init__(decay=decay, use_buffers=False)
+        self._decay = decay
         self._batches = batches
         self._found = (-1, 0)  # at which optimiser step, by how many batches
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if pl_module.device.type == "cuda":
+            self._average_without_waiting(trainer, pl_module)
+            return
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         assert self._average_model is not None
         for average, current in zip(self._average_model.module.parameters(), pl_module.parameters(), strict=True):
             if not current.requires_grad:  # the mean of a frozen number with itself is not always that number
                 average.data.copy_(current.data)
+
+    @torch.no_grad()
+    def _average_without_waiting(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """The same mean in a few launches; torch's own asks the GPU every step whether it is the first."""
+        if trainer.global_step <= self._latest_update_step:
+            return
+        assert self._average_model is not None
+        average, is_first = self._average_model.module, self._latest_update_step == 0
+        pairs: list[tuple[Tensor, Tensor]] = [*zip(average.parameters(), pl_module.parameters(), strict=True)]
+        moving = [] if is_first else [(own, current) for own, current in pairs if current.requires_grad]
+        copied = [(own, current) for own, current in pairs if is_first or not current.requires_grad]
+        copied += zip(average.buffers(), pl_module.buffers(), strict=True)
+        if moving:
+            owned, currents = zip(*moving, strict=True)
+            torch._foreach_lerp_(owned, currents, 1 - self._decay)  # pyright: ignore[reportPrivateImportUsage]
+        for own, current in copied:
+            own.copy_(current, non_blocking=True)
+        self._average_model.n_averaged += 1
+        self._latest_update_step = trainer.global_step
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._find_statistics(pl_module, _MANY_BATCHES)
@@ -233,6 +262,8 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if trainer.is_last_batch and pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)  # the steps so far have only been asked for
         now = time.perf_counter()
         self._images += len(batch.labels) * trainer.world_size
         self._seconds += now - (self._last or now)

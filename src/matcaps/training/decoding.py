@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from matcaps.data import DataBundle, ImageDataset, Transform
+from matcaps.data.devices import send
 from matcaps.losses import reconstruction_loss
 from matcaps.models import EMCapsNet, PoseDecoder
+from matcaps.models.modes import device_of
 from matcaps.models.pretrained import read_weights
 
 
@@ -48,7 +50,7 @@ def train_decoder(
     The poses are computed once, so an epoch is some hundred small steps: minutes for a whole data set.
 
     Args:
-        network: is not changed.
+        network: is not changed; the decoder is trained where it is, and comes back to the host.
         bundle: its images, those of ``train`` to learn and those of ``test`` to judge by.
         epochs: times through the training images.
         batch_size: images in a step.
@@ -65,37 +67,40 @@ def train_decoder(
             raise ValueError(f"{name} must be at least 1; got {value}")
     started = time.perf_counter()
     train, test, transform = bundle.train, bundle.test, bundle.transform
-    poses = class_poses(network, train, transform)
+    device = device_of(network)
+    poses = class_poses(network, train, transform).to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         size = bundle.image_size
-        decoder = PoseDecoder(len(bundle.classes), (bundle.num_channels, size, size), hidden_units)
+        decoder = PoseDecoder(len(bundle.classes), (bundle.num_channels, size, size), hidden_units).to(device)
     order = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(decoder.parameters(), lr=learning_rate, fused=True)
     steps = epochs * -(-len(train) // batch_size)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / (steps + 1))
     losses: list[float] = []
     for epoch in range(epochs):
-        total = 0.0
+        seen: list[tuple[Tensor, int]] = []
         for chosen in torch.randperm(len(train), generator=order).split(batch_size):
-            images = transform.evaluate(train.images[chosen])
-            loss = reconstruction_loss(decoder(poses[chosen], train.labels[chosen]), images)
+            images, labels = transform.evaluate(send(train.images[chosen], device)), send(train.labels[chosen], device)
+            loss = reconstruction_loss(decoder(poses[send(chosen, device)], labels), images)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             scheduler.step()
-            total += float(loss.detach()) * len(chosen)
-        losses.append(total / len(train))
+            seen.append((loss.detach(), len(chosen)))
+        losses.append(sum(float(one) * count for one, count in seen) / len(train))
         report(f"decoder epoch {epoch + 1}/{epochs}  squared error an image {losses[-1]:.2f}")
-    decoder.eval()
+    decoder.cpu().eval()
     explained = explained_variance(decoder, class_poses(network, test, transform), test, transform)
     return DecoderTraining(decoder, tuple(losses), explained, time.perf_counter() - started)
 
 
 @torch.no_grad()
 def class_poses(network: EMCapsNet, dataset: ImageDataset, transform: Transform, batch_size: int = 200) -> Tensor:
-    """All class capsules' poses of a data set's images, as in evaluation: ``[N, classes, 4, 4]``."""
-    return torch.cat([network(transform.evaluate(images)).poses for images in dataset.images.split(batch_size)])
+    """All class capsules' poses of a data set's images, as in evaluation: ``[N, classes, 4, 4]``, on the host."""
+    device = device_of(network)
+    batches = (send(images, device) for images in dataset.images.split(batch_size))
+    return torch.cat([network(transform.evaluate(images)).poses for images in batches]).cpu()
 
 
 @torch.no_grad()

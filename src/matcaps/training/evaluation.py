@@ -12,10 +12,11 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from matcaps.capsules import Capsules
 from matcaps.data.dataset import ImageDataset
+from matcaps.data.devices import send
 from matcaps.data.loader import Batch
 from matcaps.inspection.agreement import AgreementTally, RoutingAgreement
 from matcaps.models import EMCapsNet
-from matcaps.models.modes import evaluation_mode
+from matcaps.models.modes import device_of, evaluation_mode
 from matcaps.training.log_loss import best_exponent, log_losses
 from matcaps.training.module import Training
 
@@ -122,31 +123,30 @@ def evaluate(
     names = (by,) if isinstance(by, str) else by
     dataset = _images_with(loader, names) if names else None
     confusion = MulticlassConfusionMatrix(len(classes), sync_on_compute=False)  # the first of several processes tests
-    device = next(network.parameters()).device
+    device = device_of(network)
     mistakes: list[Mistake] = []
-    seen: list[Tensor] = []  # of each image its index, whether it is right, and its label
+    seen: list[Tensor] = []  # of each image its index and its label
     every_score: list[Tensor] = []
     started = time.perf_counter()
     with evaluation_mode(network):
         for batch in loader:
-            images = batch.images.to(device)
-            if tally is None:
-                scores = class_scores(network, images).cpu()
-            else:
-                scores = _measured_scores(tally, images, batch.labels).cpu()
-            predicted = scores.argmax(dim=1)
-            confusion.update(predicted, batch.labels)
-            seen.append(torch.stack([batch.indices, predicted == batch.labels, batch.labels]))
+            images = send(batch.images, device)
+            scores = class_scores(network, images) if tally is None else _measured_scores(tally, images, batch.labels)
+            seen.append(torch.stack([batch.indices, batch.labels]))
             every_score.append(scores)
-            for place in (predicted != batch.labels).nonzero().flatten().tolist():
-                taken, label = int(predicted[place]), int(batch.labels[place])
-                lead = float(scores[place, taken] - scores[place, label])
-                mistakes.append(Mistake(int(batch.indices[place]), classes[label], classes[taken], lead))
-            mistakes = sorted(mistakes, key=lambda mistake: -mistake.lead)[:_NUM_WORST]
+        # brought back at the end, so that a GPU is never waited for on the way
+        indices, labels = torch.cat(seen, dim=1).cpu()
+        all_scores = torch.cat(every_score).cpu()
+    predicted = all_scores.argmax(dim=1)
+    hits = predicted == labels
+    confusion.update(predicted, labels)
+    for place in (~hits).nonzero().flatten().tolist():
+        taken, label = int(predicted[place]), int(labels[place])
+        lead = float(all_scores[place, taken] - all_scores[place, label])
+        mistakes.append(Mistake(int(indices[place]), classes[label], classes[taken], lead))
+    mistakes = sorted(mistakes, key=lambda mistake: -mistake.lead)[:_NUM_WORST]
     seconds = time.perf_counter() - started
     matrix = confusion.compute().to(torch.int64)
-    indices, hits, labels = torch.cat(seen, dim=1)
-    all_scores = torch.cat(every_score)
     exponent = best_exponent(all_scores, labels)
     losses = log_losses(all_scores, labels, exponent)
     groups = {} if dataset is None else _groups(indices, labels, dataset, names)

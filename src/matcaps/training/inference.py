@@ -15,6 +15,7 @@ from matcaps.data.settings import EARLIER_FOLDER, SplitSettings
 from matcaps.models import EMCapsNet
 from matcaps.models.pretrained import from_pretrained, read_config, resolve_folder
 from matcaps.training.data_record import check_folder_is_there, warn_of_changed_data
+from matcaps.training.devices import place, resolve_device
 from matcaps.training.evaluation import Evaluation, evaluate
 from matcaps.training.record import SETTINGS_NAME, read_run_settings
 from matcaps.training.unfinished import check_finished, open_checkpoint
@@ -140,6 +141,7 @@ def evaluate_saved(
     by: str | Sequence[str] = (),
     checkpoint: str | None = None,
     agreement: bool = False,
+    accelerator: str = "auto",
 ) -> Evaluation:
     """Test a saved network on labelled images, prepared as its training images were, without augmentation.
 
@@ -155,12 +157,14 @@ def evaluate_saved(
             accuracy down.
         checkpoint: "last", or a path: a checkpoint of the run in place of its final weights.
         agreement: measure what routing does for the true class, too; see :func:`matcaps.inspection.routing_agreement`.
+        accelerator: "gpu" for CUDA, "cpu", or "auto" for the first where there is one.
 
     Raises:
         FileNotFoundError: the network or the data are missing.
         ValueError: the data do not fit the network: other classes, another number of channels or another size; the
-            images have no such attribute; or the network has no routing to measure.
+            images have no such attribute; the network has no routing to measure; or there is no GPU.
     """
+    resolve_device(accelerator)  # first of all, so that nothing is read in vain where there is no GPU
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     saved = open_saved(source, checkpoint)
@@ -173,7 +177,8 @@ def evaluate_saved(
     if chosen == "train":  # as the other parts are seen: in order, without augmentation
         bundle = replace(bundle, test=bundle.train)
         chosen = "test"
-    loader = bundle.loader(chosen, batch_size=batch_size)
+    device = place(saved.network, accelerator)
+    loader = bundle.loader(chosen, batch_size=batch_size, device=device)
     return evaluate(saved.network, loader, bundle.classes, by, agreement=agreement)
 
 

@@ -1,5 +1,6 @@
 """The training of one network as Lightning sees it."""
 
+import math
 from typing import Any
 
 import lightning.pytorch as lightning
@@ -23,6 +24,7 @@ from matcaps.models import EMCapsNet, PoseDecoder
 from matcaps.models.modes import evaluation_mode
 from matcaps.models.statistics import statistics_of
 from matcaps.training.groups import parameter_groups
+from matcaps.training.late_check import Broken, LateCheck
 from matcaps.training.settings import LossSettings, TrainSettings
 
 
@@ -30,8 +32,19 @@ class TrainingDivergedError(RuntimeError):
     """A loss, an activation or a gradient is no longer finite; the message names the layer and the step."""
 
 
+class _Mean(MeanMetric):
+    """The mean of finite numbers: torchmetrics' own, but for the look whether they are, for which a GPU must wait."""
+
+    def update(self, value: Tensor, weight: int) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.mean_value += value.to(self.dtype) * weight
+        self.weight += weight
+
+
 class Training(lightning.LightningModule):
     """A network, its loss and its optimiser.
+
+    On a GPU no step waits for the one before: whether loss and gradient are finite is looked at some steps late
+    (:class:`matcaps.training.late_check.LateCheck`), with the weights kept from what is not; on a CPU at once.
 
     Args:
         settings: the run's settings.
@@ -50,12 +63,15 @@ class Training(lightning.LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = steps_per_epoch * settings.epochs
         num_classes: int = network.num_classes  # type: ignore[assignment]
-        self.train_loss = MeanMetric()
-        self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.train_loss = _Mean()
+        # validating its arguments would wait for a GPU; labels are checked where the data are read
+        self.train_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         for metric in (self.train_loss, self.train_accuracy):
             metric.persistent(mode=True)  # so that an epoch which is interrupted still counts every image
         self.gradient_norm = torch.zeros(())  # of the last step
-        self.validation_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.validation_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        self._late_check: LateCheck | None = None
+        self._shown: tuple[Tensor, Tensor] | None = None  # images and loss of this step, for the late check
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images to class scores ``[B, classes]``: activations, or the CNN's probabilities."""
@@ -87,23 +103,36 @@ class Training(lightning.LightningModule):
             reconstruction = share * reconstruction_loss(reconstructions, batch.images, self.settings.loss.reduction)
             self.log("train/reconstruction_loss", reconstruction.detach(), sync_dist=True)
             loss = loss + self.settings.loss.reconstruction_weight * reconstruction
-        if not torch.isfinite(loss):
-            raise TrainingDivergedError(self._blame(batch.images, "the loss", loss))
+        if self._checks_late:
+            self._shown = batch.images, loss.detach()
+        elif not torch.isfinite(loss):
+            raise TrainingDivergedError(self._blame(batch.images, "the loss", loss.item(), self.global_step))
         self.train_loss.update(loss.detach(), weight=len(batch.labels))
         self.train_accuracy.update(scores.detach(), batch.labels)
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, prog_bar=True)
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
         self.log("train/step_loss", loss.detach())
-        self.log("train/margin", margin)
+        self.log("train/margin", torch.full((), margin, device=loss.device))
         return {"loss": loss, "predicted": scores.detach().argmax(dim=1)}
 
     @torch.no_grad()
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Several processes take the mean of their running statistics, so that all have the same."""
+        if self.trainer.is_last_batch:
+            self.finish_checks()
         if self.trainer.world_size > 1:
             for statistic in statistics_of(self.network):
                 torch.distributed.all_reduce(statistic)
                 statistic.div_(self.trainer.world_size)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See that all is finite before it is saved."""
+        self.finish_checks()
+
+    def finish_checks(self) -> None:
+        """Wait for the steps so far, and raise :class:`TrainingDivergedError` if one was not finite."""
+        if self._late_check is not None:
+            self._stop_at(self._late_check.finish())
 
     @torch.no_grad()
     def check_finite(self, images: Tensor) -> None:
@@ -111,7 +140,8 @@ class Training(lightning.LightningModule):
         with evaluation_mode(self.network):
             scores = self(images)
             if not torch.isfinite(scores).all():
-                raise TrainingDivergedError(self._blame(images, "a class score", scores[~torch.isfinite(scores)][0]))
+                broken = float(scores[~torch.isfinite(scores)][0])
+                raise TrainingDivergedError(self._blame(images, "a class score", broken, self.global_step))
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         images = batch.images[:, 0] if batch.images.ndim == 5 else batch.images  # of several crops the centre
@@ -145,20 +175,50 @@ class Training(lightning.LightningModule):
         """Clip the gradient, and stop before a gradient that is not finite reaches the weights."""
         limit = self.settings.optimizer.gradient_clip
         gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        if not torch.isfinite(norm):
-            named = (
-                (name, parameter.grad) for name, parameter in self.named_parameters() if parameter.grad is not None
-            )
-            guilty = next((name for name, gradient in named if not torch.isfinite(gradient).all()), "all parameters")
-            raise TrainingDivergedError(
-                f"the gradient of {guilty} is not finite at step {self.global_step}: lower the "
-                "learning rate; checkpoints from before, if any, are kept"
-            )
+        if self._checks_late:
+            norm = self._norm_checked_late(gradients)
+        else:
+            norm = nn.utils.get_total_norm(gradients)
+            if not torch.isfinite(norm):
+                broken = (place for place, one in enumerate(gradients) if not torch.isfinite(one).all())
+                raise self._broken_gradient(next(broken, None), self.global_step)
         if limit is not None:
             nn.utils.clip_grads_with_norm_(self.parameters(), limit, norm)
         self.gradient_norm = norm.detach()
         self.log("train/gradient_norm", norm)
+
+    @property
+    def _checks_late(self) -> bool:
+        return self.device.type == "cuda"
+
+    def _norm_checked_late(self, gradients: list[Tensor]) -> Tensor:
+        """The norm of all gradients; has the optimiser pass over the step if one is not finite, and notes it."""
+        assert self._shown is not None
+        if self._late_check is None or self._late_check.found_inf.device != self.device:
+            self._late_check = LateCheck(self.device)
+        norms = torch.stack(torch._foreach_norm(gradients))  # pyright: ignore[reportPrivateImportUsage]
+        norm = torch.linalg.vector_norm(norms)
+        self._stop_at(self._late_check.add(self.global_step, *self._shown, norm, norms))
+        self._shown = None
+        for optimizer in self.trainer.optimizers:
+            optimizer.found_inf = self._late_check.found_inf  # type: ignore[attr-defined]
+        return norm
+
+    def _stop_at(self, broken: Broken | None) -> None:
+        if broken is None:
+            return
+        if math.isfinite(broken.loss):
+            raise self._broken_gradient(broken.parameter, broken.step)
+        raise TrainingDivergedError(self._blame(broken.images, "the loss", broken.loss, broken.step))
+
+    def _broken_gradient(self, place: int | None, step: int) -> TrainingDivergedError:
+        """The error for a gradient, by its number among those that there are; None: none alone is to blame."""
+        named = [name for name, parameter in self.named_parameters() if parameter.grad is not None]
+        guilty = "all parameters" if place is None else named[place]
+        return TrainingDivergedError(
+            f"the gradient of {guilty} is not finite at step {step}: lower the "
+            "learning rate; checkpoints from before, if any, are kept"
+        )
 
     def _loss(self, output: Capsules | Tensor, scores: Tensor, labels: Tensor, margin: float) -> Tensor:
         chosen = self.settings.loss
@@ -171,7 +231,7 @@ class Training(lightning.LightningModule):
         return F.cross_entropy(output, labels, reduction=chosen.reduction)
 
     @torch.no_grad()
-    def _blame(self, images: Tensor, what: str, value: Tensor) -> str:
+    def _blame(self, images: Tensor, what: str, value: float, step: int) -> str:
         """Say which layer's parameters or output are the first that are not finite."""
         guilty = "the loss itself"
         for name, parameter in self.named_parameters():
@@ -187,7 +247,7 @@ class Training(lightning.LightningModule):
                         guilty = f"the output of layer {name}"
                         break
         return (
-            f"{what} is {value.item()} at step {self.global_step}, first in {guilty}: lower the "
+            f"{what} is {value} at step {step}, first in {guilty}: lower the "
             "learning rate; checkpoints from before, if any, are kept"
         )
 

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from matcaps._paths import user_path
 from matcaps.data import Appearance, appearance
+from matcaps.data.devices import send
 from matcaps.data.images import endings
 from matcaps.data.names import printable
+from matcaps.training.devices import place, resolve_device
 from matcaps.training.evaluation import class_scores
 from matcaps.training.inference import SavedNetwork, open_saved
 
@@ -79,7 +81,12 @@ def _if_image(path: str) -> list[str]:
 
 @torch.inference_mode()
 def predict_files(
-    source: str, patterns: Sequence[str], *, invert: bool = False, checkpoint: str | None = None
+    source: str,
+    patterns: Sequence[str],
+    *,
+    invert: bool = False,
+    checkpoint: str | None = None,
+    accelerator: str = "auto",
 ) -> Predictions:
     """Classify image files with a saved network; warn of images that look unlike those that it was trained on.
 
@@ -88,13 +95,16 @@ def predict_files(
         patterns: files, folders and patterns, as :func:`find_images` takes them.
         invert: turn black into white first, and white into black.
         checkpoint: "last", or a path: a checkpoint of the run in place of its final weights.
+        accelerator: "gpu" for CUDA, "cpu", or "auto" for the first where there is one.
 
     Raises:
         FileNotFoundError: the network is missing.
-        ValueError: the network was saved without a description of its input.
+        ValueError: the network was saved without a description of its input, or there is no GPU.
     """
+    resolve_device(accelerator)  # first of all, so that nothing is read in vain where there is no GPU
     saved = open_saved(source, checkpoint)
     classes, transform = saved.classes, saved.transform
+    device = place(saved.network, accelerator)
     paths, failures = find_images(patterns)
     scores: dict[str, dict[str, float]] = {}
     seen: dict[str, Appearance] = {}
@@ -109,7 +119,7 @@ def predict_files(
             continue
         image = 255 - image if invert else image
         seen[path] = appearance(image)
-        found = class_scores(saved.network, transform.evaluate(image))[0].tolist()
+        found = class_scores(saved.network, transform.evaluate(send(image, device)))[0].tolist()
         scores[path] = dict(zip(classes, found, strict=True))
     warn_of_unlike(saved, seen, inverted=invert)
     return Predictions(scores, failures)

@@ -19,6 +19,7 @@ from torch import Tensor
 from matcaps._paths import user_path
 from matcaps.data import DataBundle, ImageDataset, appearance
 from matcaps.data.build import Part
+from matcaps.data.loader import PreparedImages
 from matcaps.data.names import check_class_names
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, model_config
 from matcaps.models.config import BaselineCNNConfig
@@ -41,6 +42,7 @@ from matcaps.training.checkpoints import (
     checkpoint_callbacks,
 )
 from matcaps.training.data_record import begin_with_data, check_folder_is_there, load_for_training
+from matcaps.training.devices import resolve_device
 from matcaps.training.evaluation import Evaluation, evaluate
 from matcaps.training.folder import claimed_folder
 from matcaps.training.guards import processes_end, quiet, stoppable
@@ -132,15 +134,19 @@ def train(
     settings, bundle = load_for_training(settings, resume=resume, rank=_rank())
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
     network = make_network(settings, bundle, restored=restored)
-    loader = bundle.loader("train", rank=_rank(), world_size=_world_size(settings))
+    device = _device(settings)
+    loader = bundle.loader("train", rank=_rank(), world_size=_world_size(settings), device=device)
     training = _make_training(settings, network, bundle, len(loader))
-    watched = {part: bundle.loader(cast(Part, part), batch_size=_TEST_BATCH) for part in settings.watched_parts}
+    watched = {
+        part: bundle.loader(cast(Part, part), batch_size=_TEST_BATCH, device=device) for part in settings.watched_parts
+    }
     described_input = describe_input(bundle)
     described = {**describe_model(network), **described_input}
     facts = {"settings": settings.to_dict(), "config": json.loads(json.dumps(described))}  # plain values alone
     clock, throughput = ExactResume(loader.batch_sampler, facts), Throughput()  # type: ignore[arg-type]
     decay = settings.optimizer.ema_decay
-    batches = partial(_statistics_batches, bundle) if has_statistics(network) else None
+    prepared = cast(PreparedImages, loader.dataset)
+    batches = partial(_statistics_batches, prepared) if has_statistics(network) else None
     averaging = None if decay is None else AveragedWeights(decay, batches)
     # last, so that what is refused leaves no folder behind
     with claimed_folder(settings, folder, resume=resume, rank=_rank()) as place:
@@ -166,7 +172,7 @@ def train(
                 trainer.fit(
                     training,
                     train_dataloaders=loader,
-                    val_dataloaders=None if bundle.validation is None else bundle.loader("validation"),
+                    val_dataloaders=None if bundle.validation is None else bundle.loader("validation", device=device),
                     ckpt_path=start,
                     weights_only=True,
                 )
@@ -176,10 +182,11 @@ def train(
         network.save_pretrained(place, **described_input)
         if training.decoder is not None:
             save_weights(training.decoder, place / DECODER_NAME)
+        network.to(device)  # Lightning has taken it back to the host
         test = None
         if settings.test == "end":
             by = [name for name in _BROKEN_DOWN_BY if name in bundle.test.attributes]
-            test = evaluate(network, bundle.loader("test"), bundle.classes, by)
+            test = evaluate(network, bundle.loader("test", device=device), bundle.classes, by)
         before = read_json(place / RESULTS_NAME) if resume and (place / RESULTS_NAME).is_file() else None
         if before is not None and clock.extension is None and before.get("epochs") in (None, settings.epochs):
             if test is not None and before.get("test", test) is None:  # but for a test that it had not
@@ -259,10 +266,10 @@ def describe_input(bundle: DataBundle) -> dict[str, Any]:
     }
 
 
-def _accelerator(settings: TrainSettings) -> str:
-    """Lightning's name for it. Its own "auto" would take an Apple GPU, where the routing has only the reference."""
-    wanted = settings.accelerator == "gpu" or (settings.accelerator == "auto" and torch.cuda.is_available())
-    return "cuda" if wanted else "cpu"
+def _device(settings: TrainSettings) -> torch.device:
+    """This process's."""
+    implementation = settings.model.changes().get("implementation", "auto")
+    return resolve_device(settings.accelerator, settings.devices, implementation=implementation)
 
 
 def _check_devices(settings: TrainSettings) -> None:
@@ -273,19 +280,14 @@ def _check_devices(settings: TrainSettings) -> None:
             "devices and num_nodes are 1: give --devices and --num_nodes for one training by all, or take these "
             "variables away (env -u) for a training of its own"
         )
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if settings.accelerator == "gpu" and there < settings.devices:
-        raise ValueError(
-            f"{settings.devices} GPU must be there for accelerator gpu; torch can use {there} here: "
-            "use --accelerator cpu, or fewer --devices"
-        )
+    _device(settings)
 
 
 def _make_trainer(
     settings: TrainSettings, folder: Path, callbacks: list[Callback], num_batches: int, progress: bool
 ) -> lightning.Trainer:
     return lightning.Trainer(
-        accelerator=_accelerator(settings),
+        accelerator=_device(settings).type,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
         strategy="ddp" if _world_size(settings) > 1 else "auto",
@@ -320,16 +322,15 @@ def _first_images(bundle: DataBundle, count: int) -> torch.Tensor:
     return next(iter(bundle.loader("train", batch_size=min(count, len(bundle.train))))).images
 
 
-def _statistics_batches(bundle: DataBundle, count: int) -> Iterator[Tensor]:
+def _statistics_batches(prepared: PreparedImages, count: int) -> Iterator[Tensor]:
     """What averaged weights find their statistics by: some training images, as evaluation shows them.
 
     With these, held-out toys of smallNORB were known better than with training's distorted ones (docs/log.md).
     """
-    order = torch.randperm(len(bundle.train), generator=torch.Generator().manual_seed(bundle.seed))
+    order = torch.randperm(len(prepared), generator=torch.Generator().manual_seed(prepared.seed))
     size = min(_STATISTICS_BATCH, len(order))
     for part in order[: count * size].split(size):
-        images = bundle.transform.evaluate(bundle.train.images[part])
-        yield images[:, 0] if images.ndim == 5 else images  # of several crops the centre
+        yield prepared.unvaried(part)
 
 
 def _watched(bundle: DataBundle, count: int) -> ImageDataset:

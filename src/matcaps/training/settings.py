@@ -5,9 +5,12 @@ The same objects stand behind the Python API, the YAML files and ``--help``.
 
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from matcaps.data.settings import DataSettings
+
+Accelerator = Literal["auto", "cpu", "gpu"]
+"""What computes: CUDA, the processor, or the first where there is one."""
 
 WATCHABLE_PARTS = ("test", "familiar_test")
 """What :attr:`TrainSettings.watched_parts` may name; validation images are looked at after every epoch anyhow."""
@@ -73,8 +76,10 @@ class ModelSettings:
         stem_padding: "valid" for none, "same" for TensorFlow's rule.
         pose: "matrix" (the paper), or "vector" (its Table 1): 16 numbers transformed by 16×16 matrices; slower.
         iterations: of EM, in every routed layer.
+        class_iterations: of EM, in the class capsules alone, in place of iterations.
         temperature_schedule: "authors" for 0.01·(1 − 0.95^t); "tutorial" for 1, 2, 3.
         class_temperature_ratio: the class layer's inverse temperature over the others'.
+        class_beta_activation: "each" (the paper) for a β_a of every class, or "shared" for one that all classes have.
         competition: "child" (the paper) or "window" (the tutorial and most public code).
         activation_rule: "paper" or "standardised" (the tutorial).
         variance_floor: added to every variance.
@@ -110,8 +115,10 @@ class ModelSettings:
     stem_padding: Literal["valid", "same"] | None = None
     pose: Literal["matrix", "vector"] | None = None
     iterations: int | None = None
+    class_iterations: int | None = None
     temperature_schedule: Literal["authors", "tutorial"] | None = None
     class_temperature_ratio: float | None = None
+    class_beta_activation: Literal["each", "shared"] | None = None
     competition: Literal["child", "window"] | None = None
     activation_rule: Literal["paper", "standardised", "relative"] | None = None
     variance_floor: float | None = None
@@ -289,7 +296,7 @@ class TrainSettings:
     epochs: int = 10
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    accelerator: Accelerator = "auto"
     devices: int = 1
     num_nodes: int = 1
     checkpoint_minutes: float = 10.0
@@ -303,7 +310,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         _one_of(self, "precision", ("32-true", "bf16-mixed"))
-        _one_of(self, "accelerator", ("auto", "cpu", "gpu"))
+        _one_of(self, "accelerator", get_args(Accelerator))
         _positive(self, "checkpoint_minutes")
         object.__setattr__(self, "watched_parts", tuple(self.watched_parts))  # a YAML file brings a list
         for part in self.watched_parts:

@@ -78,7 +78,7 @@ class StuckWatch(Callback):
         assert isinstance(pl_module, Training)
         self._norms.append(pl_module.gradient_norm)
         for counts, labels in ((self._predicted, outputs["predicted"]), (self._shown, batch.labels)):
-            counts += torch.bincount(labels, minlength=len(self._classes))
+            counts.index_add_(0, labels, torch.ones_like(labels))  # bincount would wait for a GPU
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, Training)

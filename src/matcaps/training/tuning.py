@@ -7,6 +7,7 @@ from typing import Any
 from matcaps.data import DataBundle
 from matcaps.models import BaselineCNN, EMCapsNet, model_config
 from matcaps.models.freezing import freeze, short_name
+from matcaps.models.modules import effective
 from matcaps.models.pretrained import load_tuned, read_config, read_model_config, resolve_folder, weights_digest
 from matcaps.models.transfer import check_sizes
 from matcaps.training.inference import check_finished
@@ -50,6 +51,8 @@ def settle(settings: TrainSettings) -> TrainSettings:
             "fine-tune them from Python, with from_pretrained"
         )
     decided = {name: value for name, value in vars(own).items() if name not in _NOT_DECIDED}
+    if getattr(model_config(chosen.preset), "class_iterations", None) is not None and chosen.iterations is None:
+        decided["class_iterations"] = effective(own, "class_iterations")  # None would be the preset's
     return replace(settings, model=chosen.filled({"pretrained_sha256": digest, **decided}))
 
 

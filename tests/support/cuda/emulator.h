@@ -244,8 +244,6 @@ DEVICE void start_copy(void* to, const void* from) {
   }
   std::memcpy(to, from, kBytes);
 }
-DEVICE void end_group() {}
-template <int kNewest>
 DEVICE void wait_for_copies() {}
 DEVICE float of_neighbour(float value, int mask) { return emulator::of_neighbour(value, mask); }
 DEVICE double of_neighbour(double value, int mask) { return emulator::of_neighbour(value, mask); }

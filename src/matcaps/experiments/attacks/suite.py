@@ -15,6 +15,7 @@ from matcaps.experiments.attacks.methods import bim, fgsm, pgd, random_noise
 from matcaps.experiments.attacks.objectives import margins_and_gradients, prepared
 from matcaps.experiments.attacks.settings import AttackSettings
 from matcaps.experiments.attacks.square import square_attack
+from matcaps.models.modes import device_of
 from matcaps.training.evaluation import class_scores
 
 AIMS = ("untargeted", "targeted")
@@ -206,7 +207,7 @@ def _attack(
 ) -> Tensor:
     """The adversarial images of an attack, made batch by batch."""
     made = []
-    for batch in images.batches(settings.batch_size, _device_of(network)):
+    for batch in images.batches(settings.batch_size, device_of(network)):
         bounds = batch.low, batch.high
         given = network, batch.inputs, batch.labels, epsilon, bounds
         targets = batch.targets if is_targeted else None
@@ -230,7 +231,7 @@ def _attack(
 def _gradients(network: nn.Module, images: AttackImages, objective: str, settings: AttackSettings) -> dict[str, float]:
     """How much of the gradient at the unchanged images is exactly 0, and how large it is."""
     largest, zeros = [], []
-    for batch in images.batches(settings.batch_size, _device_of(network)):
+    for batch in images.batches(settings.batch_size, device_of(network)):
         with prepared(network, batch.inputs, objective) as net:
             _, gradient = margins_and_gradients(net, batch.inputs, batch.labels, None, objective)
         largest.append(gradient.abs().flatten(1).amax(dim=1).cpu())
@@ -246,7 +247,7 @@ def _gradients(network: nn.Module, images: AttackImages, objective: str, setting
 @torch.no_grad()
 def _scores(network: nn.Module, inputs: Tensor, settings: AttackSettings) -> Tensor:
     """The class scores of images, ``[N, classes]``."""
-    device = _device_of(network)
+    device = device_of(network)
     with prepared(network, inputs[:1].to(device), "loss") as net:
         return torch.cat([class_scores(net, batch.to(device)).cpu() for batch in inputs.split(settings.batch_size)])
 
@@ -259,7 +260,3 @@ def _share(network: nn.Module, inputs: Tensor, wanted: Tensor, settings: AttackS
 def _mean(flags: Tensor) -> float:
     """The share of true values, rounded as a division of whole numbers is."""
     return int(flags.sum()) / len(flags)
-
-
-def _device_of(network: nn.Module) -> torch.device:
-    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))

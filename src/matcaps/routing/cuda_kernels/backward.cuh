@@ -175,18 +175,23 @@ DEVICE void data_backward(const Arguments& a, const Block& block, const Place& p
       });
 }
 
-// Σ R g(d) of a child over all parents that compete for it: kLanes threads a child.
-DEVICE void compete_backward_for(const Arguments& a, int t, long long child, int lane, bool is_child) {
+// Σ R g(d) of a child over all parents that compete for it.
+DEVICE void compete_backward_for(const Arguments& a, int t, long long contest, int child, int lane) {
   const Real* logits = logits_of(a, t);
   const Real* grads = a.grad_data + t * (a.windows * (long long)(kChildren) * kParents);
+  const bool is_child = child < kContested;
+  const long long competitor_at = contest * kContested + child;
   Real result = Real(0);
   if (is_child) {
-    const Real peak = partitions_of(a, t)[2 * child];
-    for_bids(child, lane, [&](long long at, int) { result += exp(logits[at] - peak) * grads[at]; });
-    result *= partitions_of(a, t)[2 * child + 1];
+    const Real peak = partitions_of(a, t)[2 * competitor_at];
+    for_bids(contest, child, lane, [&](long long at, int) {
+      const Bids bids = load_bids(logits + at), grad = load_bids(grads + at);
+      UNROLL for (int k = 0; k < kBidWidth; ++k) result += exp(bids.value[k] - peak) * grad.value[k];
+    });
+    result *= partitions_of(a, t)[2 * competitor_at + 1];
   }
-  UNROLL for (int mask = kLanes / 2; mask > 0; mask /= 2) result += of_neighbour(result, mask);
-  if (is_child && lane == 0) a.totals[t * competitors_of(a) + child] = result;
+  UNROLL for (int mask = kBidLanes / 2; mask > 0; mask /= 2) result += of_neighbour(result, mask);
+  if (is_child && lane == 0) a.totals[t * competitors_of(a) + competitor_at] = result;
 }
 
 DEVICE void iterate_backward(const Arguments& a, Block block, int t) {
@@ -205,8 +210,8 @@ KERNEL void __launch_bounds__(kThreads, kResident) iterate_back(Arguments a) {
 }
 
 KERNEL void __launch_bounds__(kThreads) compete_back(Arguments a) {
-  const long long child = blockIdx.x * (long long)(kThreads / kLanes) + threadIdx.x / kLanes;
-  compete_backward_for(a, int(a.iteration), child, threadIdx.x % kLanes, child < competitors_of(a));
+  const unsigned image = blockIdx.x / kContestBlocks, part = blockIdx.x % kContestBlocks;
+  compete_backward_for(a, int(a.iteration), image, part * kBidSlots + threadIdx.x / kBidLanes, threadIdx.x % kBidLanes);
 }
 
 #else
@@ -218,12 +223,8 @@ KERNEL void __launch_bounds__(kThreads, kResident) route_windows_back(Arguments 
     iterate_backward(a, block, t);
     if (t == 0) return;
     synchronise();
-    const int lane = threadIdx.x % kLanes, slots = kThreads / kLanes;
-    for (int begin = 0; begin < kBlockWindows * kChildren; begin += slots) {
-      const int at = begin + int(threadIdx.x) / kLanes;
-      const long long child = block.window * kChildren + at;
-      compete_backward_for(a, t - 1, child, lane, at < kBlockWindows * kChildren && child < a.windows * kChildren);
-    }
+    for_contests_of_block(
+        a, block, [&](long long window, int n, int lane) { compete_backward_for(a, t - 1, window, n, lane); });
     synchronise();
   }
 }

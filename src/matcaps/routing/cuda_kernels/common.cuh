@@ -102,31 +102,23 @@ DEVICE Real first_assignment(long long window, int n) {
   }
 }
 
-// Where what belongs to a child in its competition is stored: by child, or by child of each window.
-DEVICE long long competitor(long long window, int n) {
-  return kChildCompetition ? first_child(window) + child_offset(n) : window * kChildren + n;
+// Where a child of a map stands, and the windows that may cover it: those that begin at (top - down, left - across).
+struct Covered {
+  int row, column, type, top, left;
+};
+DEVICE Covered covered(int child) {
+  const int type = child % kTypes, column = child / kTypes % kWidth, row = child / (kTypes * kWidth);
+  return {row, column, type, least(row / kStride, kRows - 1), least(column / kStride, kColumns - 1)};
 }
 
-// One of the windows that cover a child (or do not: the last result), and which of its children it is. `competing`: for what
-// is stored by competitor; under window competition a competitor has its own window alone.
+// One of these windows, by its number in the image, and which of its children the child is; or -1, if it does not cover it.
 struct Cover {
-  long long window;
-  int n;
-  bool is_one;
+  int window, n;
 };
-template <bool kCompeting>
-DEVICE Cover cover(long long child, int down, int across) {
-  if constexpr (kCompeting && !kChildCompetition) {
-    return {child / kChildren, int(child % kChildren), true};
-  } else {
-    const int type = int(child % kTypes), column = int(child / kTypes % kWidth);
-    const int row = int(child / (kTypes * kWidth) % kHeight);
-    const long long image = child / ((long long)(kTypes) * kWidth * kHeight);
-    const int y = least(row / kStride, kRows - 1) - down, x = least(column / kStride, kColumns - 1) - across;
-    const int k = row - y * kStride, l = column - x * kStride;
-    const bool is_one = y >= 0 && x >= 0 && k < kKernelHeight && l < kKernelWidth;
-    return {(image * kRows + y) * kColumns + x, (k * kKernelWidth + l) * kTypes + type, is_one};
-  }
+DEVICE Cover cover(const Covered& at, int down, int across) {
+  const int y = at.top - down, x = at.left - across, k = at.row - y * kStride, l = at.column - x * kStride;
+  const bool is_one = y >= 0 && x >= 0 && k < kKernelHeight && l < kKernelWidth;
+  return {is_one ? y * kColumns + x : -1, (k * kKernelWidth + l) * kTypes + at.type};
 }
 constexpr int kCoversHigh = least(kRows, (kKernelHeight + kStride - 1) / kStride);
 constexpr int kCoversWide = least(kColumns, (kKernelWidth + kStride - 1) / kStride);
@@ -291,21 +283,19 @@ DEVICE void for_children(const Arguments& a, const Block& block, const Place& pl
   constexpr int count = (kChildren + kStep - 1) / kStep;
   Carrier<kFirst, kLogits, kGrads, kStep> carrier(a, block, logits, partitions, grads, totals);
   carrier.start(stages[0], 0);
-  end_group();
   carrier.finish(stages[0]);
   for (int begin = 0, at = 0; begin < count; begin += kTile, at ^= 1) {
+    wait_for_copies();
+    synchronise();  // this tile is there, and nobody reads the one before any more
     const bool is_last = begin + kTile >= count;
     if (!is_last) carrier.start(stages[at ^ 1], begin + kTile);
-    end_group();
-    wait_for_copies<1>();
-    synchronise();
     UNROLL_CHILDREN for (int i = place.split; i < kTile; i += kSplits) {
       const int n = (begin + i) * kStep;
       if (kChildren % (kTile * kStep) == 0 || n < kChildren) body(stages[at], i, n);
     }
     if (!is_last) carrier.finish(stages[at ^ 1]);
-    synchronise();
   }
+  synchronise();
 }
 
 struct Matrix {

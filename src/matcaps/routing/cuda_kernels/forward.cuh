@@ -178,62 +178,90 @@ DEVICE void iterate(const Arguments& a, Block block, int t) {
   for (block.parent = 0; block.parent < kParents; block.parent += kLanes) bid(a, block, place, t);
 }
 
-// The windows that compete for a child, at most.
-constexpr int kRivals = kChildCompetition ? kCoversHigh * kCoversWide : 1;
+// --- competition: kBidLanes threads a child, each with kBidWidth neighbouring parents at a time ---
 
-// Calls body(where, number) for this lane's parents of all windows that cover a child: where what they bid is.
+constexpr int kBidWidth = kParents % 4 == 0 ? 4 : 1;
+constexpr int kBidLanes = kLanes / kBidWidth, kBidSlots = kThreads / kBidLanes;
+constexpr int kRivals = kChildCompetition ? kCoversHigh * kCoversWide : 1;  // windows that compete for a child, at most
+constexpr int kBidsEach = (kParents + kLanes - 1) / kLanes;
+constexpr bool kFewBids = kRivals * kBidsEach * kBidWidth <= 36;  // they stay in registers
+constexpr Real kNothing = Real(-3e38);                           // below every logit
+
+// The children that compete on their own: those of an image, or under window competition those of a window.
+constexpr int kContested = kChildCompetition ? kHeight * kWidth * kTypes : kChildren;
+constexpr int kContestBlocks = (kContested + kBidSlots - 1) / kBidSlots;
+
+struct Bids {
+  Real value[kBidWidth];
+};
+DEVICE Bids load_bids(const Real* from) {
+  Bids bids;
+  if constexpr (kBidWidth == 4) {
+    const Vec4 four = *reinterpret_cast<const Vec4*>(from);
+    UNROLL for (int k = 0; k < kBidWidth; ++k) bids.value[k] = four.v[k];
+  } else {
+    bids.value[0] = from[0];
+  }
+  return bids;
+}
+
+// Calls body(where, number) for this lane's parents of all windows that compete for a child of a contest: where their bids are.
 template <class Body>
-DEVICE void for_bids(long long child, int lane, Body body) {
-  constexpr int wide = kChildCompetition ? kCoversWide : 1, each = (kParents + kLanes - 1) / kLanes;
-  UNROLL for (int at = 0; at < kRivals; ++at) {
-    const Cover one = cover<true>(child, at / wide, at % wide);
-    const long long from = (one.window * kChildren + one.n) * kParents + lane;
-    UNROLL for (int e = 0; e < each; ++e)
-      if (one.is_one && (kParents % kLanes == 0 || lane + e * kLanes < kParents)) body(from + e * kLanes, at * each + e);
+DEVICE void for_bids(long long contest, int child, int lane, Body body) {
+  auto of_window = [&](long long window, int n, int at) {
+    const long long from = (window * kChildren + n) * kParents + lane * kBidWidth;
+    UNROLL for (int e = 0; e < kBidsEach; ++e)
+      if (kParents % kLanes == 0 || lane * kBidWidth + e * kLanes < kParents) body(from + e * kLanes, at * kBidsEach + e);
+  };
+  if constexpr (!kChildCompetition) {
+    of_window(contest, child, 0);
+  } else {
+    const Covered at = covered(child);
+    UNROLL for (int i = 0; i < kRivals; ++i) {
+      const Cover one = cover(at, i / kCoversWide, i % kCoversWide);
+      if (one.window >= 0) of_window(contest * (kRows * kColumns) + one.window, one.n, i);
+    }
   }
 }
 
-constexpr Real kNothing = Real(-3e38);  // below every logit
-constexpr int kBids = kRivals * ((kParents + kLanes - 1) / kLanes);  // of a lane
-constexpr bool kFewBids = kBids <= 16;                               // they stay in registers
-
-// The largest logit of a child over all parents that compete for it, and the inverse of Σ exp(logit - largest): kLanes
-// threads a child.
-DEVICE void compete_for(const Arguments& a, const Real* logits, Real* partitions, long long child, int lane, bool is_child) {
-  Real peak = kNothing, total = Real(0), bids[kFewBids ? kBids : 1];
-  if constexpr (kFewBids) UNROLL for (int i = 0; i < kBids; ++i) bids[i] = kNothing;
+// The largest logit of a child over all parents that compete for it, and the inverse of Σ exp(logit - largest).
+DEVICE void compete_for(const Arguments& a, int t, long long contest, int child, int lane) {
+  const Real* logits = logits_of(a, t);
+  const bool is_child = child < kContested;
+  Real peak = kNothing, total = Real(0);
+  Bids kept[kFewBids ? kRivals * kBidsEach : 1];
   if (is_child)
-    for_bids(child, lane, [&](long long at, int i) {
-      const Real value = logits[at];
-      if constexpr (kFewBids) bids[i] = value;
-      peak = value > peak ? value : peak;
+    for_bids(contest, child, lane, [&](long long at, int i) {
+      const Bids bids = load_bids(logits + at);
+      UNROLL for (int k = 0; k < kBidWidth; ++k) peak = bids.value[k] > peak ? bids.value[k] : peak;
+      if constexpr (kFewBids) kept[i] = bids;
     });
-  UNROLL for (int mask = kLanes / 2; mask > 0; mask /= 2) {
+  UNROLL for (int mask = kBidLanes / 2; mask > 0; mask /= 2) {
     const Real other = of_neighbour(peak, mask);
     peak = other > peak ? other : peak;
   }
   peak = peak > kNothing ? peak : Real(0);  // no window covers the child; or NaN, which comes through below
-  if constexpr (kFewBids) {
-    UNROLL for (int i = 0; i < kBids; ++i) total += exp(bids[i] - peak);
-  } else if (is_child) {
-    for_bids(child, lane, [&](long long at, int) { total += exp(logits[at] - peak); });
-  }
-  UNROLL for (int mask = kLanes / 2; mask > 0; mask /= 2) total += of_neighbour(total, mask);
+  if (is_child)
+    for_bids(contest, child, lane, [&](long long at, int i) {
+      const Bids bids = kFewBids ? kept[kFewBids ? i : 0] : load_bids(logits + at);
+      UNROLL for (int k = 0; k < kBidWidth; ++k) total += exp(bids.value[k] - peak);
+    });
+  UNROLL for (int mask = kBidLanes / 2; mask > 0; mask /= 2) total += of_neighbour(total, mask);
   if (is_child && lane == 0) {
-    partitions[2 * child] = peak;
-    partitions[2 * child + 1] = Real(1) / (total == Real(0) ? Real(1) : total);
+    Real* partition = partitions_of(a, t) + 2 * (contest * kContested + child);
+    partition[0] = peak;
+    partition[1] = Real(1) / (total == Real(0) ? Real(1) : total);
   }
 }
 
 // What follows `iterate`, where children compete within a window: the block has all that it takes.
-DEVICE void compete_in_block(const Arguments& a, const Block& block, int t) {
-  const long long first = block.window * kChildren;
-  const int lane = threadIdx.x % kLanes, slots = kThreads / kLanes;
-  for (int begin = 0; begin < kBlockWindows * kChildren; begin += slots) {
-    const long long child = first + begin + threadIdx.x / kLanes;
-    const bool is_child = child < a.windows * kChildren && begin + int(threadIdx.x) / kLanes < kBlockWindows * kChildren;
-    compete_for(a, logits_of(a, t), partitions_of(a, t), child, lane, is_child);
-  }
+template <class Body>
+DEVICE void for_contests_of_block(const Arguments& a, const Block& block, Body body) {
+  for (int w = 0; w < kBlockWindows; ++w)
+    for (int begin = 0; begin < kChildren; begin += kBidSlots) {
+      const int child = begin + threadIdx.x / kBidLanes;
+      body(window_at(a, block, w), block.window + w < a.windows ? child : kContested, threadIdx.x % kBidLanes);
+    }
 }
 
 #if MATCAPS_CHILD_COMPETITION
@@ -246,9 +274,8 @@ KERNEL void __launch_bounds__(kThreads, kResident) iterate_later(Arguments a) {
 }
 
 KERNEL void __launch_bounds__(kThreads) compete(Arguments a) {
-  const long long child = blockIdx.x * (long long)(kThreads / kLanes) + threadIdx.x / kLanes;
-  const int t = int(a.iteration);
-  compete_for(a, logits_of(a, t), partitions_of(a, t), child, threadIdx.x % kLanes, child < competitors_of(a));
+  const unsigned image = blockIdx.x / kContestBlocks, part = blockIdx.x % kContestBlocks;
+  compete_for(a, int(a.iteration), image, part * kBidSlots + threadIdx.x / kBidLanes, threadIdx.x % kBidLanes);
 }
 
 #else
@@ -259,7 +286,7 @@ KERNEL void __launch_bounds__(kThreads, kResident) route_windows(Arguments a) {
   iterate<true>(a, block, 0);
   for (int t = 1; t < kIterations; ++t) {
     synchronise();
-    compete_in_block(a, block, t - 1);
+    for_contests_of_block(a, block, [&](long long window, int n, int lane) { compete_for(a, t - 1, window, n, lane); });
     synchronise();
     iterate<false>(a, block, t);
   }

@@ -15,7 +15,7 @@ DEVICE unsigned char* shared_memory() {
   return memory;
 }
 
-// Starts a copy of 4, 8 or 16 bytes from global to shared memory; wait_for_copies says when it is there.
+// Starts a copy of 4, 8 or 16 bytes from global to shared memory; after wait_for_copies it is there.
 template <int kBytes>
 DEVICE void start_copy(void* to, const void* from) {
   const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
@@ -25,14 +25,8 @@ DEVICE void start_copy(void* to, const void* from) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(at), "l"(from), "n"(kBytes) : "memory");
 }
 
-// Copies that were started since the last one are a group.
-DEVICE void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-// Waits until all of this thread's groups but the newest kNewest are there.
-template <int kNewest>
-DEVICE void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kNewest) : "memory");
-}
+// Waits until all of this thread's copies are there.
+DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // The value of the thread whose number in the warp differs in the bits of the mask.
 DEVICE float of_neighbour(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }

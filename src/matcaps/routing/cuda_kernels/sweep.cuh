@@ -20,49 +20,76 @@ struct Window {
   Real grad[kLater > 0 ? kLater : 1][kSweepChildren][kLanes];
 };
 
-DEVICE void start_window(const Arguments& a, Window& stage, long long window, int first, int parent) {
-  const int parents = least(kLanes, kParents - parent);
-  for (int u = threadIdx.x; u < kFactors * parents; u += kSweepThreads)
-    start_vec4(stage.factor[u / parents][u % parents],
-               a.factors + ((window * kFactors + u / parents) * kParents + parent + u % parents) * 4);
-  for (int u = threadIdx.x; u < kSweepChildren * 4; u += kSweepThreads) {
-    const int n = least(first + u / 4, kChildren - 1);
-    start_vec4(stage.pose[u / 4][u % 4], a.poses + (first_child(window) + child_offset(n)) * 16 + u % 4 * 4);
-    if constexpr (kCoordinates) start_vec4(stage.offset[u / 4][u % 4], a.coordinates + n / kPeriod * 16 + u % 4 * 4);
-  }
-  for (int u = threadIdx.x; u < kLater * kSweepChildren * kRowUnits; u += kSweepThreads) {
-    const int t = u / (kSweepChildren * kRowUnits), i = u / kRowUnits % kSweepChildren, unit = u % kRowUnits;
-    if (unit * kRowWidth >= parents) continue;
-    const long long at = ((t * a.windows + window) * kChildren + least(first + i, kChildren - 1)) * kParents + parent;
-    start_row<kAlignedRows>(stage.logit[t][i], a.logits + at, unit);
-    start_row<kAlignedRows>(stage.grad[t][i], a.grad_data + at, unit);
-  }
-}
+// What a thread brings of a window: where from, of the first window, and where to. Later windows lie a fixed way further, but
+// for the children, whose places follow from the window's.
+DEVICE constexpr int sweep_copies(int units) { return (units + kSweepThreads - 1) / kSweepThreads; }
+constexpr int kFactorUnits = kFactors * kBlockParents, kSweepPoseUnits = kSweepChildren * 4;
+constexpr int kSweepLogitUnits = kLater * kSweepChildren * kRowUnits, kSweepScalarUnits = kIterations * kSweepChildren;
 
-constexpr int kSweepScalars = (kIterations * kSweepChildren + kSweepThreads - 1) / kSweepThreads;
-DEVICE void load_sweep_scalars(const Arguments& a, long long window, int first, Vec4* scalars) {
-  UNROLL for (int e = 0; e < kSweepScalars; ++e) {
-    const int u = threadIdx.x + e * kSweepThreads, t = u / kSweepChildren, n = first + u % kSweepChildren;
-    scalars[e] = Vec4{};
-    if (t >= kIterations || n >= kChildren) continue;  // beyond the last child: no data
-    const Real active = a.activations[first_child(window) + child_offset(n)];
-    if (t == 0) {
-      scalars[e].v[0] = first_assignment(window, n);
-      scalars[e].v[1] = active;
-    } else {
-      const long long rival = competitor(window, n);
-      scalars[e].v[0] = active * partitions_of(a, t - 1)[2 * rival + 1];
-      scalars[e].v[1] = partitions_of(a, t - 1)[2 * rival];
-      scalars[e].v[2] = a.totals[(t - 1) * competitors_of(a) + rival];
+struct SweepCarrier {
+  const Arguments& a;
+  const int first, parent;
+  Vec4 scalar[sweep_copies(kSweepScalarUnits)];
+
+  DEVICE void start(Window& stage, long long window) {
+    const Real* factors = a.factors + (window * kFactors * kParents + parent) * 4;
+    UNROLL for (int e = 0; e < sweep_copies(kFactorUnits); ++e) {
+      const int u = threadIdx.x + e * kSweepThreads, which = u / kBlockParents, j = u % kBlockParents;
+      if ((kFactorUnits % kSweepThreads == 0 || u < kFactorUnits) && (kParents % kBlockParents == 0 || parent + j < kParents))
+        start_vec4(stage.factor[which][j], factors + (which * kParents + j) * 4);
+    }
+    const long long origin = first_child(window);
+    const Real* poses = a.poses + origin * 16;
+    UNROLL for (int e = 0; e < sweep_copies(kSweepPoseUnits); ++e) {
+      const int u = threadIdx.x + e * kSweepThreads, n = least(first + u / 4, kChildren - 1);
+      if (kSweepPoseUnits % kSweepThreads != 0 && u >= kSweepPoseUnits) break;
+      start_vec4(stage.pose[u / 4][u % 4], poses + child_offset(n) * 16 + u % 4 * 4);
+      if constexpr (kCoordinates) start_vec4(stage.offset[u / 4][u % 4], a.coordinates + n / kPeriod * 16 + u % 4 * 4);
+    }
+    const long long size = a.windows * (long long)(kChildren) * kParents, own = window * kChildren * kParents + parent;
+    UNROLL for (int e = 0; e < sweep_copies(kSweepLogitUnits); ++e) {
+      const int u = threadIdx.x + e * kSweepThreads;
+      const int t = u / (kSweepChildren * kRowUnits), i = u / kRowUnits % kSweepChildren, unit = u % kRowUnits;
+      if ((kSweepLogitUnits % kSweepThreads == 0 || u < kSweepLogitUnits) &&
+          (kParents % kLanes == 0 || parent + unit * kRowWidth < kParents)) {
+        const long long at = t * size + own + least(first + i, kChildren - 1) * kParents;
+        start_row<kAlignedRows>(stage.logit[t][i], a.logits + at, unit);
+        start_row<kAlignedRows>(stage.grad[t][i], a.grad_data + at, unit);
+      }
+    }
+    UNROLL for (int e = 0; e < sweep_copies(kSweepScalarUnits); ++e) {
+      const int u = threadIdx.x + e * kSweepThreads, t = u / kSweepChildren, n = first + u % kSweepChildren;
+      Vec4 to{};
+      if (t < kIterations && n < kChildren) {  // beyond the last child: no data
+        const long long child = origin + child_offset(n);
+        to.v[1] = a.activations[child];
+        if (t == 0) {
+          to.v[0] = first_assignment(window, n);
+        } else {
+          const long long rival = kChildCompetition ? child : window * kChildren + n;
+          const Real* partition = partitions_of(a, t - 1) + 2 * rival;
+          to.v[3] = partition[1];
+          to.v[0] = partition[0];
+          to.v[2] = a.totals[(t - 1) * competitors_of(a) + rival];
+        }
+      }
+      scalar[e] = to;
     }
   }
-}
-DEVICE void store_sweep_scalars(Window& stage, const Vec4* scalars) {
-  UNROLL for (int e = 0; e < kSweepScalars; ++e) {
-    const int u = threadIdx.x + e * kSweepThreads;
-    if (u < kIterations * kSweepChildren) stage.scalar[u / kSweepChildren][u % kSweepChildren] = scalars[e];
+
+  DEVICE void finish(Window& stage) {
+    UNROLL for (int e = 0; e < sweep_copies(kSweepScalarUnits); ++e) {
+      const int u = threadIdx.x + e * kSweepThreads, t = u / kSweepChildren;
+      Vec4 to = scalar[e];
+      if (t > 0) {
+        to.v[3] *= to.v[1];
+        to.v[1] = to.v[0];
+        to.v[0] = to.v[3];
+      }
+      if (kSweepScalarUnits % kSweepThreads == 0 || u < kSweepScalarUnits) stage.scalar[t][u % kSweepChildren] = to;
+    }
   }
-}
+};
 
 // Adds up over the lanes what each has of kCount values, a power of two; value number i of them goes to the lane i · kLanes /
 // kCount if there are fewer than lanes, or else each lane gets kCount / kLanes, in order.
@@ -90,7 +117,7 @@ KERNEL void __launch_bounds__(kSweepThreads, kSweepResident) sweep(Arguments a) 
   const int lane = threadIdx.x % kLanes, slot = threadIdx.x / kLanes;
   const int first = blockIdx.x * kSweepChildren, parent = blockIdx.y * kLanes;
   const int parent_at = least(lane, kParents - parent - 1);
-  const bool is_parent = lane == parent_at;
+  const bool is_parent = kParents % kLanes == 0 || lane == parent_at;
   const long long first_window = blockIdx.z * a.part_windows;
   const long long end = first_window + a.part_windows < a.windows ? first_window + a.part_windows : a.windows;
   Matrix matrix[kSweepEach], matrix_sum[kSweepEach];
@@ -103,23 +130,17 @@ KERNEL void __launch_bounds__(kSweepThreads, kSweepResident) sweep(Arguments a) 
       if constexpr (kWantsCoordinates) vote_sum[i][k] = Vec4{};
     }
   }
-  Vec4 scalars[kSweepScalars];
+  SweepCarrier carrier{a, first, parent};
   if (first_window < end) {
-    start_window(a, stages[0], first_window, first, parent);
-    load_sweep_scalars(a, first_window, first, scalars);
-    store_sweep_scalars(stages[0], scalars);
+    carrier.start(stages[0], first_window);
+    carrier.finish(stages[0]);
   }
-  end_group();
   int at = 0;
   for (long long window = first_window; window < end; ++window, at ^= 1) {
     const Window& stage = stages[at];
-    if (window + 1 < end) {
-      start_window(a, stages[at ^ 1], window + 1, first, parent);
-      load_sweep_scalars(a, window + 1, first, scalars);
-    }
-    end_group();
-    wait_for_copies<1>();
-    synchronise();
+    wait_for_copies();
+    synchronise();  // this window is there, and nobody reads the one before any more
+    if (window + 1 < end) carrier.start(stages[at ^ 1], window + 1);
     Real data[kSweepEach][kIterations], grads[kSweepEach][kLater > 0 ? kLater : 1], grad_first[kSweepEach];
     UNROLL for (int i = 0; i < kSweepEach; ++i) {
       const int n = slot * kSweepEach + i;
@@ -147,10 +168,12 @@ KERNEL void __launch_bounds__(kSweepThreads, kSweepResident) sweep(Arguments a) 
       }
       UNROLL for (int t = 0; t < kIterations; ++t) {
         const Vec4 twice = stage.factor[16 * t + row][parent_at], offset = stage.factor[16 * t + 4 + row][parent_at];
+        Vec4 once;
+        if (t == 0) UNROLL for (int c = 0; c < 4; ++c) once.v[c] = Real(0.5) * twice.v[c];
         UNROLL for (int i = 0; i < kSweepEach; ++i)
           UNROLL for (int c = 0; c < 4; ++c) {
             if (t == 0) {
-              grad_first[i] += deviation[i].v[c] * (offset.v[c] + Real(0.5) * twice.v[c] * deviation[i].v[c]);
+              grad_first[i] += deviation[i].v[c] * (offset.v[c] + once.v[c] * deviation[i].v[c]);
               slope[i].v[c] = data[i][0] * twice.v[c];
               rest[i].v[c] = data[i][0] * offset.v[c];
             } else {
@@ -200,8 +223,7 @@ KERNEL void __launch_bounds__(kSweepThreads, kSweepResident) sweep(Arguments a) 
       if (lane == 0 && first + slot * kSweepEach + i < kChildren)
         a.active_copies[copy + i] = sum * stage.scalar[0][slot * kSweepEach + i].v[0];
     }
-    if (window + 1 < end) store_sweep_scalars(stages[at ^ 1], scalars);
-    synchronise();
+    if (window + 1 < end) carrier.finish(stages[at ^ 1]);
   }
   UNROLL for (int i = 0; i < kSweepEach; ++i) {
     const int n = first + slot * kSweepEach + i;
@@ -215,28 +237,31 @@ KERNEL void __launch_bounds__(kSweepThreads, kSweepResident) sweep(Arguments a) 
 }
 
 // Every child's sum over the windows that cover it, and over later iterations: four threads a child.
+constexpr int kMap = kHeight * kWidth * kTypes, kGatherBlocks = (4 * kMap + kThreads - 1) / kThreads;
+
 KERNEL void __launch_bounds__(kThreads) gather(Arguments a) {
-  const long long at = blockIdx.x * (long long)(kThreads) + threadIdx.x;
-  const long long child = at / 4;
-  const int row = int(at % 4);
-  if (child >= a.images * (long long)(kHeight * kWidth * kTypes)) return;
+  const unsigned image = blockIdx.x / kGatherBlocks, at = blockIdx.x % kGatherBlocks * kThreads + threadIdx.x;
+  const int child = at / 4, row = at % 4;
+  if (child >= kMap) return;
   Vec4 pose{};
   Real active = Real(0);
   if (kChildCompetition && row == 0)
-    for (int t = 0; t < kLater; ++t) active += a.totals[t * competitors_of(a) + child];
-  for (int down = 0; down < kCoversHigh; ++down)
-    for (int across = 0; across < kCoversWide; ++across) {
-      const Cover one = cover<false>(child, down, across);
-      if (!one.is_one) continue;
-      if (!kChildCompetition && row == 0)
-        for (int t = 0; t < kLater; ++t) active += a.totals[t * competitors_of(a) + one.window * kChildren + one.n];
-      for (int block = 0; block < kBlocks; ++block) {
-        const long long copy = (block * a.windows + one.window) * kChildren + one.n;
-        const Vec4 part = *reinterpret_cast<const Vec4*>(a.pose_copies + copy * 16 + 4 * row);
-        UNROLL for (int c = 0; c < 4; ++c) pose.v[c] += part.v[c];
-        if (row == 0) active += a.active_copies[copy];
-      }
+    for (int t = 0; t < kLater; ++t) active += a.totals[t * competitors_of(a) + image * (long long)(kMap) + child];
+  const Covered place = covered(child);
+  UNROLL for (int i = 0; i < kCoversHigh * kCoversWide; ++i) {
+    const Cover one = cover(place, i / kCoversWide, i % kCoversWide);
+    if (one.window < 0) continue;
+    const long long own = (image * (long long)(kRows * kColumns) + one.window) * kChildren + one.n;
+    if (!kChildCompetition && row == 0)
+      for (int t = 0; t < kLater; ++t) active += a.totals[t * competitors_of(a) + own];
+    UNROLL for (int block = 0; block < kBlocks; ++block) {
+      const long long copy = block * a.windows * kChildren + own;
+      const Vec4 part = *reinterpret_cast<const Vec4*>(a.pose_copies + copy * 16 + 4 * row);
+      UNROLL for (int c = 0; c < 4; ++c) pose.v[c] += part.v[c];
+      if (row == 0) active += a.active_copies[copy];
     }
-  *reinterpret_cast<Vec4*>(a.grad_poses + child * 16 + 4 * row) = pose;
-  if (row == 0) a.grad_activations[child] = active;
+  }
+  const long long to = image * (long long)(kMap) + child;
+  *reinterpret_cast<Vec4*>(a.grad_poses + to * 16 + 4 * row) = pose;
+  if (row == 0) a.grad_activations[to] = active;
 }

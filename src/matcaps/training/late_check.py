@@ -1,0 +1,88 @@
+"""Whether a training's numbers are finite, seen some steps late, so that the host never waits for the GPU."""
+
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_MOST = 4
+"""Steps that may be unseen. Their images are kept, to say where the first broken number came from."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A step with a loss or gradient that is not finite.
+
+    Attributes:
+        step: optimiser steps before it.
+        images: what the network was shown.
+        loss: its value.
+        parameter: number of the first gradient that is not finite; None where each is.
+    """
+
+    step: int
+    images: Tensor
+    loss: float
+    parameter: int | None
+
+
+class LateCheck:
+    """Look at each step's loss and gradients without waiting for them.
+
+    What is not finite keeps the optimiser from its step at once, on the device (:attr:`found_inf`), from that step on:
+    the weights stay as they were. The host learns of it a few steps later.
+
+    Attributes:
+        found_inf: a scalar, float32, 1 from the first broken step on; a fused optimiser of torch that has it as its
+            attribute ``found_inf`` then changes nothing.
+    """
+
+    def __init__(self, device: torch.device):
+        self.found_inf = torch.zeros((), device=device)
+        self._unseen: deque[tuple[int, Tensor, Tensor, torch.cuda.Event | None]] = deque()
+
+    def add(self, step: int, images: Tensor, loss: Tensor, norm: Tensor, norms: Tensor) -> Broken | None:
+        """Count a step in, and return what an earlier one had that is not finite, if that is known by now.
+
+        Args:
+            step: optimiser steps before it.
+            images: what the network was shown.
+            loss: a scalar.
+            norm: a scalar, of all gradients together.
+            norms: ``[parameters]``, of each gradient.
+        """
+        numbers = torch.cat([torch.stack([loss.detach().float(), norm.detach().float()]), norms.detach().float()])
+        self.found_inf.copy_(torch.maximum(self.found_inf, (~numbers[:2].isfinite().all()).float()))
+        event = None
+        if numbers.is_cuda:
+            numbers = numbers.to("cpu", non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+        self._unseen.append((step, images, numbers, event))
+        while self._unseen and (len(self._unseen) > _MOST or _is_done(self._unseen[0][3])):
+            broken = self._next()
+            if broken is not None:
+                return broken
+        return None
+
+    def finish(self) -> Broken | None:
+        """Wait for what has not been seen, and return the first step with a number that is not finite."""
+        while self._unseen:
+            broken = self._next()
+            if broken is not None:
+                return broken
+        return None
+
+    def _next(self) -> Broken | None:
+        step, images, numbers, event = self._unseen.popleft()
+        if event is not None:
+            event.synchronize()
+        if numbers[:2].isfinite().all():
+            return None
+        broken = (~numbers[2:].isfinite()).nonzero().flatten().tolist()
+        return Broken(step, images, float(numbers[0]), broken[0] if broken else None)
+
+
+def _is_done(event: torch.cuda.Event | None) -> bool:
+    return event is None or event.query()

@@ -1,0 +1,75 @@
+"""What --accelerator means, with GPUs made up."""
+
+import pytest
+import torch
+
+from matcaps.cli import main
+from matcaps.models import create_model
+from matcaps.training.devices import place, resolve_device
+
+COMMANDS = {
+    "eval": ["eval", "tutorial-mnist"],
+    "predict": ["predict", "tutorial-mnist", "nothing.png"],
+    "inspect": ["inspect", "tutorial-mnist", "--image", "nothing.png", "--num_images", "0"],
+    "train": ["train", "quickstart", "--output", "run"],
+    "experiment": ["experiment", "table1", "--folder", "runs"],
+    "folds": ["experiment", "folds", "--recipe", "quickstart", "--folder", "runs", "--groups", "none.csv"],
+}
+
+
+def put_in(monkeypatch, count):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    for name in ("LOCAL_RANK", "SLURM_LOCALID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_auto_takes_a_gpu_where_there_is_one(monkeypatch):
+    put_in(monkeypatch, 0)
+    assert resolve_device("auto") == resolve_device("cpu") == torch.device("cpu")
+    put_in(monkeypatch, 1)
+    assert resolve_device("auto") == resolve_device("gpu") == torch.device("cuda", 0)
+    assert resolve_device("cpu") == torch.device("cpu")
+
+
+def test_routing_that_only_the_cpu_has_stays_there(monkeypatch):
+    """A run whose settings ask for the compiled core is tested by it, whatever the machine has."""
+    put_in(monkeypatch, 1)
+    assert resolve_device("auto", implementation="native") == torch.device("cpu")
+    assert resolve_device("gpu", implementation="native") == torch.device("cuda", 0)  # which the routing refuses
+    assert place(create_model("quickstart", implementation="native")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("variable", ["LOCAL_RANK", "SLURM_LOCALID"])
+def test_each_process_of_several_has_its_own(monkeypatch, variable):
+    put_in(monkeypatch, 4)
+    assert resolve_device("gpu", 4) == torch.device("cuda", 0)
+    monkeypatch.setenv(variable, "3")
+    assert resolve_device("gpu", 4) == torch.device("cuda", 3)
+    assert resolve_device("gpu") == torch.device("cuda", 0)  # the only one of its machine
+
+
+def test_refusals(monkeypatch):
+    put_in(monkeypatch, 1)
+    with pytest.raises(ValueError, match="accelerator must be auto, cpu or gpu; got 'tpu'"):
+        resolve_device("tpu")
+    with pytest.raises(ValueError, match=r"2 GPU must be there.*can use 1 here: use --accelerator cpu, or fewer"):
+        resolve_device("gpu", 2)
+
+
+@pytest.mark.parametrize("command", ["eval", "predict", "inspect", "train"])
+def test_one_clear_error_without_a_gpu(monkeypatch, capsys, tmp_path, command):
+    monkeypatch.chdir(tmp_path)
+    put_in(monkeypatch, 0)
+    assert main([*COMMANDS[command], "--accelerator", "gpu"]) == 1
+    said = capsys.readouterr().err
+    assert "1 GPU must be there for accelerator gpu; torch can use 0 here: use --accelerator cpu" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["eval", "predict", "inspect", "train", "experiment", "folds"])
+def test_every_command_knows_its_values(capsys, command):
+    with pytest.raises(SystemExit) as ending:
+        main([*COMMANDS[command], "--accelerator", "tpu"])
+    assert ending.value.code == 2
+    assert "accelerator" in capsys.readouterr().err
