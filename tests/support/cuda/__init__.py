@@ -44,15 +44,20 @@ class Emulator:
         self.folder = folder
         self.options = options
         self.kernels = kernels
-        sources = sorted([*kernels.iterdir(), HERE / "emulator.h", HERE / "emulated.cpp"])
-        self._sources = "\0".join([COMPILER, *options, *(path.read_text(encoding="utf-8") for path in sources)])
         self.get = lru_cache(maxsize=None)(self._get)
 
     def __call__(self, shape: Shape, cut: Cut) -> Emulated:
         return self.get(shape, cut)
 
     def _get(self, shape: Shape, cut: Cut) -> Emulated:
-        key = hashlib.sha256("\0".join([constants(shape, cut), self._sources]).encode()).hexdigest()[:20]
+        sources = sorted([*self.kernels.iterdir(), HERE / "emulator.h", HERE / "emulated.cpp"])
+        texts = [
+            constants(shape, cut),
+            COMPILER,
+            *self.options,
+            *(path.read_text(encoding="utf-8") for path in sources),
+        ]
+        key = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:20]
         library = self.folder / f"{key}.so"
         if not library.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -63,13 +68,13 @@ class Emulator:
 
 
 def compile_kernels(
-    shape: Shape, cut: Cut, build: Path, *options: str, kernels: Path = KERNELS, sources: tuple[Path, ...] = ()
+    shape: Shape, cut: Cut, build: Path, *options: str, kernels: Path = KERNELS, source: Path = HERE / "emulated.cpp"
 ) -> Path:
-    """Compile a routing's kernels, and other sources with them, to ``build / "out"``."""
+    """Compile a routing's kernels to ``build / "out"``; ``source`` is what includes them."""
     (build / "constants.h").write_text(f"#pragma once\n{constants(shape, cut)}")
     command = [
         COMPILER, "-std=c++17", "-O0", "-ffp-contract=off", "-w", "-DMATCAPS_EMULATED", *options,
-        f"-I{build}", f"-I{kernels}", f"-I{HERE}", str(HERE / "emulated.cpp"), *map(str, sources),
+        f"-I{build}", f"-I{kernels}", f"-I{HERE}", str(source),
         "-o", str(build / "out"),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
