@@ -59,8 +59,8 @@ def resources_of(plan: Plan, architecture: str) -> dict[str, tuple[int, int]]:
 
 
 SPILLS = 64
-"""Bytes that a thread may spill where a cut has two blocks share a processor's registers: what no loop uses. What is used
-at every child must stay in registers, and is hundreds of bytes. In float64, which is for checks, more may spill."""
+"""Bytes that a thread may spill where a cut has two blocks share a processor's registers: what no loop uses. What is
+used at every child must stay in registers, and is hundreds of bytes. In float64, made for checks, more may spill."""
 
 
 def check(plan: Plan, architecture: str) -> None:

@@ -16,7 +16,7 @@ FAULTS = {  # a file, what it says, and what a slip would have made of it
     "the last child is left out": ("common.cuh", "|| n < kChildren) body(", "|| n < kChildren - 1) body("),
     "a factor of two is missing": ("backward.cuh", "Real(0.5) * precision * (", "precision * ("),
     "a mean is off a little": ("forward.cuh", "? centre[w][h] + rest :", "? centre[w][h] + rest * Real(0.99999) :"),
-    "a window gives no gradient": ("sweep.cuh", "i / kCoversWide, i % kCoversWide", "i / kCoversWide + 1, i % kCoversWide"),
+    "a window gives no gradient": ("sweep.cuh", "(place, i / kCoversWide,", "(place, i / kCoversWide + 1,"),
     "a tile is read before it is there": ("common.cuh", "    wait_for_copies();", ""),
 }  # fmt: skip
 
