@@ -59,3 +59,11 @@ def test_another_number_of_anything_is_another_program():
         value = getattr(shape, field)
         other = not value if isinstance(value, bool) else value + 1
         assert cuda_launch.constants(cuda_launch.replace(shape, **{field: other}), cut) != text, field
+
+
+@pytest.mark.parametrize(("parents", "dtype"), [(1000, torch.float64), (2000, torch.float32)])
+def test_kernels_of_many_parents_compile(parents, dtype, emulator):
+    """What parents tell one another leaves little of a block's shared memory."""
+    poses = torch.empty(128, 8, 8, 4, 4, 4, device="meta", dtype=dtype)
+    plan = cuda_launch.plan_for(poses, poses.new_empty([3, 3, 4, parents, 4, 4]), 3, 1, False, False, 0)
+    emulator(plan.shape, plan.cut)
