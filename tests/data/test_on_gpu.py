@@ -7,7 +7,10 @@ import torch
 from matcaps.data import Transform, TransformSettings, loader, make_loader
 from tests.data.test_on_a_device import CASES
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode"),  # a prototype, torch says
+]
 GPU = torch.device("cuda", 0)
 
 

@@ -11,6 +11,7 @@ COMMANDS = {
     "eval": ["eval", "tutorial-mnist"],
     "predict": ["predict", "tutorial-mnist", "nothing.png"],
     "inspect": ["inspect", "tutorial-mnist", "--image", "nothing.png", "--num_images", "0"],
+    "demo": ["demo", "tutorial-mnist"],
     "train": ["train", "quickstart", "--output", "run"],
     "experiment": ["experiment", "table1", "--folder", "runs"],
     "folds": ["experiment", "folds", "--recipe", "quickstart", "--folder", "runs", "--groups", "none.csv"],
@@ -67,9 +68,20 @@ def test_one_clear_error_without_a_gpu(monkeypatch, capsys, tmp_path, command):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["eval", "predict", "inspect", "train", "experiment", "folds"])
+@pytest.mark.parametrize("command", [*COMMANDS])
 def test_every_command_knows_its_values(capsys, command):
     with pytest.raises(SystemExit) as ending:
         main([*COMMANDS[command], "--accelerator", "tpu"])
     assert ending.value.code == 2
     assert "accelerator" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("gpus", "arguments"), [(0, []), (1, ["--accelerator", "cpu"]), (2, ["--accelerator", "gpu", "--devices", "2"])]
+)
+def test_a_graph_is_for_one_gpu(monkeypatch, capsys, tmp_path, gpus, arguments):
+    put_in(monkeypatch, gpus)
+    run = tmp_path / "run"
+    assert main(["train", "quickstart", "--cuda_graph", "true", "--output", str(run), *arguments]) == 1
+    assert "cuda_graph is for a training on one GPU; got" in capsys.readouterr().err
+    assert not run.exists()

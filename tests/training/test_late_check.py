@@ -7,10 +7,19 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from matcaps.models import create_model
+from matcaps.models import PoseDecoder, create_model
 from matcaps.models.freezing import freeze
 from matcaps.models.modes import evaluation_mode
-from matcaps.training import OptimizerSettings, Training, TrainingDivergedError, late_check, load_run, run, train
+from matcaps.training import (
+    LossSettings,
+    OptimizerSettings,
+    Training,
+    TrainingDivergedError,
+    late_check,
+    load_run,
+    run,
+    train,
+)
 from matcaps.training.callbacks import AveragedWeights
 from matcaps.training.checkpoints import newest_checkpoint, read_checkpoint
 from matcaps.training.late_check import LateCheck
@@ -144,12 +153,25 @@ def test_the_mean_of_the_weights_without_waiting(tmp_path, monkeypatch, is_froze
         torch.testing.assert_close(one, other, msg=lambda said, name=name: f"{name}: {said}")
 
 
-def test_a_step_asks_the_device_for_nothing(monkeypatch):
+def make_training(kind):
+    """A module with its network, and perhaps a decoder."""
+    settings = tiny_settings(optimizer=OptimizerSettings(gradient_clip=1.0, ema_decay=0.9))
+    if kind == "cnn":
+        network = create_model("baseline-cnn", in_channels=1, num_classes=10, image_size=(28, 28), channels1=2)
+        return Training(replace(settings, loss=LossSettings(name="cross-entropy")), network, 5)
+    changes = {"normalisation": "batch", "activation_rule": "relative"} if kind == "normalised" else {}
+    network = create_model("quickstart", implementation="reference", **changes)
+    if kind != "decoder":
+        return Training(settings, network, 5)
+    loss = LossSettings(name="margin", reconstruction_weight=0.0005)
+    return Training(replace(settings, loss=loss), network, 5, PoseDecoder(10, (1, 28, 28)))
+
+
+@pytest.mark.parametrize("kind", ["capsules", "normalised", "decoder", "cnn"])
+def test_a_step_asks_the_device_for_nothing(monkeypatch, kind):
     """On the meta device, where a number that is asked for is an error: loss, norm, clipping, counts and averages."""
     device = torch.device("meta")
-    settings = tiny_settings(optimizer=OptimizerSettings(gradient_clip=1.0, ema_decay=0.9))
-    network = create_model("quickstart", implementation="reference")
-    training = Training(settings, network, 5).to(device)
+    training = make_training(kind).to(device)
     monkeypatch.setattr(Training, "_checks_late", property(lambda self: True))
     monkeypatch.setattr(late_check, "_is_done", lambda event: False)
     monkeypatch.setattr(training, "log", lambda *_, **__: None)
@@ -171,5 +193,5 @@ def test_a_step_asks_the_device_for_nothing(monkeypatch):
         averaging._average_without_waiting(trainer, training)  # type: ignore[arg-type]
         watch.on_train_batch_end(trainer, training, outputs, batch, step)  # type: ignore[arg-type]
     assert optimizer.found_inf.device == device
-    with evaluation_mode(network), pytest.raises((RuntimeError, NotImplementedError)):
+    with evaluation_mode(training.network), pytest.raises((RuntimeError, NotImplementedError)):
         training.check_finite(batch.images)  # which does ask

@@ -8,7 +8,7 @@ the backward pass, and what the kernels cost, are in this folder's README.
 import contextlib
 import importlib.util
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -47,6 +47,25 @@ def supports(device: torch.device, dtype: torch.dtype) -> bool:
     return dtype in DTYPES and (device.type == "cuda" or (device.type == "cpu" and EMULATOR is not None))
 
 
+def _plan(
+    poses: Tensor,
+    weight: Tensor,
+    inverse_temperature: Tensor,
+    coordinates: Tensor | None,
+    stride: int,
+    child_competition: bool,
+    rule: int,
+) -> cuda_launch.Plan:
+    limit = cuda_launch.SHARED_LIMIT if poses.device.type == "cpu" else _shared_limit(poses.device)
+    iterations, has_coordinates = len(inverse_temperature), coordinates is not None
+    return cuda_launch.plan_for(poses, weight, iterations, stride, child_competition, has_coordinates, rule, limit)
+
+
+@lru_cache(maxsize=64)
+def _shared_limit(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+
+
 def _launcher(plan: cuda_launch.Plan, device: torch.device) -> cuda_launch.Launch:
     if device.type == "cpu":
         if EMULATOR is None:
@@ -77,9 +96,7 @@ def _forward(
     check_routing("cuda_routing", DTYPES, *tensors, stride, activation_rule)
     results = _empty_results(poses, weight, inverse_temperature, stride, child_competition, True, keep_state)
     if len(poses) > 0:
-        plan = cuda_launch.plan_for(
-            poses, weight, len(inverse_temperature), stride, child_competition, coordinates is not None, activation_rule
-        )
+        plan = _plan(poses, weight, inverse_temperature, coordinates, stride, child_competition, activation_rule)
         names = ("out_poses", "out_activations", *_STATE)
         buffers = _inputs(*tensors) | dict(zip(names, results, strict=True))
         with _on(poses.device):
@@ -161,9 +178,7 @@ _NAMES = ("poses", "activations", "weight", "beta_use", "beta_activation", "inve
 
 def _inputs(*tensors: Tensor | None) -> dict[str, Tensor | None]:
     """Inputs as the kernels read them: contiguous, and from addresses that are multiples of 16 bytes."""
-    return {
-        name: None if tensor is None else _aligned(tensor) for name, tensor in zip(_NAMES, tensors, strict=True)
-    }
+    return {name: None if tensor is None else _aligned(tensor) for name, tensor in zip(_NAMES, tensors, strict=True)}
 
 
 def _aligned(tensor: Tensor) -> Tensor:
@@ -206,9 +221,7 @@ def _backward(
         there = [tensor for tensor in tensors if tensor is not None]
         zeros = [torch.zeros_like(tensor, memory_format=torch.contiguous_format) for tensor in there]
         return tuple(zeros + nothing)  # type: ignore[return-value]
-    plan = cuda_launch.plan_for(
-        poses, weight, len(inverse_temperature), stride, child_competition, coordinates is not None, activation_rule
-    )
+    plan = _plan(poses, weight, inverse_temperature, coordinates, stride, child_competition, activation_rule)
     buffers = _inputs(*tensors) | dict(zip(_STATE, map(_aligned, state), strict=True))
     buffers |= {"grad_out_poses": _aligned(grad_poses), "grad_out_activations": _aligned(grad_activations)}
     with _on(poses.device):

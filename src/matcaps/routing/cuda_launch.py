@@ -17,7 +17,7 @@ RECORD, GRAD_RECORD = 36, 32
 """Planes of a record and of its gradients; as in ``cuda_kernels/common.cuh``."""
 
 SHARED_LIMIT = 227 * 1024
-"""Bytes of shared memory that a block can have on the GPUs of compute capability 9.0; older ones have less."""
+"""Bytes of shared memory that a block can have on GPUs of compute capability 9.0 and 10.0; others have less."""
 
 _BLOCKS = 200
 """Blocks that give each of the 132 processors of an H100 work for most of the time."""
@@ -117,35 +117,35 @@ def sweep_bytes(shape: Shape, cut: Cut) -> int:
 
 
 @lru_cache(maxsize=256)
-def cut_for(shape: Shape, windows: int) -> Cut:
-    """The cut for so many windows.
+def cut_for(shape: Shape, windows: int, limit: int = SHARED_LIMIT) -> Cut:
+    """The cut for so many windows, on a GPU whose blocks can have so many bytes of shared memory.
 
     Raises:
         ValueError: a block's shared memory cannot hold what it must.
     """
     lanes = min(32, _power_of_two(shape.parents))
-    cut = Cut(lanes, 256, 1, 1, 8, *((256, 4, 2, 1) if lanes == 32 else (128, 4, 2, 2) if lanes == 16 else (256, 1, 2, 1)), 2)
+    sweep = {32: (256, 4, 1), 16: (128, 4, 2)}.get(lanes, (256, 1, 1))
+    cut = Cut(lanes, 256, 1, 1, 8, *sweep[:2], 1 if shape.double else 2, 1 if shape.double else sweep[2], 2)
     # windows of a block share the matrices that it fetches: the fewer splits the better, while all processors have blocks
     while -(-windows // cut.block_windows) < _BLOCKS and cut.splits < min(cut.threads // lanes, shape.children):
         cut = replace(cut, splits=2 * cut.splits, tile=max(cut.tile, 2 * cut.splits))
-    # few windows: what counts is the time that a block waits for each tile
-    while cut.block_windows == 1 and cut.tile < shape.children and shared_bytes(shape, replace(cut, tile=2 * cut.tile)) <= 110000:
-        cut = replace(cut, tile=2 * cut.tile)
-    while shared_bytes(shape, cut) > SHARED_LIMIT and cut.tile > cut.splits:
+    if -(-windows // cut.block_windows) < _BLOCKS:  # not enough for two blocks a processor: then more registers
+        cut = replace(cut, resident=1)
+    while shared_bytes(shape, cut) > limit and cut.tile > cut.splits:
         cut = replace(cut, tile=cut.tile // 2)
-    while shared_bytes(shape, cut) > SHARED_LIMIT and cut.threads > 32:  # fewer windows a block
+    while shared_bytes(shape, cut) > limit and cut.threads > 32:  # fewer windows a block
         fewer = cut.threads // 2
         splits = min(cut.splits, fewer // lanes)
         cut = replace(cut, threads=fewer, splits=splits)
-    while sweep_bytes(shape, cut) > SHARED_LIMIT and cut.sweep_each > 1:
+    while sweep_bytes(shape, cut) > limit and cut.sweep_each > 1:
         cut = replace(cut, sweep_each=cut.sweep_each // 2)
-    while sweep_bytes(shape, cut) > SHARED_LIMIT and cut.sweep_threads > 32:
+    while sweep_bytes(shape, cut) > limit and cut.sweep_threads > 32:
         cut = replace(cut, sweep_threads=cut.sweep_threads // 2)
     needed = max(shared_bytes(shape, cut), sweep_bytes(shape, cut))
-    if needed > SHARED_LIMIT:
+    if needed > limit:
         raise ValueError(
-            f"implementation='cuda' has {SHARED_LIMIT:,} bytes of shared memory a block; got {shape.parents:,} parents and "
-            f"{shape.iterations} iterations, which need {needed:,}: use fewer of them, or implementation='reference'"
+            f"implementation='cuda' has {limit:,} bytes of shared memory a block on this GPU; got {shape.parents:,} parents "
+            f"and {shape.iterations} iterations, which need {needed:,}: use fewer of them, or implementation='reference'"
         )
     return cut
 
@@ -262,10 +262,28 @@ def plan_for(
     child_competition: bool,
     coordinates: bool,
     rule: int,
+    limit: int = SHARED_LIMIT,
 ) -> Plan:
-    """The plan for tensors of these shapes."""
+    """The plan for tensors of these shapes, on a GPU whose blocks can have so many bytes of shared memory.
+
+    Raises:
+        ValueError: a block's shared memory, or what kernels count in 32 bits, does not suffice.
+    """
     shape = shape_of(poses, weight, iterations, stride, child_competition, coordinates, rule)
-    return Plan(shape, cut_for(shape, len(poses) * shape.rows * shape.columns), len(poses))
+    plan = Plan(shape, cut_for(shape, len(poses) * shape.rows * shape.columns, limit), len(poses))
+    # what kernels reckon in 32 bits: children of an image, places in a window, blocks of a grid
+    largest = max(
+        shape.height * shape.width * shape.types * 16,
+        shape.children * shape.parents * 16,
+        shape.factors * shape.parents * 4,
+        plan.images * shape.height * shape.width * shape.types,
+    )
+    if largest >= 2**31:
+        raise ValueError(
+            f"implementation='cuda' counts to {2**31 - 1:,}; got {plan.windows:,} windows of {shape.children:,} children and "
+            f"{shape.parents:,} parents, which need {largest:,}: split the batch, or use implementation='reference'"
+        )
+    return plan
 
 
 def forward(

@@ -137,7 +137,10 @@ class Program:
         """Registers of a thread, and bytes that it spills."""
         function = self.function(name, 0)
         attributes = driver.CUfunction_attribute
-        wanted = {"registers": attributes.CU_FUNC_ATTRIBUTE_NUM_REGS, "spilled": attributes.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES}
+        wanted = {
+            "registers": attributes.CU_FUNC_ATTRIBUTE_NUM_REGS,
+            "spilled": attributes.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES,
+        }
         return {key: int(_check(driver.cuFuncGetAttribute(at, function), "asking")) for key, at in wanted.items()}  # type: ignore[call-overload]
 
     def launch(self, name: str, arguments: Arguments, grid: tuple[int, int, int], threads: int, shared: int) -> None:
@@ -167,7 +170,9 @@ def program_for(shape: Shape, cut: Cut, device: torch.device) -> Program:
 @lru_cache(maxsize=64)
 def _context(index: int) -> object:
     _check(driver.cuInit(0), "starting CUDA")
-    return _check(driver.cuDevicePrimaryCtxRetain(_check(driver.cuDeviceGet(index), "finding the GPU")), "using the GPU")
+    return _check(
+        driver.cuDevicePrimaryCtxRetain(_check(driver.cuDeviceGet(index), "finding the GPU")), "using the GPU"
+    )
 
 
 def _make_context_current(index: int) -> None:
