@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from matcaps.data.settings import DataSettings
+from matcaps.models.config import EARLIER_IMPLEMENTATIONS
 
 Accelerator = Literal["auto", "cpu", "gpu"]
 """What computes: CUDA, the processor, or the first where there is one."""
@@ -95,7 +96,7 @@ class ModelSettings:
         conv_weight_deviation: standard deviation of the convolutional capsules' initial matrices; half with vectors.
         class_weight_deviation: standard deviation of the class capsules' initial matrices; half with vectors.
         implementation: what computes the routing: "auto" for the fastest, "reference", "native" or "cuda"; they agree
-            up to rounding, so a run may go on with another.
+            up to rounding, so a run may go on with another. "triton", of earlier versions' files, is "cuda".
         channels1: feature maps of the CNN's first convolution.
         channels2: feature maps of the CNN's second convolution.
         hidden_units: units of the CNN's fully connected layer.
@@ -131,13 +132,15 @@ class ModelSettings:
     normalisation: Literal["none", "batch"] | None = None
     conv_weight_deviation: float | None = None
     class_weight_deviation: float | None = None
-    implementation: Literal["auto", "reference", "native", "cuda"] | None = None
+    implementation: Literal["auto", "reference", "native", "cuda", "triton"] | None = None
     channels1: int | None = None
     channels2: int | None = None
     hidden_units: int | None = None
     dropout: float | None = None
 
     def __post_init__(self) -> None:
+        if self.implementation in EARLIER_IMPLEMENTATIONS:
+            object.__setattr__(self, "implementation", EARLIER_IMPLEMENTATIONS[self.implementation])
         if self.pretrained is not None and not (isinstance(self.pretrained, str) and self.pretrained):
             raise ValueError(f"pretrained must be a name or a folder; got {self.pretrained!r}: leave it out for none")
         parts = self.freeze.split(",") if isinstance(self.freeze, str) else self.freeze
