@@ -128,7 +128,7 @@ def cut_for(shape: Shape, windows: int, limit: int = SHARED_LIMIT) -> Cut:
     """
     lanes = min(32, _power_of_two(shape.parents))
     sweep = {32: (256, 4, 1), 16: (128, 4, 2)}.get(lanes, (256, 1, 1))
-    cut = Cut(lanes, 256, 1, 1, 8, *sweep[:2], 1 if shape.double else 2, 1 if shape.double else sweep[2], 2)
+    cut = Cut(lanes, 256, 1, 1, 8, *sweep[:2], 1 if shape.double else 2, 1 if shape.double else sweep[2])
     # windows of a block share the matrices that it fetches: the fewer splits the better, while all processors work
     while -(-windows // cut.block_windows) < _BLOCKS and cut.splits < min(cut.threads // lanes, shape.children):
         cut = replace(cut, splits=2 * cut.splits, tile=max(cut.tile, 2 * cut.splits))
