@@ -1,138 +1,162 @@
 #!/usr/bin/env bash
-# All that a ten-minute visit to a bare GPU machine needs: compile, test, bench, train. No network, no installation:
-# PyTorch, Triton and Lightning are those of the machine's Python; this repository is unpacked beside them:
+# A visit of ten minutes to a bare machine with an NVIDIA GPU: is it right, how fast is it and why, do the tests pass,
+# does it train. No network, no git, no installation: PyTorch, cuda-bindings, NVRTC and Lightning are those of the
+# machine's Python; this repository is unpacked beside them:
 #
 #   git rev-parse HEAD >COMMIT; git archive --add-file=COMMIT HEAD | gzip >matcaps.tar.gz      here
-#   tar -xzf matcaps.tar.gz && benchmarks/gpu.sh RESULTS      there; writes into the folder RESULTS, below 16 MB
+#   tar -xzf matcaps.tar.gz && benchmarks/gpu.sh RESULTS      there
 #
-# Training needs safetensors, platformdirs and Pillow, the tests pytest. What the machine may lack is carried along, as
-# a folder "packages" in the unpacked one:
+# What the machine may lack is carried along, as a folder "packages" in the unpacked one (or PACKAGES=FOLDER):
 #
 #   python3 -m pip install --target packages --no-deps --only-binary=:all: --python-version 3.12 \
-#     --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 safetensors platformdirs pillow pytest pluggy iniconfig packaging pygments
+#     --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 platformdirs jsonargparse docstring_parser \
+#     typeshed_client importlib_resources typing_extensions
 #
-# Variables: PYTHON (python3), MATCAPS_DATA (a data root with smallnorb: trains on it), MATCAPS_COMMIT (for the records),
-# MATCAPS_MINUTES (10), MATCAPS_SKIP (words: compile tests bench train), TRITON_CACHE_DIR (kernels that are compiled,
-# beside the machine's temporary files). Parts have time limits; what a machine lacks is said in summary.txt and left
-# out. Triton takes some twenty seconds of a processor for one layer's kernels, so they are compiled side by side first.
+# In order: check (compile, and values against the float64 reference), kernels (each launch timed), profile (ncu on the
+# slowest), speed (start, layers, step, epoch), tests, train, compared (the reference and torch.compile of it). Each has
+# a limit of time, and whatever it leaves running ends with it; all is printed as it comes. RESULTS gets three files:
+# summary.txt, what was printed; record.json, every figure; logs.tar.gz, the rest. They are written after each part, so
+# a visit that is cut short has what it did.
+#
+# Variables: PYTHON (python3), PACKAGES (packages), MATCAPS_DATA (a data root with smallnorb: trains on it),
+# MATCAPS_RECIPE (smallnorb with such data, else quickstart), MATCAPS_COMMIT (for the records), MATCAPS_MINUTES (10),
+# MATCAPS_ONLY or MATCAPS_SKIP (words: check kernels profile speed tests train compared), MATCAPS_CUDA_CACHE (kernels that
+# are compiled; beside the machine's temporary files), MATCAPS_WORKERS (8, of the tests), MATCAPS_TEST_CUDA (1: tests at every
+# size), MATCAPS_DEVICE (cpu: a rehearsal, with tiny sizes).
 set -u
 out=${1:?usage: benchmarks/gpu.sh RESULTS}
-mkdir -p "$out" && out=$(cd "$out" && pwd)
-cd "$(dirname "$0")/.."
+mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
+cd "$(dirname "$0")/.." || exit 1
 python=${PYTHON:-python3}
-export PYTHONPATH="$PWD/src:$PWD:$PWD/packages${PYTHONPATH:+:$PYTHONPATH}" PYTHONDONTWRITEBYTECODE=1 MPLBACKEND=Agg
-unset TRITON_INTERPRET
-export TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-${TMPDIR:-/tmp}/matcaps-triton-$(id -u)}
+work=$(mktemp -d "${TMPDIR:-/tmp}/matcaps-gpu.XXXXXX") || exit 1
+logs=$work/logs record=$out/record.json summary=$out/summary.txt
+mkdir "$logs"
+packages=$(cd "${PACKAGES:-packages}" 2>/dev/null && pwd) # may be missing
+export PYTHONPATH="$PWD/src:$PWD${packages:+:$packages}${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 MPLBACKEND=Agg OMP_NUM_THREADS=${OMP_NUM_THREADS:-4}
+export MATCAPS_CUDA_CACHE=${MATCAPS_CUDA_CACHE:-$work/cuda}
 [ -n "${MATCAPS_COMMIT:-}" ] || MATCAPS_COMMIT=$(git rev-parse HEAD 2>/dev/null || cat COMMIT 2>/dev/null || echo unknown)
 export MATCAPS_COMMIT
-summary=$out/summary.txt
-started=$SECONDS
-budget=$((${MATCAPS_MINUTES:-10} * 60))
+device=${MATCAPS_DEVICE:-cuda}
+budget=$((${MATCAPS_MINUTES:-10} * 60 - 15)) # the last seconds are for packing
+trap 'rm -rf "$work"' EXIT
 
-say() { echo "[$((SECONDS - started)) s] $*" | tee -a "$summary"; }
+say() { echo "[$SECONDS s] $*" | tee -a "$summary"; }
 has() { "$python" -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$1') is None)" 2>/dev/null; }
-skipped() { case " ${MATCAPS_SKIP:-} " in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
-left() { echo $((budget - (SECONDS - started))); }
-# upto SECONDS REST: so many seconds at most, and REST of the visit left for what comes after
-upto() { local most=$(($(left) - $2)); [ "$most" -le "$1" ] || most=$1; echo "$most"; }
+wanted() {
+  case " ${MATCAPS_ONLY:-$1} " in *" $1 "*) ;; *) return 1 ;; esac
+  case " ${MATCAPS_SKIP:-} " in *" $1 "*) return 1 ;; esac
+}
+left() { echo $((budget - SECONDS)); }
 
-# part NAME SECONDS COMMAND...: what remains of the visit is the upper limit
-part() {
-  local name=$1 limit=$2 status
-  shift 2
-  [ "$limit" -le "$(left)" ] || limit=$(left)
-  if [ "$limit" -lt 10 ]; then say "$name: left out, no time"; return 124; fi
-  say "$name: up to $limit s"
-  timeout --kill-after=10 "$limit" "$@" >"$out/$name.log" 2>&1
-  status=$?
-  say "$name: exit status $status$([ $status -eq 124 ] && echo ' (out of time)')"
-  tail -n 15 "$out/$name.log" | sed 's/^/    /' | tee -a "$summary"
-  return $status
+# What comes back, at any time: three files, below 16 MB each. Weights stay behind, and whatever is largest goes first.
+pack() {
+  while [ "$(du -sk "$logs" | cut -f1)" -gt 60000 ]; do
+    local largest
+    largest=$(find "$logs" -type f -printf '%s %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-)
+    [ -n "$largest" ] || break
+    say "too large, left behind: ${largest#"$logs"/}"
+    rm -f "$largest"
+  done
+  tar -C "$work" --exclude='*.ckpt' --exclude='*.safetensors' --exclude='*.pt' --exclude='events.out*' -czf "$work/new.tar.gz" logs &&
+    mv "$work/new.tar.gz" "$out/logs.tar.gz"
+  if [ "$(stat -c %s "$out/logs.tar.gz")" -gt 15000000 ]; then say "logs.tar.gz is larger than 15 MB"; fi
 }
 
-# every test, some at a time on each processor: they compile hundreds of kernels; a warning is no failure here
-tests() {
-  "$python" -m pytest -q --collect-only -p no:cacheprovider tests/routing/test_triton_values.py \
-    tests/routing/test_triton_torch.py tests/routing/test_laws.py | grep '::' >"$out/tests.txt"
-  grep -v 'test_laws.py' "$out/tests.txt" >"$out/chosen.txt"
-  grep 'test_laws.py.*triton' "$out/tests.txt" >>"$out/chosen.txt"
-  xargs -d '\n' -n 8 -P "$jobs" "$python" -m pytest -q -W default -p no:cacheprovider <"$out/chosen.txt"
-  local status=$?
-  echo "$(wc -l <"$out/chosen.txt") tests asked for"
+# part NAME SECONDS REST COMMAND...: so many seconds at most, with REST of the visit left for what comes after
+part() {
+  local name=$1 limit=$(($(left) - $3)) status pid
+  [ "$limit" -le "$2" ] || limit=$2
+  shift 3
+  if [ "$limit" -lt 8 ]; then say "$name: left out, no time"; return 124; fi
+  say "$name: up to $limit s"
+  : >"$logs/$name.log"
+  # timeout leads a group of processes of its own, which ends as a whole: what a part leaves behind slows the next one
+  timeout --kill-after=5 "$limit" "$@" >"$logs/$name.log" 2>&1 &
+  pid=$!
+  tail -n +1 -s 0.3 -f --pid="$pid" "$logs/$name.log" | sed -u -E 's/^(.{400}).*/\1/; s/^/    /' | tee -a "$summary"
+  wait "$pid"
+  status=$?
+  kill -KILL -- "-$pid" 2>/dev/null
+  say "$name: exit status $status$([ $status -eq 124 ] && echo ' (out of time)')"
+  pack
   return $status
 }
 
 : >"$summary"
-say "commit $MATCAPS_COMMIT, $("$python" --version 2>&1)"
+say "commit $MATCAPS_COMMIT, $("$python" --version 2>&1), packages: ${packages:-none}"
 if ! has torch; then say "no torch for $python: nothing can be done"; exit 1; fi
 "$python" - <<'PYTHON' 2>&1 | tee -a "$summary"
-import importlib.util, torch
-print("torch", torch.__version__, "cuda", torch.version.cuda)
+import importlib.util, os, torch
+print("torch", torch.__version__, "cuda", torch.version.cuda, "processors", os.cpu_count())
 print("gpu", torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none that torch can use")
-names = ("triton", "lightning", "torchmetrics", "safetensors", "platformdirs", "jsonargparse", "rich", "yaml", "filelock",
-         "tensorboard", "matplotlib", "pytest", "PIL")
-print("missing:", *(name for name in names if not importlib.util.find_spec(name)))
+names = ("cuda.bindings.nvrtc", "lightning", "torchmetrics", "safetensors", "platformdirs", "jsonargparse", "rich", "yaml", "filelock",
+         "tensorboard", "matplotlib", "pytest", "xdist", "hypothesis", "PIL")
+def is_there(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+print("missing:", *(name for name in names if not is_there(name)))
 PYTHON
-command -v nvidia-smi >/dev/null && nvidia-smi >"$out/nvidia-smi.txt" 2>&1
+command -v nvidia-smi >/dev/null && nvidia-smi >"$logs/nvidia-smi.txt" 2>&1
 
-command -v cc gcc clang >/dev/null || say "no C compiler: Triton cannot build what launches its kernels"
-"$python" -c 'import os, sysconfig; assert os.path.exists(sysconfig.get_paths()["include"] + "/Python.h")' 2>/dev/null ||
-  say "no Python.h for $python: Triton cannot build what launches its kernels, unless it brings its own"
-jobs=$(nproc) && [ "$jobs" -le 12 ] || jobs=12 # each has a context of some hundred MB on the GPU
-
-recipe=quickstart
-[ -d "${MATCAPS_DATA:-/nonexistent}" ] && recipe=smallnorb
-
-if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null || ! has triton; then
-  say "no GPU that torch can use, or no Triton: left out are compile, tests and bench"
-  MATCAPS_SKIP="${MATCAPS_SKIP:-} compile tests bench"
+if [ "$device" = cuda ] && ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+  say "no GPU that torch can use; MATCAPS_DEVICE=cpu rehearses a visit without one"
+  exit 1
 fi
 
-# 1. The kernels of what is timed and trained, into Triton's cache.
-if skipped compile; then say "compile: not asked for"
-else
-  trained=quickstart
-  [ $recipe = smallnorb ] && trained=annealed-small
-  part compile "$(upto 120 400)" "$python" -m benchmarks.warm_up paper-small:128 paper:128 $trained:32 paper-small:1 paper:1
-fi
+bench() { echo "$python" -m benchmarks.bench_gpu --skip-tests --device "$device" --record "$record"; }
+worst=0
+note() { [ "$1" -eq 0 ] || [ "$1" -eq 124 ] || worst=1; }
 
-# 2. Tests: the operator against the float64 reference at one size, then, with pytest, all of them. Only what is red
-# stands in the way of figures, not what had no time.
-correct=0
-if skipped tests; then say "tests: not asked for"
-else
-  part check "$(upto 90 300)" "$python" benchmarks/quick_check.py || correct=1
-  if [ $correct -ne 0 ]; then say "tests: left out, the one comparison is red"
-  elif has pytest; then
-    export python out jobs
-    export -f tests
-    part tests "$(upto 160 270)" bash -c tests
-    case $? in 0) ;; 124) say "tests: no failure, but not all were run" ;; *) correct=1 ;; esac
-    grep -hE '^(FAILED|ERROR)|[0-9]+ (passed|failed)' "$out/tests.log" | sort | uniq -c | sort -rn | head -n 40 | tee -a "$summary"
-    if grep -q '^FAILED\|^ERROR' "$out/tests.log"; then correct=1; fi
-  else say "tests: no pytest; the one comparison has to do"
+# 1. Compile side by side, and hold values and gradients to the tests' budget. No speed figure is worth anything if it is off.
+if wanted check; then
+  if [ "$device" = cuda ]; then
+    part compile 60 300 "$python" -m benchmarks.gpu_compile; note $?
+    part check 60 300 "$python" benchmarks/quick_check.py; note $?
+  else
+    part compile 200 60 "$python" -m benchmarks.gpu_compile sm_90; note $?
   fi
 fi
 
-# 3. Benchmarks: no speed figure on a red test.
-if skipped bench; then say "bench: not asked for"
-elif [ $correct -ne 0 ]; then say "bench: left out, tests are red"
-else part bench "$(upto 200 110)" "$python" -m benchmarks.bench_gpu --skip-tests --seconds 1 --output "$out"
+# 2. Each launch of each layer; then why the slowest take what they take.
+if wanted kernels; then part kernels 60 200 $(bench) --only kernels; note $?; fi
+if wanted profile && [ "$device" = cuda ]; then
+  part profile 70 200 "$python" -m benchmarks.gpu_profile --record "$record" --text "$logs/ncu.txt"; note $?
 fi
 
-# 4. A training: smallNORB where it is, otherwise the images that come with matcaps.
-if skipped train; then say "train: not asked for"
-elif ! has lightning; then say "train: left out, Lightning is missing"
-else # what else it lacks, such as torchmetrics, the log says
-  part train "$(left)" "$python" benchmarks/gpu_train.py "$recipe" "$out/run" "$(left)"
+# 3. Layers, steps and epochs; torch.compile, which may take minutes, is the last of all.
+if wanted speed; then
+  part speed 90 170 $(bench) --only layers --only step --only epoch; note $?
+  part start 60 170 $(bench) --only start; note $?
 fi
 
-# 5. Below 16 MB: checkpoints go first, then whatever is largest.
-find "$out" -name '*.ckpt' -delete 2>/dev/null
-while [ "$(du -sk "$out" | cut -f1)" -gt 15000 ]; do
-  largest=$(find "$out" -type f ! -name summary.txt -printf '%s %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-)
-  [ -n "$largest" ] || break
-  say "too large, removed: $largest"
-  rm -f "$largest"
-done
-say "done: $(du -sk "$out" | cut -f1) KB in $out"
+# 4. The tests that need a GPU, and those of the kernels by value.
+if wanted tests; then
+  if has pytest; then
+    seconds=$(($(left) - 120)) && [ "$seconds" -le 180 ] || seconds=180
+    part tests $((seconds + 2)) 110 "$python" -m benchmarks.gpu_tests --seconds "$seconds" --workers "${MATCAPS_WORKERS:-8}" \
+      --record "$record"; note $?
+  else say "tests: left out, no pytest"
+  fi
+fi
+
+# 5. A training with what is left but for the comparison: smallNORB where it is, otherwise the images that come with matcaps.
+recipe=${MATCAPS_RECIPE:-quickstart}
+[ -n "${MATCAPS_RECIPE:-}" ] || { [ -d "${MATCAPS_DATA:-/nonexistent}/smallnorb" ] && recipe=smallnorb; }
+if wanted train; then
+  rest=90 && wanted compared || rest=0
+  seconds=$(($(left) - rest))
+  if has lightning; then
+    part train "$seconds" "$rest" "$python" benchmarks/gpu_train.py "$recipe" "$logs/run" "$seconds" --record "$record"; note $?
+  else say "train: left out, Lightning is missing"
+  fi
+fi
+
+# 6. The same layers by the reference and by torch.compile of it: our time and memory as a share of theirs.
+if wanted compared; then part compared 200 0 $(bench) --only compared --seconds 0.5; note $?; fi
+
+pack
+say "done: $(du -sk "$out" | cut -f1) KB in $(find "$out" -type f | wc -l) files, worst exit status $worst"
+exit $worst

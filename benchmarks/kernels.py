@@ -1,152 +1,192 @@
-"""Compiles every Triton kernel ahead of time, with no GPU: ``python -m benchmarks.kernels``.
+"""Compiles the CUDA kernels without a GPU: ``python -m benchmarks.kernels``.
 
-Shows, for the layers of ``paper`` and ``paper-small``, what the assembler says of each kernel: registers a thread,
-bytes of spilled registers, shared memory, and how many instructions of which kind the machine code holds. That a
-kernel compiles for a GPU does not say that it is right or fast on one: only that it compiles.
+Shows, for the routed layers of ``paper`` and ``paper-small``, what NVRTC's assembler says of each kernel: registers a
+thread, bytes that are spilled, shared memory of a block, how many blocks and warps a processor holds of it, and bytes
+of machine code. Where there is NVIDIA's ``nvdisasm`` (on PATH, or named by ``--nvdisasm``), also the instructions of
+its inner loops for each vote. That a kernel compiles for a GPU does not say that it is right or fast on one.
 """
 
 import argparse
-import collections
 import json
-import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it finds its own folder only
 
-LAYERS: dict[str, dict[str, Any]] = {
-    "paper ConvCaps1": {"children": 32, "parents": 32, "size": 14, "kernel": 3, "stride": 2},
-    "paper-small ConvCaps1": {"children": 8, "parents": 16, "size": 14, "kernel": 3, "stride": 2},
-    "paper-small ConvCaps2": {"children": 16, "parents": 16, "size": 6, "kernel": 3, "stride": 1},
-    "paper-small ClassCaps": {"children": 16, "parents": 5, "size": 4, "kernel": None, "stride": 1},
-    "awkward": {"children": 7, "parents": 33, "size": 7, "kernel": 2, "stride": 1},
-    "one of each": {"children": 1, "parents": 1, "size": 1, "kernel": 1, "stride": 1},
-}
+from benchmarks.gpu_layers import LAYERS, Launched, RoutedLayer, kernels_of
+from matcaps.routing import cuda_launch
+from matcaps.routing.cuda_launch import Cut
+
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")
+
+_SHARED = {"sm_80": (164, 163), "sm_86": (100, 99), "sm_89": (100, 99), "sm_120": (100, 99)}
+_WARPS = {"sm_86": 48, "sm_89": 48, "sm_120": 48}
+"""Shared memory in KB of a processor and of a block, and warps of a processor, where they are not those of sm_90: 228,
+227 and 64. From NVIDIA's table of compute capabilities."""
 
 
-def launches(
-    children: int, parents: int, size: int, kernel: int | None, stride: int, batch: int = 128, iterations: int = 3,
-    competition: str = "child", standardised: bool = False,
-) -> list[tuple[Any, tuple[Any, ...], dict[str, Any]]]:  # fmt: skip
-    """What a forward and a backward pass start: kernel, arguments, constants; each different one once."""
-    from matcaps.routing import triton as door
-    from matcaps.routing.triton_kernels import launch
+class Resources(NamedTuple):
+    """What a kernel takes, as the assembler says it."""
 
-    poses = torch.empty(batch, size, size, children, 4, 4, device="meta")
-    weight = poses.new_empty([*([] if kernel is None else [kernel, kernel]), children, parents, 4, 4])
-    inputs = [poses, poses.new_empty(poses.shape[:4]), weight, *(poses.new_empty(parents) for _ in range(2))]
-    inputs.append(poses.new_empty(iterations))
-    coordinates = poses.new_empty(size, size, 16) if kernel is None else None
-    is_child = competition == "child"
-    plan = launch.plan_for(poses, weight, inputs[-1], stride, is_child, coordinates is not None)
-    results = door._empty_results(poses, weight, inputs[-1], stride, is_child, True, True)
-    found: dict[Any, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {}
-
-    def record(kernel: Any, grid: Any, *arguments: Any, **constants: Any) -> None:
-        constants["grid"] = grid
-        found.setdefault((kernel.__name__, *sorted(constants.items(), key=str)), (kernel, arguments, constants))
-
-    launch.forward(plan, inputs, coordinates, int(standardised), 5e-4, 1.0, results, record)
-    launch.backward(plan, inputs, coordinates, int(standardised), 5e-4, 1.0, results[2:], results[:2], record)
-    return list(found.values())
+    registers: int
+    spilled: int
+    """Bytes that a thread writes to and reads from memory for want of registers."""
+    static_shared: int
 
 
-def compile_kernel(kernel: Any, arguments: tuple[Any, ...], constants: dict[str, Any], capability: int) -> Any:
-    """Compile just as a launch would, for an NVIDIA GPU of this capability, such as 90."""
-    pretend(capability)
-    kernel.device_caches.clear()  # they remember the GPU
-    constants = {name: value for name, value in constants.items() if name != "grid"}
-    return kernel.warmup(*arguments, grid=(1,), **constants)
+def resources_in(said: str) -> dict[str, Resources]:
+    """By kernel, from what NVRTC says with ``--ptxas-options=-v``."""
+    found = {}
+    for part in said.split("Compiling entry function '")[1:]:
+        spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", part)
+        registers = re.search(r"Used (\d+) registers", part)
+        if spills is None or registers is None:
+            raise ValueError(f"NVRTC's words on a kernel are not understood: {part[:300]!r}")
+        shared = re.search(r"(\d+) bytes smem", part)
+        spilled = int(spills[1]) + int(spills[2])
+        found[part[: part.index("'")]] = Resources(int(registers[1]), spilled, int(shared[1]) if shared else 0)
+    return found
 
 
-def pretend(capability: int) -> None:
-    """Let Triton compile for a GPU of this capability where there is none."""
-    from triton.backends.compiler import GPUTarget
-    from triton.runtime import driver
-
-    class Absent:
-        def get_current_device(self) -> int:
-            return 0
-
-        def get_current_stream(self, device: int) -> int:
-            return 0
-
-        def get_current_target(self) -> GPUTarget:
-            return GPUTarget("cuda", capability, 32)
-
-    driver.set_active(Absent())  # type: ignore[arg-type]
+def resident_blocks(threads: int, registers: int, shared: int, architecture: str = "sm_90") -> int:
+    """Blocks that a processor holds at a time: registers go by 256 a warp, and a block takes 1 KB of shared memory more."""
+    warps = -(-threads // 32)
+    by_registers = 65536 // (-(-registers * 32 // 256) * 256 * warps)
+    by_shared = _SHARED.get(architecture, (228, 227))[0] * 1024 // (shared + 1024)
+    return min(by_registers, by_shared, _WARPS.get(architecture, 64) // warps, 32)
 
 
-def describe(compiled: Any) -> dict[str, Any]:
-    """Registers, spills and instructions, from the tools that come with Triton."""
-    import triton.backends.nvidia
+class Loop(NamedTuple):
+    """An innermost loop of machine code that makes votes."""
 
-    tools = Path(triton.backends.nvidia.__file__).parent / "bin"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        used = subprocess.run([tools / "cuobjdump", "-res-usage", file.name], capture_output=True, text=True).stdout
-        code = subprocess.run([tools / "nvdisasm", "-c", file.name], capture_output=True, text=True).stdout
-    words = re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9]+)", code, re.MULTILINE)
-    counts = collections.Counter(words)
-    usage = dict(re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", used))
+    instructions: int
+    multiply_adds: int
+    shared_loads: int
+    local: int
+    """Loads and stores of spilled registers."""
+
+
+def loops_in(text: str) -> dict[str, list[Loop]]:
+    """By kernel, the innermost loops with a vote's 64 multiply-adds or more, from nvdisasm's text."""
+    found: dict[str, list[Loop]] = {}
+    for part in re.split(r"^\s*\.section\s+\.text\.", text, flags=re.MULTILINE)[1:]:
+        kernel = re.match(r"\w+", part)
+        if kernel is None:
+            continue
+        labels: dict[str, int] = {}
+        words: list[str] = []
+        jumps: list[tuple[int, int]] = []  # from the label that is jumped back to, to the jump
+        for line in part.splitlines():
+            if label := re.match(r"\s*(\.L_\w+):", line):
+                labels[label[1]] = len(words)
+            elif code := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9]+)(.*)", line):
+                target = re.search(r"`\((\.L_\w+)\)", code[2])
+                if code[1] == "BRA" and target and target[1] in labels and labels[target[1]] < len(words):
+                    jumps.append((labels[target[1]], len(words) + 1))
+                words.append(code[1])
+        inner = [one for one in jumps if not any(holds(one, other) for other in jumps)]
+        loops = [words[start:stop] for start, stop in inner]
+        found[kernel[0]] = [
+            Loop(
+                len(loop),
+                loop.count("FFMA") + 2 * loop.count("FFMA2"),
+                loop.count("LDS"),
+                loop.count("LDL") + loop.count("STL"),
+            )
+            for loop in loops
+            if loop.count("FFMA") + 2 * loop.count("FFMA2") >= 64
+        ]
+    return found
+
+
+def holds(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether a loop holds another."""
+    return one != other and one[0] <= other[0] and other[1] <= one[1]
+
+
+def votes_of_loop(kernel: str, cut: Cut) -> int:
+    """Votes that a thread makes in one turn of an inner loop."""
+    return cut.sweep_each if kernel == "sweep" else cut.unroll * cut.together
+
+
+def compile_layer(layer: RoutedLayer, architecture: str, nvdisasm: str | None) -> list[dict[str, Any]]:
+    """A row for each kernel that a step of this layer launches."""
+    from matcaps.routing.cuda_program import compile_source, source
+
+    plan = layer.plan()
+    text = cuda_launch.constants(plan.shape, plan.cut) + source()
+    code, said = compile_source(text, architecture, "--ptxas-options=-v")
+    resources = resources_in(said)
+    loops = loops_in(disassemble(code, nvdisasm)) if nvdisasm else {}
+    rows = []
+    for one in kernels_of(layer):
+        row = {"layer": layer.name, "architecture": architecture, "code_bytes": len(code)}
+        row |= describe(one, resources[one.kernel], architecture)
+        row |= {"votes": votes_of_loop(one.kernel, plan.cut), "loops": [x._asdict() for x in loops.get(one.kernel, [])]}
+        rows.append(row)
+    return rows
+
+
+def describe(one: Launched, resources: Resources, architecture: str) -> dict[str, Any]:
+    """What a block takes, and how many a processor holds."""
+    shared = one.shared + resources.static_shared
+    blocks = resident_blocks(one.threads, resources.registers, shared, architecture)
     return {
-        "registers": int(usage.get("REG", -1)),
-        "stack": int(usage.get("STACK", -1)),
-        "shared": int(usage.get("SHARED", -1)),
-        "spill_loads": counts["LDL"],
-        "spill_stores": counts["STL"],
-        "instructions": sum(counts.values()),
-        "kinds": {
-            "fp32": counts["FFMA"] + counts["FMUL"] + counts["FADD"],
-            "loads": counts["LDG"],
-            "shuffles": counts["SHFL"],
-            "shared": counts["LDS"] + counts["STS"],
-        },
+        "kernel": one.kernel,
+        "grid": one.grid,
+        "threads": one.threads,
+        "registers": resources.registers,
+        "spilled": resources.spilled,
+        "shared": shared,
+        "blocks": blocks if shared <= _SHARED.get(architecture, (228, 227))[1] * 1024 else 0,
+        "warps": blocks * -(-one.threads // 32),
     }
+
+
+def disassemble(code: bytes, nvdisasm: str) -> str:
+    """Machine code as text."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(code)
+        file.flush()
+        done = subprocess.run([nvdisasm, "-c", file.name], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{nvdisasm} failed: {done.stderr[:500]}")
+    return done.stdout
+
+
+def show(row: dict[str, Any]) -> str:
+    """A row as a line."""
+    loops = ", ".join(f"{loop['instructions'] / row['votes']:.0f}" for loop in row["loops"])
+    return (
+        f"{row['layer']:23}{row['kernel']:19}{row['architecture']:>7}{row['registers']:6}{row['spilled']:8}"
+        f"{row['shared']:9}{row['blocks']:8}{row['warps']:7}{row['code_bytes']:9}  {loops}"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--capability", type=int, action="append", help="80, 90, ...; may be repeated; default 90")
+    parser.add_argument("--architecture", action="append", help="such as sm_90; may be repeated")
     parser.add_argument("--layer", choices=LAYERS, action="append")
-    parser.add_argument("--kernel", action="append", help="only kernels of this name")
-    parser.add_argument("--competition", choices=("child", "window"), default="child")
-    parser.add_argument("--standardised", action="store_true")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--iterations", type=int, default=3)
+    parser.add_argument("--nvdisasm", help="NVIDIA's disassembler; default: that on PATH, or none")
     parser.add_argument("--json", type=Path, help="write what was found to this file")
     options = parser.parse_args()
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        parser.error("unset TRITON_INTERPRET: interpreted kernels cannot be compiled")
-    rows = []
+    nvdisasm = options.nvdisasm or shutil.which("nvdisasm")
+    if not nvdisasm:
+        print("no nvdisasm: instructions are not counted")
     print(
-        f"{'layer':23}{'kernel':20}{'sm':>4}{'grid':>14}{'regs':>6}{'spills':>8}{'shared':>8}{'code':>7}"
-        "  fp32/loads/shuffles"
+        f"{'layer':23}{'kernel':19}{'':>7}{'regs':>6}{'spilled':>8}{'shared':>9}{'blocks':>8}{'warps':>7}{'code':>9}"
+        "  instructions a vote, by loop"
     )
-    for capability in options.capability or [90]:
-        for layer in options.layer or LAYERS:
-            changes = {"competition": options.competition, "standardised": options.standardised}
-            sizes = {"batch": options.batch, "iterations": options.iterations}
-            for kernel, arguments, constants in launches(**LAYERS[layer], **changes, **sizes):
-                if options.kernel and kernel.__name__ not in options.kernel:
-                    continue
-                row = describe(compile_kernel(kernel, arguments, constants, capability))
-                flags = "".join(name[0] for name in ("FIRST", "LAST") if constants.get(name))
-                row.update(layer=layer, kernel=f"{kernel.__name__} {flags}".strip(), capability=capability)
-                kinds, spills = row["kinds"], row["spill_loads"] + row["spill_stores"]
-                print(
-                    f"{layer:23}{row['kernel']:20}{capability:>4}{constants['grid']!s:>14}{row['registers']:>6}"
-                    f"{spills:>8}{row['shared']:>8}{row['instructions']:>7}  "
-                    f"{kinds['fp32']}/{kinds['loads']}/{kinds['shuffles']}",
-                    flush=True,
-                )
+    rows: list[dict[str, Any]] = []
+    for architecture in options.architecture or ARCHITECTURES:
+        for name in options.layer or LAYERS:
+            for row in compile_layer(LAYERS[name], architecture, nvdisasm):
+                print(show(row), flush=True)
                 rows.append(row)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")

@@ -1,0 +1,58 @@
+"""Compiles a visit's kernels into their cache, side by side: ``python -m benchmarks.gpu_compile [sm_90]``.
+
+Those of the routed layers of ``paper`` and ``paper-small``, and of the checks in ``quick_check.py``. NVRTC takes three
+to six seconds a routing, one after another where the kernels are first used. Without a GPU name an architecture.
+"""
+
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it finds its own folder only
+
+from benchmarks import quick_check
+from benchmarks.gpu_layers import LAYERS
+from matcaps.routing.checks import ACTIVATION_RULES
+from matcaps.routing.cuda_launch import Cut, Plan, Shape, plan_for
+
+
+def plans() -> list[Plan]:
+    """Of the layers first, then of the checks."""
+    found = [layer.plan() for layer in LAYERS.values()]
+    for dtype in (torch.float32, torch.float64):
+        for inputs, options in quick_check.conv_cases() + quick_check.class_cases():
+            poses, weight, temperature = inputs[0].to(dtype), inputs[2], inputs[5]
+            is_child, rule = options.get("competition") == "child", ACTIVATION_RULES.index(options["activation_rule"])
+            stride, has_coordinates = options.get("stride", 1), len(inputs) > 6
+            found.append(plan_for(poses, weight, len(temperature), stride, is_child, has_coordinates, rule))
+    return found
+
+
+def compile_one(job: tuple[Shape, Cut, str]) -> float:
+    """Seconds of compiling, or of reading the cache."""
+    from matcaps.routing.cuda_program import machine_code
+
+    start = time.perf_counter()
+    machine_code(*job)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    architecture = sys.argv[1] if len(sys.argv) > 1 else "sm_{}{}".format(*torch.cuda.get_device_capability())
+    jobs = list(dict.fromkeys((plan.shape, plan.cut, architecture) for plan in plans()))
+    start = time.perf_counter()
+    with ProcessPoolExecutor(min(16, os.cpu_count() or 1, len(jobs)), get_context("spawn")) as pool:
+        seconds = list(pool.map(compile_one, jobs))
+    print(
+        f"{len(jobs)} routings for {architecture}: {sum(seconds):.0f} s of compiling in "
+        f"{time.perf_counter() - start:.0f} s, one {min(seconds):.1f} to {max(seconds):.1f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()
