@@ -36,11 +36,13 @@ LAYERS = {  # batch, height, width, children, parents, kernel, stride
 }
 
 
-def plan_of(layer: str, competition: str = "child", rule: int = 0, iterations: int = 3, dtype=torch.float32) -> Plan:
+def plan_of(
+    layer: str, competition: str = "child", rule: int = 0, iterations: int = 3, dtype=torch.float32, limit: int = 227
+) -> Plan:
     batch, height, width, children, parents, kernel, stride = LAYERS[layer]
     poses = torch.empty(batch, height, width, children, 4, 4, device="meta", dtype=dtype)
     weight = poses.new_empty([*([kernel, kernel] if kernel else []), children, parents, 4, 4])
-    return plan_for(poses, weight, iterations, stride, competition == "child", kernel is None, rule)
+    return plan_for(poses, weight, iterations, stride, competition == "child", kernel is None, rule, limit * 1024)
 
 
 def resources_of(plan: Plan, architecture: str) -> dict[str, tuple[int, int]]:
@@ -114,17 +116,11 @@ LIMITS = {"sm_80": 163, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_120": 99}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_layers_fit_the_shared_memory_of_every_architecture(architecture, monkeypatch):
-    limit = LIMITS[architecture] * 1024
-    monkeypatch.setattr(cuda_launch, "SHARED_LIMIT", limit)
-    cuda_launch.cut_for.cache_clear()
-    try:
-        for layer, dtype in itertools.product(LAYERS, (torch.float32, torch.float64)):
-            plan = plan_of(layer, dtype=dtype)
-            assert cuda_launch.shared_bytes(plan.shape, plan.cut) <= limit, layer
-            assert cuda_launch.sweep_bytes(plan.shape, plan.cut) <= limit, layer
-    finally:
-        cuda_launch.cut_for.cache_clear()
+def test_layers_fit_the_shared_memory_of_every_architecture(architecture):
+    for layer, dtype in itertools.product(LAYERS, (torch.float32, torch.float64)):
+        plan = plan_of(layer, dtype=dtype, limit=LIMITS[architecture])
+        assert cuda_launch.shared_bytes(plan.shape, plan.cut) <= LIMITS[architecture] * 1024, layer
+        assert cuda_launch.sweep_bytes(plan.shape, plan.cut) <= LIMITS[architecture] * 1024, layer
 
 
 def test_what_does_not_compile_says_why():

@@ -1,14 +1,14 @@
 """The GPU path: routing from poses to parents with no votes in device memory, in CUDA C++, as operators of torch.
 
 The kernels are in ``cuda_kernels/``; :mod:`matcaps.routing.cuda_launch` says what a pass launches, and
-:mod:`matcaps.routing.cuda_program` compiles and launches it, imported when a routing first asks for it. The derivation of
-the backward pass, and what the kernels cost, are in this folder's README.
+:mod:`matcaps.routing.cuda_program` compiles and launches it, imported when a routing first asks for it. The
+derivation of the backward pass, and what the kernels cost, are in this folder's README.
 """
 
 import contextlib
 import importlib.util
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,14 +56,13 @@ def _plan(
     child_competition: bool,
     rule: int,
 ) -> cuda_launch.Plan:
-    limit = cuda_launch.SHARED_LIMIT if poses.device.type == "cpu" else _shared_limit(poses.device)
+    limit = cuda_launch.SHARED_LIMIT
+    if poses.device.type == "cuda":
+        from matcaps.routing import cuda_program
+
+        limit = cuda_program.shared_limit(poses.device)
     iterations, has_coordinates = len(inverse_temperature), coordinates is not None
     return cuda_launch.plan_for(poses, weight, iterations, stride, child_competition, has_coordinates, rule, limit)
-
-
-@lru_cache(maxsize=64)
-def _shared_limit(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
 
 
 def _launcher(plan: cuda_launch.Plan, device: torch.device) -> cuda_launch.Launch:
@@ -154,9 +153,9 @@ def _empty_results(
 def _state_shapes(
     poses: Tensor, weight: Tensor, inverse_temperature: Tensor, stride: int, child_competition: bool
 ) -> tuple[tuple[int, ...], ...]:
-    """The shapes of a state that is kept: the records ``[T, RECORD, windows, J]``, logits ``[T-1, windows, children, J]``,
-    and of each child the largest logit and the inverse of the sum of ``exp(logit - largest)``: ``[T-1, children, 2]``,
-    children of all maps, or with window competition of all windows.
+    """The shapes of a state that is kept: the records ``[T, RECORD, windows, J]``, logits
+    ``[T-1, windows, children, J]``, and of each child the largest logit and the inverse of the sum of
+    ``exp(logit - largest)``: ``[T-1, children, 2]``, children of all maps, or with window competition of all windows.
     """
     batch, *windows, parents = output_shape(poses, weight, stride)
     _, height, width, types = poses.shape[:4]
@@ -251,6 +250,7 @@ def _(
 ):
     tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
     check_routing("cuda_routing_backward", DTYPES, *tensors, stride, activation_rule)
+    check_gradients("cuda_routing_backward", poses, weight, stride, grad_poses, grad_activations)
     if all(type(size) is int for size in poses.shape):  # a symbol may have another name by now
         shapes = _state_shapes(poses, weight, inverse_temperature, stride, child_competition)
         state = zip(_STATE, (records, logits, partitions), shapes, strict=True)
