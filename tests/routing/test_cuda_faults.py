@@ -6,6 +6,7 @@ In the emulator, wherever the other tests run.
 import pytest
 
 from matcaps.routing import class_em_routing, conv_em_routing, cuda
+from tests.routing.cuda_cases import needs_all
 from tests.support.budget import assert_within_budget
 from tests.support.cuda import Emulator, edited_kernels
 from tests.support.routings import class_inputs, conv_inputs
@@ -22,7 +23,7 @@ FAULTS = {  # a file, what it says, and what a slip would have made of it
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("competition", ["child", "window"])
+@pytest.mark.parametrize("competition", ["child", pytest.param("window", marks=needs_all)])
 def test_a_planted_fault_is_out_of_the_budget(fault, competition, tmp_path, emulated_folder, monkeypatch):
     name, old, new = FAULTS[fault]
     if fault == "the last child is left out":
@@ -36,6 +37,7 @@ def test_a_planted_fault_is_out_of_the_budget(fault, competition, tmp_path, emul
         assert_within_budget(conv_em_routing, cases, "cuda")
 
 
+@needs_all
 def test_a_fault_of_class_capsules_alone_is_out_of_the_budget(tmp_path, emulated_folder, monkeypatch):
     fault = ("kCoordinates ? offset.v[c] - centre", "kCoordinates ? Real(0.999) * offset.v[c] - centre")
     kernels = edited_kernels(tmp_path / "kernels", {"common.cuh": fault})

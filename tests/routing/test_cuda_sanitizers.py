@@ -5,8 +5,11 @@ import subprocess
 
 import pytest
 
+from tests.routing.cuda_cases import needs_all
 from tests.support.cuda import COMPILER, edited_kernels
 from tests.support.cuda.sanitize import sanitize
+
+pytestmark = needs_all
 
 ROUTING = "child competition, narrow"
 

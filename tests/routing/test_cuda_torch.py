@@ -20,7 +20,7 @@ from matcaps.routing import (
     trace_conv_em_routing,
 )
 from matcaps.routing.choice import _warn_of_slow_routing
-from tests.routing.cuda_cases import DEVICE, needs_device, needs_gpu
+from tests.routing.cuda_cases import DEVICE, needs_all, needs_device, needs_gpu
 
 SCHEDULE = [0.02, 0.03, 0.04]
 
@@ -50,7 +50,7 @@ def route(*inputs, **options):
 
 
 @needs_device
-@pytest.mark.parametrize("rule", [0, 1, 2])
+@pytest.mark.parametrize("rule", [0, *(pytest.param(rule, marks=needs_all) for rule in (1, 2))])
 @pytest.mark.parametrize("kind", ["child", "window", "class", "class without coordinates"])
 def test_opcheck(kind, rule):
     inputs = conv_inputs(height=3, width=2, children=1, parents=2, kernel=2)
