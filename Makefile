@@ -6,9 +6,7 @@ BIN    := $(VENV)/bin
 # One thread for each test process: two processes with two threads each would fight over two cores.
 TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup train test test-processors test-wheel test-oldest test-triton test-triton-quick triton test-browser sanitize bench bench-gpu results lint format clean
-# The release that belongs to the torch of constraints.txt; a download of 200 MB, so only the targets that need it have it.
-TRITON := triton==3.7.1
+.PHONY: help setup train test test-processors test-wheel test-oldest test-cuda test-browser sanitize bench bench-gpu results lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -37,17 +35,11 @@ test-wheel: setup ## build the wheel and test it away from the sources, with and
 test-oldest: setup ## test with the oldest versions that pyproject.toml allows, in an environment of their own
 	$(BIN)/python tools/test_oldest.py
 
-# The laws take as long again in the interpreter, through the same kernels; `make test` has them of the reference and the core.
-TRITON_TESTS := $(addprefix tests/routing/test_triton_,values.py torch.py compile.py boundary.py)
+CUDA_TESTS := $(addprefix tests/routing/test_cuda_,values.py torch.py boundary.py launch.py compile.py faults.py sanitizers.py)
 
-test-triton: setup triton ## test the GPU path without a GPU: its kernels in Triton's interpreter, and compiled for GPUs
-	TRITON_INTERPRET=1 $(TESTS) -k triton $(TRITON_TESTS) tests/routing/test_laws.py
-
-test-triton-quick: setup triton ## the same without the laws, which take half of the time
-	TRITON_INTERPRET=1 $(TESTS) -k triton $(TRITON_TESTS)
-
-triton: setup
-	$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps $(TRITON)
+test-cuda: setup ## test the CUDA kernels at every size, on a GPU or emulated; `make test` has some sizes; many minutes
+	MATCAPS_TEST_CUDA=1 $(TESTS) $(CUDA_TESTS)
+	MATCAPS_TEST_CUDA=1 $(TESTS) -k cuda tests/routing/test_laws.py
 
 test-browser: setup ## drive the demo and the report in a headless Chromium; installs Gradio, playwright and, for want of one, Chromium
 	$(BIN)/python -c 'import gradio, playwright' 2>/dev/null || \
@@ -56,8 +48,9 @@ test-browser: setup ## drive the demo and the report in a headless Chromium; ins
 		$(BIN)/python -m playwright install chromium
 	MATCAPS_TEST_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/demo tests/browser
 
-sanitize: ## run the compiled core under sanitizers, and under valgrind where there is one; some minutes
+sanitize: setup ## run the compiled core and the CUDA kernels under sanitizers, and valgrind where it is; some minutes
 	native/tests/sanitize.sh build/sanitize
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.support.cuda.sanitize build/sanitize
 
 bench: setup ## time the operator against the reference and torch.compile of it; many minutes
 	$(BIN)/python -m benchmarks.bench

@@ -2,7 +2,7 @@
 
 The command line needs packages that a bare machine lacks; this does not, and writes CSV where TensorBoard is
 missing. Prints each epoch's seconds, ends in time with what has been learned by then, and tells validation's figures.
-Test images are left alone, unless ``--test end`` asks for them.
+Test images are left alone, unless ``--test end`` asks for them. On a GPU steps are replayed as CUDA graphs.
 """
 
 import argparse
@@ -73,6 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings = recipe_settings(options.recipe)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     changes = {"accelerator": "gpu" if device == "cuda" else "cpu", "test": options.test, "watched_parts": ()}
+    changes["cuda_graph"] = device == "cuda"
     settings = dataclasses.replace(settings, epochs=options.epochs or settings.epochs, **changes)
     routing = resolve_implementation(device, torch.float32)
     print(f"{options.recipe}, {settings.epochs} epochs, routing by {routing}", flush=True)

@@ -263,6 +263,29 @@ def test_doctor(call, tmp_path):
         assert text in printed
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_doctor_says_why_cuda_kernels_cannot_be_compiled(call, broken, monkeypatch):
+    from matcaps.routing import cuda
+
+    if broken:  # the package without its library
+        cuda_program = pytest.importorskip(
+            "matcaps.routing.cuda_program", reason="no cuda-bindings", exc_type=ImportError
+        )
+
+        def fail():
+            raise RuntimeError("Failure finding libnvrtc.so\nmore lines")
+
+        monkeypatch.setattr(cuda_program, "nvrtc_version", fail)
+    else:
+        monkeypatch.setattr(cuda, "MISSING", "cuda-bindings is not installed: pip install 'matcaps[cuda]'")
+    status, printed, _ = call("doctor")
+    said = " ".join(printed.split())
+    assert status == 0
+    assert "CUDA kernels cannot be compiled: " in said
+    assert "pip install 'matcaps[cuda]'" in said
+    assert ("libnvrtc.so)" in said) == broken
+
+
 # train
 
 

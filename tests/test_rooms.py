@@ -76,10 +76,28 @@ def test_helpers_import_nothing_of_the_package():
         assert not list(own_imports(PACKAGE / f"{part}.py"))
 
 
-def test_operator_imports_torch_and_itself():
-    allowed = {"torch", "triton", "matcaps", *sys.stdlib_module_names}
+COMPILER = "routing/cuda_program.py"
+"""What compiles and starts the CUDA kernels: imported inside a function, when a routing first asks for them."""
+
+
+def test_one_module_alone_imports_nvidias_packages_and_is_imported_late():
     for path in MODULES:
-        if room_of(part_of(path)) == "operator":
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in tree.body:
+            at_once = ast.unparse(node) if isinstance(node, ast.Import | ast.ImportFrom) else ""
+            assert "cuda_program" not in at_once, f"{relative(path)}: {at_once}"
+        for line, name in imported(path):
+            if relative(path) != COMPILER:
+                assert name.split(".")[0] not in ("cuda", "nvidia"), f"{relative(path)}:{line}: imports {name}"
+    allowed = {"torch", "matcaps", "cuda", "platformdirs", *sys.stdlib_module_names}
+    for line, name in imported(PACKAGE / COMPILER):
+        assert name.split(".")[0] in allowed, f"{COMPILER}:{line}: imports {name}"
+
+
+def test_operator_imports_torch_and_itself():
+    allowed = {"torch", "matcaps", *sys.stdlib_module_names}
+    for path in MODULES:
+        if room_of(part_of(path)) == "operator" and relative(path) != COMPILER:
             for line, name in imported(path):
                 assert name.split(".")[0] in allowed, f"{relative(path)}:{line}: the operator imports {name}"
 
@@ -144,23 +162,10 @@ def test_nobody_imports_the_command():
 
 def test_implementations_are_strangers():
     folder = PACKAGE / "routing"
-    names = {name for name in ("reference", "native", "triton") if (folder / f"{name}.py").exists()}
+    names = {name for name in ("reference", "native", "cuda") if (folder / f"{name}.py").exists()}
     for name in names:
         for line, other, _ in own_imports(folder / f"{name}.py"):
             assert other.split(".")[-1] not in names - {name}, f"routing/{name}.py:{line}: imports {other}"
-
-
-def test_kernels_import_their_own_folder_alone_and_one_door_imports_them():
-    for path in MODULES:
-        in_folder = path.parent.name == "triton_kernels"
-        for line, name, _ in own_imports(path):
-            if in_folder:
-                assert name.startswith("matcaps.routing.triton_kernels"), f"{relative(path)}:{line}: imports {name}"
-            elif name.startswith("matcaps.routing.triton_kernels"):
-                assert relative(path) == "routing/triton.py", f"{relative(path)}:{line}: imports {name}"
-        if not in_folder:
-            for line, name in imported(path):
-                assert name.split(".")[0] != "triton", f"{relative(path)}:{line}: imports Triton itself"
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if part_of(path) != "cli"], ids=relative)

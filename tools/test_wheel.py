@@ -63,6 +63,16 @@ assert losses[-1] < losses[0], losses
 print(f"a training loss from {losses[0]:.3f} to {losses[-1]:.3f} in 4 steps")
 """
 
+CUDA_SOURCES = """
+from matcaps.routing import cuda
+if cuda.MISSING:
+    print(f"not looked at: {cuda.MISSING}")
+else:
+    from matcaps.routing import cuda_program
+    assert "KERNEL" in cuda_program.source()
+    print(f"{len(cuda_program.source().splitlines())} lines of CUDA C++")
+"""
+
 NATIVE_REFUSED = """
 from matcaps.routing import native
 assert native.LIBRARY is None
@@ -170,6 +180,7 @@ def check_sdist(folder: Path) -> str:
         "LICENSE",
         "native/CMakeLists.txt",
         "src/matcaps/py.typed",
+        "src/matcaps/routing/cuda_kernels/common.cuh",
         "tests/test_cli.py",
     ]
     assert names.issuperset(needed), f"{packed.name} lacks {sorted(set(needed) - names)}"
@@ -194,11 +205,14 @@ def main() -> None:
         installed.install(wheel)
         show("import", installed.run("-c", FROM_WHEEL + CORE_LOADED))
         show("native", installed.run("-c", FROM_WHEEL + "implementation = 'native'" + TRAINING_STEP))
+        show("kernels for GPUs", installed.run("-c", FROM_WHEEL + CUDA_SOURCES))
         assert "quickstart" in installed.run("summary", "quickstart", program=installed.command)
         show("command", installed.run("--help", program=installed.command).splitlines()[0])
         for part in ("tests/routing", "tests/support"):
             installed.copy_tests(part)
-        tests = installed.run("-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "tests/routing")
+        # the emulated kernels, compiled once more without pytest's cache, are the same by value as in the checkout
+        few = "not test_cuda_values and not test_cuda_faults and not test_cuda_sanitizers"
+        tests = installed.run("-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "-k", few, "tests/routing")
         show("tests", tests.splitlines()[-1].strip("= "))
 
         show("sources", check_sdist(folder / "sources"))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 SMALLEST_MARGIN, LARGEST_MARGIN = 0.2, 0.9
 
 
-def spread_loss(activations: Tensor, targets: Tensor, margin: float, reduction: str = "mean") -> Tensor:
+def spread_loss(activations: Tensor, targets: Tensor, margin: float | Tensor, reduction: str = "mean") -> Tensor:
     """Penalise each wrong class whose activation comes within ``margin`` of the true class's.
 
     ``Σ_{i≠t} max(0, margin − (a_t − a_i))²`` (Hinton et al. 2018, eq. 3).
@@ -20,7 +20,8 @@ def spread_loss(activations: Tensor, targets: Tensor, margin: float, reduction: 
     Args:
         activations: ``[B, classes]``, in [0, 1].
         targets: ``[B]``, int64.
-        margin: in [0, 1]; see :func:`tutorial_margin` and :func:`authors_margin`.
+        margin: in [0, 1]; see :func:`tutorial_margin` and :func:`authors_margin`. A scalar tensor is taken as it is,
+            so that nothing waits for the device that it is on.
         reduction: over the batch, ``"mean"`` (the paper) or ``"sum"`` (the tutorial).
 
     Raises:
@@ -31,7 +32,7 @@ def spread_loss(activations: Tensor, targets: Tensor, margin: float, reduction: 
         tensor(0.0400)
     """
     _check(activations, targets, reduction)
-    if not 0 <= margin <= 1:
+    if not isinstance(margin, Tensor) and not 0 <= margin <= 1:
         raise ValueError(f"margin must lie in [0, 1]; got {margin}")
     true = activations.gather(1, targets.unsqueeze(1))
     shortfall = (margin - (true - activations)).clamp_min(0) ** 2

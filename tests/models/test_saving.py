@@ -89,6 +89,22 @@ def test_iterations_of_the_class_capsules_are_read_off_the_layers(tmp_path):
     assert (saved["iterations"], saved["class_iterations"]) == (2, None)
 
 
+def test_what_was_saved_for_triton_is_read_for_cuda(tmp_path):
+    """An earlier version's name of what routes on GPUs."""
+    network = make().eval()
+    matcaps.save_pretrained(network, tmp_path)
+    description = json.loads((tmp_path / CONFIG_NAME).read_text())
+    description["model"]["implementation"] = "triton"
+    (tmp_path / CONFIG_NAME).write_text(json.dumps(description))
+    loaded = matcaps.from_pretrained(tmp_path)
+    assert loaded.config.implementation == "cuda"  # type: ignore[union-attr]
+    assert loaded.class_capsules.routing.implementation == "cuda"  # type: ignore[union-attr]
+    here = matcaps.from_pretrained(tmp_path, implementation="reference")
+    torch.testing.assert_close(here(IMAGES), network(IMAGES))
+    matcaps.save_pretrained(loaded, tmp_path)
+    assert json.loads((tmp_path / CONFIG_NAME).read_text())["model"]["implementation"] == "cuda"
+
+
 def test_settings_changed_on_the_modules_are_saved(tmp_path):
     network = make()
     assert isinstance(network, EMCapsNet)

@@ -308,6 +308,6 @@ def assert_within_budget(
     def compute(dtype: torch.dtype) -> Compute:
         return lambda inputs, options: run(function, inputs, dtype, implementation, device, **options)
 
-    double = compute(torch.float64) if implementation == "native" else None
+    double = compute(torch.float64) if implementation in ("native", "cuda") else None
     complaints = judge(function, cases, compute(torch.float32), double)
     assert not complaints, "; ".join(complaints)

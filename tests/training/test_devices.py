@@ -74,3 +74,14 @@ def test_every_command_knows_its_values(capsys, command):
         main([*COMMANDS[command], "--accelerator", "tpu"])
     assert ending.value.code == 2
     assert "accelerator" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("gpus", "arguments"), [(0, []), (1, ["--accelerator", "cpu"]), (2, ["--accelerator", "gpu", "--devices", "2"])]
+)
+def test_a_graph_is_for_one_gpu(monkeypatch, capsys, tmp_path, gpus, arguments):
+    put_in(monkeypatch, gpus)
+    run = tmp_path / "run"
+    assert main(["train", "quickstart", "--cuda_graph", "true", "--output", str(run), *arguments]) == 1
+    assert "cuda_graph is for a training on one GPU; got" in capsys.readouterr().err
+    assert not run.exists()

@@ -123,6 +123,16 @@ def test_attacks_find_what_they_find_on_the_cpu(run):
         assert values == pytest.approx(other[name], abs=0.2), name
 
 
+def of_kind(network, chosen):
+    if network == "normalised":
+        chosen = replace(chosen, model=replace(chosen.model, normalisation="batch", activation_rule="relative"))
+    if network == "decoder":
+        chosen = replace(chosen, loss=LossSettings(name="margin", reconstruction_weight=0.0005))
+    if network == "cnn":
+        chosen = replace(chosen, model=TINY_CNN)
+    return chosen
+
+
 class NoWaiting(Callback):
     """Have torch refuse to wait for the GPU in the second epoch's steps, but for the last, which is logged."""
 
@@ -143,13 +153,7 @@ class NoWaiting(Callback):
 @pytest.mark.parametrize("implementation", ["reference", "auto"])
 @pytest.mark.parametrize("network", ["capsules", "normalised", "decoder", "cnn"])
 def test_no_step_waits_for_the_one_before(tmp_path, implementation, network):
-    chosen = settings(implementation, log_every_steps=1000)
-    if network == "normalised":
-        chosen = replace(chosen, model=replace(chosen.model, normalisation="batch", activation_rule="relative"))
-    if network == "decoder":
-        chosen = replace(chosen, loss=LossSettings(name="margin", reconstruction_weight=0.0005))
-    if network == "cnn":
-        chosen = replace(chosen, model=TINY_CNN)
+    chosen = of_kind(network, settings(implementation, log_every_steps=1000))
     watch = NoWaiting()
     try:
         train(chosen, tmp_path / "run", callbacks=[watch])
@@ -177,13 +181,28 @@ class Seen(Callback):
         self.steps[trainer.global_step] = batch.indices.tolist()
 
 
+@pytest.mark.parametrize("network", ["capsules", "normalised", "decoder", "cnn"])
+def test_a_recorded_step_is_the_plain_one(tmp_path, network):
+    """With dropout, the CNN's, on the same random numbers; with running statistics, on the same."""
+    rows = []
+    for cuda_graph in (False, True):
+        chosen = of_kind(network, settings("auto", cuda_graph=cuda_graph))
+        folder = train(chosen, tmp_path / str(cuda_graph)).folder
+        rows.append(repeatable_metrics(folder))
+    for plain, recorded in zip(*rows, strict=True):
+        assert plain.keys() == recorded.keys()
+        for name in ("train/loss", "train/step_loss", "train/gradient_norm"):
+            assert float(recorded[name]) == pytest.approx(float(plain[name]), rel=1e-3), name
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True], ids=["plain", "recorded"])
 @pytest.mark.parametrize("model", [replace(TINY, implementation="reference"), TINY_CNN], ids=["capsules", "cnn"])
-def test_a_run_goes_on_within_an_epoch(tmp_path, model):
+def test_a_run_goes_on_within_an_epoch(tmp_path, model, cuda_graph):
     """On the images that an uninterrupted one would see; with dropout, the CNN's, on the same random numbers.
 
     The weights are not compared: Adam makes steps of full length of gradients that are rounding alone.
     """
-    chosen = replace(settings(), model=model, checkpoint_minutes=AT_EVERY_STEP)
+    chosen = replace(settings(), model=model, checkpoint_minutes=AT_EVERY_STEP, cuda_graph=cuda_graph)
     seen = Seen(), Seen()
     whole = train(chosen, tmp_path / "whole", callbacks=[seen[0]]).folder
     with pytest.raises(StoppedError):

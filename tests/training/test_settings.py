@@ -62,6 +62,22 @@ def test_a_run_may_go_on_with_another_implementation_and_old_settings_have_none(
         model_config("baseline-cnn", **ModelSettings("baseline-cnn", implementation="native").changes())
 
 
+def test_the_name_of_an_earlier_version_means_todays(tmp_path, monkeypatch):
+    """Of Python's settings, of a run's file, and of the command that reads such a file."""
+    from matcaps.cli import train as cli_train
+    from matcaps.training.record import read_run_settings
+
+    values = tiny_settings().to_dict()
+    values["model"]["implementation"] = "triton"
+    write_settings(tmp_path / "settings.yaml", values)
+    assert read_run_settings(tmp_path).model.implementation == "cuda"
+    assert ModelSettings("quickstart", implementation="triton").changes() == {"implementation": "cuda"}
+    started = []
+    monkeypatch.setattr(cli_train, "_fit", lambda settings, *rest, **options: started.append(settings) or 0)
+    assert cli_train.train_command([f"--config={tmp_path / 'settings.yaml'}"]) == 0
+    assert started[0].model.implementation == "cuda"
+
+
 def test_defaults_are_settings():
     assert TrainSettings.from_dict({}) == TrainSettings()
     assert TrainSettings.from_dict({"model": {"annealing": 0.5}}).model == ModelSettings(annealing=0.5)

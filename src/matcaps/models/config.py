@@ -8,6 +8,9 @@ from matcaps._numbers import check_count, is_number, plain, whole
 IMPLEMENTATIONS = ("auto", "reference", "native", "cuda")
 """What can compute the routing; :func:`matcaps.routing.available_implementations` says which of them can here."""
 
+EARLIER_IMPLEMENTATIONS = {"triton": "cuda"}
+"""Names in files of earlier versions, and what they mean today: what routed on GPUs was written in Triton once."""
+
 
 @dataclass(frozen=True)
 class EMCapsNetConfig:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from matcaps._paths import user_path
-from matcaps.models.config import IMPLEMENTATIONS, ModelConfig
+from matcaps.models.config import EARLIER_IMPLEMENTATIONS, IMPLEMENTATIONS, ModelConfig
 from matcaps.models.files import whole_file
 from matcaps.models.modules import CONFIGS, build_model, describe, named_tensors, unwrap
 from matcaps.models.sources import (
@@ -277,6 +277,9 @@ def _parse_config(description: dict[str, Any], folder: Path) -> ModelConfig:
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in description["model"].items()
         }
+        named = values.get("implementation")
+        if isinstance(named, str) and named in EARLIER_IMPLEMENTATIONS:
+            values["implementation"] = EARLIER_IMPLEMENTATIONS[named]
         return CONFIGS[description["architecture"]](**values)
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise _unfit(folder, error) from error

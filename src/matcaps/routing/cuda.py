@@ -1,8 +1,8 @@
 """The GPU path: routing from poses to parents with no votes in device memory, in CUDA C++, as operators of torch.
 
 The kernels are in ``cuda_kernels/``; :mod:`matcaps.routing.cuda_launch` says what a pass launches, and
-:mod:`matcaps.routing.cuda_program` compiles and launches it, imported when a routing first asks for it. The derivation of
-the backward pass, and what the kernels cost, are in this folder's README.
+:mod:`matcaps.routing.cuda_program` compiles and launches it, imported when a routing first asks for it. The
+derivation of the backward pass, and what the kernels cost, are in this folder's README.
 """
 
 import contextlib
@@ -47,6 +47,24 @@ def supports(device: torch.device, dtype: torch.dtype) -> bool:
     return dtype in DTYPES and (device.type == "cuda" or (device.type == "cpu" and EMULATOR is not None))
 
 
+def _plan(
+    poses: Tensor,
+    weight: Tensor,
+    inverse_temperature: Tensor,
+    coordinates: Tensor | None,
+    stride: int,
+    child_competition: bool,
+    rule: int,
+) -> cuda_launch.Plan:
+    limit = cuda_launch.SHARED_LIMIT
+    if poses.device.type == "cuda":
+        from matcaps.routing import cuda_program
+
+        limit = cuda_program.shared_limit(poses.device)
+    iterations, has_coordinates = len(inverse_temperature), coordinates is not None
+    return cuda_launch.plan_for(poses, weight, iterations, stride, child_competition, has_coordinates, rule, limit)
+
+
 def _launcher(plan: cuda_launch.Plan, device: torch.device) -> cuda_launch.Launch:
     if device.type == "cpu":
         if EMULATOR is None:
@@ -77,9 +95,7 @@ def _forward(
     check_routing("cuda_routing", DTYPES, *tensors, stride, activation_rule)
     results = _empty_results(poses, weight, inverse_temperature, stride, child_competition, True, keep_state)
     if len(poses) > 0:
-        plan = cuda_launch.plan_for(
-            poses, weight, len(inverse_temperature), stride, child_competition, coordinates is not None, activation_rule
-        )
+        plan = _plan(poses, weight, inverse_temperature, coordinates, stride, child_competition, activation_rule)
         names = ("out_poses", "out_activations", *_STATE)
         buffers = _inputs(*tensors) | dict(zip(names, results, strict=True))
         with _on(poses.device):
@@ -137,9 +153,9 @@ def _empty_results(
 def _state_shapes(
     poses: Tensor, weight: Tensor, inverse_temperature: Tensor, stride: int, child_competition: bool
 ) -> tuple[tuple[int, ...], ...]:
-    """The shapes of a state that is kept: the records ``[T, RECORD, windows, J]``, logits ``[T-1, windows, children, J]``,
-    and of each child the largest logit and the inverse of the sum of ``exp(logit - largest)``: ``[T-1, children, 2]``,
-    children of all maps, or with window competition of all windows.
+    """The shapes of a state that is kept: the records ``[T, RECORD, windows, J]``, logits
+    ``[T-1, windows, children, J]``, and of each child the largest logit and the inverse of the sum of
+    ``exp(logit - largest)``: ``[T-1, children, 2]``, children of all maps, or with window competition of all windows.
     """
     batch, *windows, parents = output_shape(poses, weight, stride)
     _, height, width, types = poses.shape[:4]
@@ -161,9 +177,7 @@ _NAMES = ("poses", "activations", "weight", "beta_use", "beta_activation", "inve
 
 def _inputs(*tensors: Tensor | None) -> dict[str, Tensor | None]:
     """Inputs as the kernels read them: contiguous, and from addresses that are multiples of 16 bytes."""
-    return {
-        name: None if tensor is None else _aligned(tensor) for name, tensor in zip(_NAMES, tensors, strict=True)
-    }
+    return {name: None if tensor is None else _aligned(tensor) for name, tensor in zip(_NAMES, tensors, strict=True)}
 
 
 def _aligned(tensor: Tensor) -> Tensor:
@@ -206,9 +220,7 @@ def _backward(
         there = [tensor for tensor in tensors if tensor is not None]
         zeros = [torch.zeros_like(tensor, memory_format=torch.contiguous_format) for tensor in there]
         return tuple(zeros + nothing)  # type: ignore[return-value]
-    plan = cuda_launch.plan_for(
-        poses, weight, len(inverse_temperature), stride, child_competition, coordinates is not None, activation_rule
-    )
+    plan = _plan(poses, weight, inverse_temperature, coordinates, stride, child_competition, activation_rule)
     buffers = _inputs(*tensors) | dict(zip(_STATE, map(_aligned, state), strict=True))
     buffers |= {"grad_out_poses": _aligned(grad_poses), "grad_out_activations": _aligned(grad_activations)}
     with _on(poses.device):
@@ -238,6 +250,7 @@ def _(
 ):
     tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
     check_routing("cuda_routing_backward", DTYPES, *tensors, stride, activation_rule)
+    check_gradients("cuda_routing_backward", poses, weight, stride, grad_poses, grad_activations)
     if all(type(size) is int for size in poses.shape):  # a symbol may have another name by now
         shapes = _state_shapes(poses, weight, inverse_temperature, stride, child_competition)
         state = zip(_STATE, (records, logits, partitions), shapes, strict=True)

@@ -1,14 +1,13 @@
 """Buffers, grids and tile sizes: what a forward and a backward pass of the CUDA path launch, in order.
 
-The kernels and their names are in ``cuda_kernels/``; who compiles and launches them is :mod:`matcaps.routing.cuda_program`,
-or in tests an emulator with the same two functions.
+The kernels and their names are in ``cuda_kernels/``; who compiles and launches them is
+:mod:`matcaps.routing.cuda_program`, or in tests an emulator.
 """
 
 import ctypes
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ RECORD, GRAD_RECORD = 36, 32
 """Planes of a record and of its gradients; as in ``cuda_kernels/common.cuh``."""
 
 SHARED_LIMIT = 227 * 1024
-"""Bytes of shared memory that a block can have on the GPUs of compute capability 9.0; older ones have less."""
+"""Bytes of shared memory that a block can have on GPUs of compute capability 9.0 and 10.0; others have less."""
 
 _BLOCKS = 200
 """Blocks that give each of the 132 processors of an H100 work for most of the time."""
@@ -58,7 +57,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class Cut:
-    """How the work is cut into blocks and threads; the same cut gives the same bits, every cut the same up to rounding."""
+    """How the work is cut into blocks and threads.
+
+    The same cut gives the same bits, and every cut the same numbers up to rounding.
+    """
 
     lanes: int
     """Parents side by side."""
@@ -73,8 +75,9 @@ class Cut:
     sweep_each: int
     """Children of a thread of the last sweep."""
     resident: int = 1
-    """Blocks that a processor is to hold at a time, which bounds a thread's registers; ``sweep_resident`` of the sweep."""
+    """Blocks that a processor is to hold at a time, which bounds a thread's registers."""
     sweep_resident: int = 1
+    """The same of the last sweep."""
     unroll: int = 1
     """Children of a thread whose instructions stand one after the other, but in the last sweep."""
 
@@ -117,35 +120,38 @@ def sweep_bytes(shape: Shape, cut: Cut) -> int:
 
 
 @lru_cache(maxsize=256)
-def cut_for(shape: Shape, windows: int) -> Cut:
-    """The cut for so many windows.
+def cut_for(shape: Shape, windows: int, limit: int = SHARED_LIMIT) -> Cut:
+    """The cut for so many windows, on a GPU whose blocks can have so many bytes of shared memory.
 
     Raises:
         ValueError: a block's shared memory cannot hold what it must.
     """
     lanes = min(32, _power_of_two(shape.parents))
-    cut = Cut(lanes, 256, 1, 1, 8, *((256, 4, 2, 1) if lanes == 32 else (128, 4, 2, 2) if lanes == 16 else (256, 1, 2, 1)), 2)
-    # windows of a block share the matrices that it fetches: the fewer splits the better, while all processors have blocks
+    sweep = {32: (256, 4, 1), 16: (128, 4, 2)}.get(lanes, (256, 1, 1))
+    cut = Cut(lanes, 256, 1, 1, 8, *sweep[:2], 1 if shape.double else 2, 1 if shape.double else sweep[2])
+    # windows of a block share the matrices that it fetches: the fewer splits the better, while all processors work
     while -(-windows // cut.block_windows) < _BLOCKS and cut.splits < min(cut.threads // lanes, shape.children):
         cut = replace(cut, splits=2 * cut.splits, tile=max(cut.tile, 2 * cut.splits))
-    # few windows: what counts is the time that a block waits for each tile
-    while cut.block_windows == 1 and cut.tile < shape.children and shared_bytes(shape, replace(cut, tile=2 * cut.tile)) <= 110000:
-        cut = replace(cut, tile=2 * cut.tile)
-    while shared_bytes(shape, cut) > SHARED_LIMIT and cut.tile > cut.splits:
+    if -(-windows // cut.block_windows) < _BLOCKS:  # not enough for two blocks a processor: then more registers
+        cut = replace(cut, resident=1)
+    while shared_bytes(shape, cut) > limit and cut.tile > max(4, cut.splits):
         cut = replace(cut, tile=cut.tile // 2)
-    while shared_bytes(shape, cut) > SHARED_LIMIT and cut.threads > 32:  # fewer windows a block
+    while shared_bytes(shape, cut) > limit and cut.threads > max(32, lanes):  # fewer windows a block, or splits
         fewer = cut.threads // 2
         splits = min(cut.splits, fewer // lanes)
-        cut = replace(cut, threads=fewer, splits=splits)
-    while sweep_bytes(shape, cut) > SHARED_LIMIT and cut.sweep_each > 1:
+        cut = replace(cut, threads=fewer, splits=splits, tile=min(cut.tile, max(8, splits)))
+    while shared_bytes(shape, cut) > limit and cut.tile > cut.splits:
+        cut = replace(cut, tile=cut.tile // 2)
+    while sweep_bytes(shape, cut) > limit and cut.sweep_each > 1:
         cut = replace(cut, sweep_each=cut.sweep_each // 2)
-    while sweep_bytes(shape, cut) > SHARED_LIMIT and cut.sweep_threads > 32:
+    while sweep_bytes(shape, cut) > limit and cut.sweep_threads > 32:
         cut = replace(cut, sweep_threads=cut.sweep_threads // 2)
     needed = max(shared_bytes(shape, cut), sweep_bytes(shape, cut))
-    if needed > SHARED_LIMIT:
+    if needed > limit:
         raise ValueError(
-            f"implementation='cuda' has {SHARED_LIMIT:,} bytes of shared memory a block; got {shape.parents:,} parents and "
-            f"{shape.iterations} iterations, which need {needed:,}: use fewer of them, or implementation='reference'"
+            f"implementation='cuda' has {limit:,} bytes of shared memory a block on this GPU; got {shape.parents:,} "
+            f"parents and {shape.iterations} iterations, which need {needed:,}: use fewer of them, or "
+            "implementation='reference'"
         )
     return cut
 
@@ -187,10 +193,32 @@ def constants(shape: Shape, cut: Cut) -> str:
 
 
 _POINTERS = (
-    "poses activations weight beta_use beta_activation inverse_temperature coordinates out_poses out_activations records "
-    "logits partitions grad_out_poses grad_out_activations grad_record grad_data totals factors sums pose_copies "
-    "active_copies weight_parts vote_parts grad_poses grad_activations"
-).split()
+    "poses",
+    "activations",
+    "weight",
+    "beta_use",
+    "beta_activation",
+    "inverse_temperature",
+    "coordinates",
+    "out_poses",
+    "out_activations",
+    "records",
+    "logits",
+    "partitions",
+    "grad_out_poses",
+    "grad_out_activations",
+    "grad_record",
+    "grad_data",
+    "totals",
+    "factors",
+    "sums",
+    "pose_copies",
+    "active_copies",
+    "weight_parts",
+    "vote_parts",
+    "grad_poses",
+    "grad_activations",
+)
 
 
 class Arguments(ctypes.Structure):
@@ -262,10 +290,29 @@ def plan_for(
     child_competition: bool,
     coordinates: bool,
     rule: int,
+    limit: int = SHARED_LIMIT,
 ) -> Plan:
-    """The plan for tensors of these shapes."""
+    """The plan for tensors of these shapes, on a GPU whose blocks can have so many bytes of shared memory.
+
+    Raises:
+        ValueError: a block's shared memory, or what kernels count in 32 bits, does not suffice.
+    """
     shape = shape_of(poses, weight, iterations, stride, child_competition, coordinates, rule)
-    return Plan(shape, cut_for(shape, len(poses) * shape.rows * shape.columns), len(poses))
+    plan = Plan(shape, cut_for(shape, len(poses) * shape.rows * shape.columns, limit), len(poses))
+    # what kernels reckon in 32 bits: children of an image, places in a window, blocks of a grid
+    largest = max(
+        shape.height * shape.width * shape.types * 16,
+        shape.children * shape.parents * 16,
+        shape.factors * shape.parents * 4,
+        plan.images * shape.height * shape.width * shape.types,
+    )
+    if largest >= 2**31:
+        raise ValueError(
+            f"implementation='cuda' counts to {2**31 - 1:,}; got {plan.windows:,} windows of {shape.children:,} "
+            f"children and {shape.parents:,} parents, which need {largest:,}: split the batch, or use "
+            "implementation='reference'"
+        )
+    return plan
 
 
 def forward(

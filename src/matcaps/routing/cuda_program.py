@@ -1,7 +1,7 @@
 """The CUDA kernels on a machine with a GPU: compiled by NVRTC when first used, kept on disk, and launched.
 
-NVRTC, NVIDIA's compiler as a library, makes machine code of a routing's kernels in a second or two, without a CUDA toolkit
-and on a machine without a GPU, too (:func:`compile_source`). Imported when a routing first asks for it.
+NVRTC, NVIDIA's compiler as a library, makes machine code of a routing's kernels in some seconds, without a CUDA
+toolkit, and on a machine without a GPU, too (:func:`compile_source`). Imported when a routing first asks for it.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from cuda.bindings import driver, nvrtc
+from cuda.bindings import driver, nvrtc  # pyright: ignore[reportAttributeAccessIssue]
 from platformdirs import user_cache_dir
 
 from matcaps.routing.cuda_launch import Arguments, Cut, Shape, constants
@@ -137,7 +137,10 @@ class Program:
         """Registers of a thread, and bytes that it spills."""
         function = self.function(name, 0)
         attributes = driver.CUfunction_attribute
-        wanted = {"registers": attributes.CU_FUNC_ATTRIBUTE_NUM_REGS, "spilled": attributes.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES}
+        wanted = {
+            "registers": attributes.CU_FUNC_ATTRIBUTE_NUM_REGS,
+            "spilled": attributes.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES,
+        }
         return {key: int(_check(driver.cuFuncGetAttribute(at, function), "asking")) for key, at in wanted.items()}  # type: ignore[call-overload]
 
     def launch(self, name: str, arguments: Arguments, grid: tuple[int, int, int], threads: int, shared: int) -> None:
@@ -156,9 +159,26 @@ def _program(shape: Shape, cut: Cut, index: int) -> Program:
     return Program(shape, cut, torch.device("cuda", index))
 
 
+def _index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
+def shared_limit(device: torch.device) -> int:
+    """Bytes of shared memory that a block can have on a device."""
+    return _shared_limit(_index(device))
+
+
+@lru_cache(maxsize=64)
+def _shared_limit(index: int) -> int:
+    _make_context_current(index)
+    attribute = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+    device = _check(driver.cuDeviceGet(index), "finding the GPU")
+    return int(_check(driver.cuDeviceGetAttribute(attribute, device), "asking the GPU"))  # type: ignore[call-overload]
+
+
 def program_for(shape: Shape, cut: Cut, device: torch.device) -> Program:
     """The kernels of a routing on a device, compiled or read where that has not happened yet."""
-    index = torch.cuda.current_device() if device.index is None else device.index
+    index = _index(device)
     _make_context_current(index)
     with _lock:
         return _program(shape, cut, index)
@@ -167,7 +187,9 @@ def program_for(shape: Shape, cut: Cut, device: torch.device) -> Program:
 @lru_cache(maxsize=64)
 def _context(index: int) -> object:
     _check(driver.cuInit(0), "starting CUDA")
-    return _check(driver.cuDevicePrimaryCtxRetain(_check(driver.cuDeviceGet(index), "finding the GPU")), "using the GPU")
+    return _check(
+        driver.cuDevicePrimaryCtxRetain(_check(driver.cuDeviceGet(index), "finding the GPU")), "using the GPU"
+    )
 
 
 def _make_context_current(index: int) -> None:

@@ -9,7 +9,7 @@ import torch
 import matcaps
 from matcaps.data import data_root
 from matcaps.data.files import missing_files
-from matcaps.routing import native, resolve_implementation
+from matcaps.routing import cuda, native, resolve_implementation
 
 _PACKAGES = ("lightning", "torchmetrics", "safetensors", "huggingface_hub", "tensorboard", "jsonargparse")
 
@@ -38,8 +38,23 @@ def examine(root: str | None = None) -> dict[str, str]:
     for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
         findings[f"routing on {device}"] = resolve_implementation(device, torch.float32)
     findings["compiled core"] = native.describe()
+    findings["CUDA kernels"] = _describe_cuda_kernels()
     findings["data root"] = str(data_root(root))
     for name in ("mnist", "fashion-mnist", "smallnorb"):
         missing = missing_files(name, root)
         findings[name] = f"{len(missing)} files missing: matcaps data fetch {name}" if missing else "there"
     return findings
+
+
+def _describe_cuda_kernels() -> str:
+    if cuda.MISSING is not None:
+        return f"cannot be compiled: {cuda.MISSING}"
+    try:
+        from matcaps.routing import cuda_program
+
+        version = cuda_program.nvrtc_version()
+    except Exception as error:  # the package is there, and its library is not, or is another system's
+        return f"cannot be compiled: NVRTC cannot be loaded ({str(error).splitlines()[0]}): pip install 'matcaps[cuda]'"
+    folder = cuda_program.cache_folder()
+    kept = len(list(folder.glob("*.cubin"))) if folder.is_dir() else 0
+    return f"compiled when first used, by NVRTC {version}; {kept} kept in {folder}"

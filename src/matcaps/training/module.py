@@ -1,6 +1,7 @@
 """The training of one network as Lightning sees it."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as lightning
@@ -16,7 +17,6 @@ from matcaps.losses import (
     authors_margin,
     cross_entropy_loss,
     margin_loss,
-    reconstruction_loss,
     spread_loss,
     tutorial_margin,
 )
@@ -26,6 +26,7 @@ from matcaps.models.statistics import statistics_of
 from matcaps.training.groups import parameter_groups
 from matcaps.training.late_check import Broken, LateCheck
 from matcaps.training.settings import LossSettings, TrainSettings
+from matcaps.training.step import GraphedStep, StepLoss, StepResult
 
 
 class TrainingDivergedError(RuntimeError):
@@ -71,6 +72,7 @@ class Training(lightning.LightningModule):
         self.gradient_norm = torch.zeros(())  # of the last step
         self.validation_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self._late_check: LateCheck | None = None
+        self._steps: list[StepLoss | GraphedStep] = []  # one, from the first batch on; in a list, as no part of this
         self._shown: tuple[Tensor, Tensor] | None = None  # images and loss of this step, for the late check
 
     def forward(self, images: Tensor) -> Tensor:
@@ -92,28 +94,39 @@ class Training(lightning.LightningModule):
         self.train_accuracy.reset()
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        output = self.network(batch.images)
-        scores = self.class_scores(output)
         margin = self.margin(self.global_step)
-        # several processes take the mean of their gradients, so each counts its part of a sum as often as there are
-        share = self.trainer.world_size if self.settings.loss.reduction == "sum" else 1
-        loss = share * self._loss(output, scores, batch.labels, margin)
-        if self.decoder is not None and isinstance(output, Capsules):
-            reconstructions = self.decoder(output.poses, batch.labels)
-            reconstruction = share * reconstruction_loss(reconstructions, batch.images, self.settings.loss.reduction)
-            self.log("train/reconstruction_loss", reconstruction.detach(), sync_dist=True)
-            loss = loss + self.settings.loss.reconstruction_weight * reconstruction
+        loss, scores, reconstruction = self._step(batch)(batch.images, batch.labels, margin)
+        if self.decoder is not None:
+            self.log("train/reconstruction_loss", reconstruction, sync_dist=True)
         if self._checks_late:
             self._shown = batch.images, loss.detach()
         elif not torch.isfinite(loss):
             raise TrainingDivergedError(self._blame(batch.images, "the loss", loss.item(), self.global_step))
         self.train_loss.update(loss.detach(), weight=len(batch.labels))
-        self.train_accuracy.update(scores.detach(), batch.labels)
+        self.train_accuracy.update(scores, batch.labels)
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, prog_bar=True)
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
         self.log("train/step_loss", loss.detach())
         self.log("train/margin", torch.full((), margin, device=loss.device))
-        return {"loss": loss, "predicted": scores.detach().argmax(dim=1)}
+        return {"loss": loss, "predicted": scores.argmax(dim=1)}
+
+    def _step(self, batch: Batch) -> Callable[..., StepResult]:
+        """The network with its loss; with ``cuda_graph`` as a graph, recorded at the first batch."""
+        if self._steps:
+            return self._steps[0]
+        chosen = self.settings.loss
+        step = StepLoss(
+            self.network,
+            self.decoder,
+            self.class_scores,
+            self._loss,
+            # several processes take the mean of their gradients, so each counts its part of a sum as often as there are
+            share=self.trainer.world_size if chosen.reduction == "sum" else 1,
+            reconstruction_weight=chosen.reconstruction_weight,
+            reduction=chosen.reduction,
+        )
+        self._steps.append(GraphedStep(step, batch.images, batch.labels) if self.settings.cuda_graph else step)
+        return self._steps[0]
 
     @torch.no_grad()
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -220,7 +233,7 @@ class Training(lightning.LightningModule):
             "learning rate; checkpoints from before, if any, are kept"
         )
 
-    def _loss(self, output: Capsules | Tensor, scores: Tensor, labels: Tensor, margin: float) -> Tensor:
+    def _loss(self, output: Capsules | Tensor, scores: Tensor, labels: Tensor, margin: float | Tensor) -> Tensor:
         chosen = self.settings.loss
         if chosen.name == "spread":
             return spread_loss(scores, labels, margin, chosen.reduction)

@@ -280,7 +280,13 @@ def _check_devices(settings: TrainSettings) -> None:
             "devices and num_nodes are 1: give --devices and --num_nodes for one training by all, or take these "
             "variables away (env -u) for a training of its own"
         )
-    _device(settings)
+    device = _device(settings)
+    if settings.cuda_graph and (device.type != "cuda" or _world_size(settings) > 1):
+        raise ValueError(
+            f"cuda_graph is for a training on one GPU; got {_world_size(settings)} "
+            f"process{'es' if _world_size(settings) > 1 else ''} on {device.type}: leave --cuda_graph out, or give "
+            "--accelerator gpu and one device"
+        )
 
 
 def _make_trainer(

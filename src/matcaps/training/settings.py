@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from matcaps.data.settings import DataSettings
+from matcaps.models.config import EARLIER_IMPLEMENTATIONS
 
 Accelerator = Literal["auto", "cpu", "gpu"]
 """What computes: CUDA, the processor, or the first where there is one."""
@@ -17,6 +18,7 @@ WATCHABLE_PARTS = ("test", "familiar_test")
 
 INCIDENTAL = (
     "accelerator",
+    "cuda_graph",
     "checkpoint_minutes",
     "log_every_steps",
     "watched_parts",
@@ -94,7 +96,7 @@ class ModelSettings:
         conv_weight_deviation: standard deviation of the convolutional capsules' initial matrices; half with vectors.
         class_weight_deviation: standard deviation of the class capsules' initial matrices; half with vectors.
         implementation: what computes the routing: "auto" for the fastest, "reference", "native" or "cuda"; they agree
-            up to rounding, so a run may go on with another.
+            up to rounding, so a run may go on with another. "triton", of earlier versions' files, is "cuda".
         channels1: feature maps of the CNN's first convolution.
         channels2: feature maps of the CNN's second convolution.
         hidden_units: units of the CNN's fully connected layer.
@@ -130,13 +132,15 @@ class ModelSettings:
     normalisation: Literal["none", "batch"] | None = None
     conv_weight_deviation: float | None = None
     class_weight_deviation: float | None = None
-    implementation: Literal["auto", "reference", "native", "cuda"] | None = None
+    implementation: Literal["auto", "reference", "native", "cuda", "triton"] | None = None
     channels1: int | None = None
     channels2: int | None = None
     hidden_units: int | None = None
     dropout: float | None = None
 
     def __post_init__(self) -> None:
+        if self.implementation in EARLIER_IMPLEMENTATIONS:
+            object.__setattr__(self, "implementation", EARLIER_IMPLEMENTATIONS[self.implementation])
         if self.pretrained is not None and not (isinstance(self.pretrained, str) and self.pretrained):
             raise ValueError(f"pretrained must be a name or a folder; got {self.pretrained!r}: leave it out for none")
         parts = self.freeze.split(",") if isinstance(self.freeze, str) else self.freeze
@@ -269,6 +273,8 @@ class TrainSettings:
         seed: of the initial weights, the order of the images and their augmentation.
         precision: "32-true", or "bf16-mixed": convolutions in bfloat16; the routing stays in float32.
         accelerator: "gpu" for CUDA, "cpu", or "auto" for the first where there is one.
+        cuda_graph: record a training step as a CUDA graph and replay it: small networks on one GPU then no longer wait
+            for Python. The results are the same.
         devices: processes to train with, one a device; more than one train by DDP.
         num_nodes: machines that train together, with torchrun or a cluster's launcher.
         checkpoint_minutes: time between checkpoints within an epoch; one is written after every epoch anyhow.
@@ -297,6 +303,7 @@ class TrainSettings:
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     accelerator: Accelerator = "auto"
+    cuda_graph: bool = False
     devices: int = 1
     num_nodes: int = 1
     checkpoint_minutes: float = 10.0

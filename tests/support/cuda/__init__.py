@@ -4,13 +4,16 @@ import ctypes
 import hashlib
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from matcaps.routing import cuda_launch
 from matcaps.routing.cuda_launch import Arguments, Cut, Shape, constants
 
 HERE = Path(__file__).parent
-KERNELS = Path(__file__).parents[3] / "src" / "matcaps" / "routing" / "cuda_kernels"
+KERNELS = Path(cuda_launch.__file__).with_name("cuda_kernels")
 COMPILER = shutil.which("g++") or shutil.which("clang++") or ""
 
 
@@ -28,34 +31,62 @@ class Emulated:
 
 
 class Emulator:
-    """Compiles into a folder, each routing once.
+    """Compiles into a folder, each routing once; several processes may share it.
 
     Args:
         folder: for what is compiled.
-        options: of the compiler, such as ``"-fsanitize=address"``.
+        options: of the compiler, such as ``"-O2"``; most of a test's time is the compiler's, so without one nothing is
+            optimised.
+        kernels: the folder of the kernels' sources.
     """
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, kernels: Path = KERNELS) -> None:
         self.folder = folder
         self.options = options
+        self.kernels = kernels
         self.get = lru_cache(maxsize=None)(self._get)
 
     def __call__(self, shape: Shape, cut: Cut) -> Emulated:
         return self.get(shape, cut)
 
     def _get(self, shape: Shape, cut: Cut) -> Emulated:
-        sources = [path.read_text() for path in sorted([*KERNELS.iterdir(), HERE / "emulator.h", HERE / "emulated.cpp"])]
-        key = hashlib.sha256("\0".join([constants(shape, cut), *self.options, *sources]).encode()).hexdigest()[:20]
+        sources = sorted([*self.kernels.iterdir(), HERE / "emulator.h", HERE / "emulated.cpp"])
+        texts = [
+            constants(shape, cut),
+            COMPILER,
+            *self.options,
+            *(path.read_text(encoding="utf-8") for path in sources),
+        ]
+        key = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:20]
         library = self.folder / f"{key}.so"
         if not library.exists():
-            build = self.folder / key
-            build.mkdir(parents=True, exist_ok=True)
-            (build / "constants.h").write_text(f"#pragma once\n{constants(shape, cut)}")
-            command = [
-                COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", "-w", "-DMATCAPS_EMULATED", "-fPIC", "-shared", *self.options,
-                f"-I{build}", f"-I{KERNELS}", f"-I{HERE}", str(HERE / "emulated.cpp"), "-o", str(build / "out.so"),
-            ]  # fmt: skip
-            done = subprocess.run(command, capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
-            (build / "out.so").replace(library)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.folder) as build:
+                compile_kernels(shape, cut, Path(build), "-fPIC", "-shared", *self.options, kernels=self.kernels)
+                Path(build, "out").replace(library)
         return Emulated(ctypes.CDLL(str(library)))
+
+
+def compile_kernels(
+    shape: Shape, cut: Cut, build: Path, *options: str, kernels: Path = KERNELS, source: Path = HERE / "emulated.cpp"
+) -> Path:
+    """Compile a routing's kernels to ``build / "out"``; ``source`` is what includes them."""
+    (build / "constants.h").write_text(f"#pragma once\n{constants(shape, cut)}")
+    command = [
+        COMPILER, "-std=c++17", "-O0", "-ffp-contract=off", "-w", "-DMATCAPS_EMULATED", *options,
+        f"-I{build}", f"-I{kernels}", f"-I{HERE}", str(source),
+        "-o", str(build / "out"),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return build / "out"
+
+
+def edited_kernels(folder: Path, edits: Mapping[str, tuple[str, str]]) -> Path:
+    """A copy of the kernels' sources in which a text of a file, which is there once, is another: a fault to be seen."""
+    shutil.copytree(KERNELS, folder)
+    for name, (old, new) in edits.items():
+        text = (folder / name).read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{name} has {text.count(old)} times: {old}"
+        (folder / name).write_text(text.replace(old, new), encoding="utf-8")
+    return folder

@@ -1,6 +1,7 @@
 // A stand-in for a GPU, for tests: runs a grid's blocks one after the other, and the threads of a block as fibers that take
 // turns, or (MATCAPS_EMULATED_THREADS, for the sanitizers) as threads of the operating system. Barriers and shuffles have the
-// GPU's meaning; where threads of a block wait for different things, it stops and says so. Shared memory starts as NaN.
+// GPU's meaning; where threads of a block wait for different things, it stops and says so. Shared memory starts as NaN, and
+// copies to it happen as late as they may, when they are waited for (under the sanitizers as early as they may).
 #pragma once
 
 #include <cmath>
@@ -70,8 +71,14 @@ inline void wait_for_warp() { pthread_barrier_wait(&warp_barriers()[own().thread
 
 #else
 
+struct Copy {
+  void* to;
+  const void* from;
+  int bytes;
+};
 struct Own {
   unsigned thread = 0, shuffles = 0, ors = 0;
+  std::vector<Copy> copies;  // that were started and not waited for
   enum { kRuns, kWaitsForBlock, kWaitsForWarp, kDone } status = kRuns;
   ucontext_t context;
   std::vector<char> stack;
@@ -113,6 +120,7 @@ inline void run_block(int threads) {
   for (int i = 0; i < threads; ++i) {
     all[i].thread = i;
     all[i].shuffles = all[i].ors = 0;
+    all[i].copies.clear();
     all[i].status = Own::kRuns;
     getcontext(&all[i].context);
     all[i].context.uc_stack.ss_sp = all[i].stack.data();
@@ -191,7 +199,7 @@ void launch(Kernel kernel, const Arguments& arguments, Dim3 grid, int threads, s
   for (unsigned z = 0; z < grid.z; ++z)
     for (unsigned y = 0; y < grid.y; ++y)
       for (unsigned x = 0; x < grid.x; ++x) blocks.push_back({x, y, z});
-  s.shared = static_cast<unsigned char*>(std::aligned_alloc(64, (shared_bytes + 63) / 64 * 64 + 64));
+  s.shared = static_cast<unsigned char*>(std::aligned_alloc(16, (shared_bytes + 15) / 16 * 16));
 #ifdef MATCAPS_EMULATED_THREADS
   pthread_barrier_init(&block_barrier(), nullptr, threads);
   const int warps = (threads + kWarp - 1) / kWarp;
@@ -242,9 +250,18 @@ DEVICE void start_copy(void* to, const void* from) {
     std::fprintf(stderr, "emulator: a copy of %d bytes is not aligned\n", kBytes);
     std::abort();
   }
+#ifdef MATCAPS_EMULATED_THREADS
   std::memcpy(to, from, kBytes);
+#else
+  emulator::own().copies.push_back({to, from, kBytes});
+#endif
 }
-DEVICE void wait_for_copies() {}
+DEVICE void wait_for_copies() {
+#ifndef MATCAPS_EMULATED_THREADS
+  for (const emulator::Copy& copy : emulator::own().copies) std::memcpy(copy.to, copy.from, size_t(copy.bytes));
+  emulator::own().copies.clear();
+#endif
+}
 DEVICE float of_neighbour(float value, int mask) { return emulator::of_neighbour(value, mask); }
 DEVICE double of_neighbour(double value, int mask) { return emulator::of_neighbour(value, mask); }
 DEVICE float product(float x, float y) { return x * y; }

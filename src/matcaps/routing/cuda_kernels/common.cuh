@@ -368,7 +368,7 @@ DEVICE void moments(const Arguments& a, const Block& block, const Place& place, 
         }
       });
   if constexpr (kSplits > 1) {
-    static_assert(33 * kThreads * sizeof(Real) <= kStageBytes, "the plan has too little shared memory");
+    static_assert(kSplits == 1 || 33 * kThreads * sizeof(Real) <= kStageBytes, "the plan has too little shared memory");
     // [split][component][group and lane]: the splits share the components out, and add each up in order
     Real* memory = reinterpret_cast<Real*>(shared_memory());
     constexpr int side = kGroups * kLanes;

@@ -1,4 +1,4 @@
-"""The GPU path as operators of torch: opcheck, compile, refusals, CUDA graphs; and doing without Triton."""
+"""The GPU path as operators of torch: opcheck, compile, refusals, CUDA graphs; and doing without NVIDIA's compiler."""
 
 import os
 import subprocess
@@ -13,17 +13,14 @@ from matcaps.routing import (
     available_implementations,
     class_em_routing,
     conv_em_routing,
+    cuda,
     em_routing,
     resolve_implementation,
     trace_class_em_routing,
     trace_conv_em_routing,
-    triton,
 )
-from tests.routing.triton_cases import DEVICE, needs_gpu, needs_triton
-
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-
-needs_installed = pytest.mark.skipif(triton.MISSING is not None, reason="Triton is not installed: make test-triton")
+from matcaps.routing.choice import _warn_of_slow_routing
+from tests.routing.cuda_cases import DEVICE, needs_all, needs_device, needs_gpu
 
 SCHEDULE = [0.02, 0.03, 0.04]
 
@@ -48,12 +45,12 @@ def grads_of(function, inputs):
 
 def route(*inputs, **options):
     return conv_em_routing(
-        *inputs, **{"inverse_temperature": SCHEDULE, "stride": 2, "implementation": "triton", **options}
+        *inputs, **{"inverse_temperature": SCHEDULE, "stride": 2, "implementation": "cuda", **options}
     )
 
 
-@needs_triton
-@pytest.mark.parametrize("rule", [0, 1, 2])
+@needs_device
+@pytest.mark.parametrize("rule", [0, *(pytest.param(rule, marks=needs_all) for rule in (1, 2))])
 @pytest.mark.parametrize("kind", ["child", "window", "class", "class without coordinates"])
 def test_opcheck(kind, rule):
     inputs = conv_inputs(height=3, width=2, children=1, parents=2, kernel=2)
@@ -65,16 +62,16 @@ def test_opcheck(kind, rule):
     schedule = torch.tensor(SCHEDULE[:2], device=DEVICE)
     arguments = [x.requires_grad_() for x in (*inputs, schedule)]
     options = (1, kind == "child", rule, 5e-4, 1 / 16)
-    torch.library.opcheck(triton._forward, (*arguments, coordinates, *options, True))
+    torch.library.opcheck(cuda._forward, (*arguments, coordinates, *options, True))
 
     detached = [None if x is None else x.detach() for x in (*arguments, coordinates)]
-    torch.library.opcheck(triton._forward, (*detached, *options, False))
-    poses, activations, *state = triton._forward(*detached, *options, True)
+    torch.library.opcheck(cuda._forward, (*detached, *options, False))
+    poses, activations, *state = cuda._forward(*detached, *options, True)
     grads = [torch.rand_like(x) for x in (poses, activations)]
-    torch.library.opcheck(triton._backward, (*grads, *state, *detached, *options))
+    torch.library.opcheck(cuda._backward, (*grads, *state, *detached, *options))
 
 
-@needs_triton
+@needs_device
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["conv", "class"])
 def test_compile(kind):
@@ -84,7 +81,7 @@ def test_compile(kind):
 
     def whole(*inputs):
         if kind == "class":
-            return class_em_routing(*inputs, inverse_temperature=SCHEDULE, implementation="triton")
+            return class_em_routing(*inputs, inverse_temperature=SCHEDULE, implementation="cuda")
         return route(*inputs)
 
     compiled = torch.compile(whole, fullgraph=True, backend="aot_eager")
@@ -92,7 +89,7 @@ def test_compile(kind):
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
-@needs_triton
+@needs_device
 @pytest.mark.parametrize("competition", ["child", "window"])
 def test_the_same_bits_from_run_to_run(competition):
     def whole(*inputs):
@@ -105,7 +102,7 @@ def test_the_same_bits_from_run_to_run(competition):
             assert torch.equal(found, expected)
 
 
-@needs_triton
+@needs_device
 @pytest.mark.parametrize("competition", ["child", "window"])
 def test_uninitialised_memory_is_not_read(competition, monkeypatch):
     def whole(*inputs):
@@ -124,7 +121,7 @@ def test_uninitialised_memory_is_not_read(competition, monkeypatch):
         assert torch.equal(found, before)
 
 
-@needs_triton
+@needs_device
 def test_second_order_gradients_are_refused():
     inputs = [x.requires_grad_() for x in conv_inputs()]
     parents = route(*inputs)
@@ -133,12 +130,12 @@ def test_second_order_gradients_are_refused():
         grad.sum().backward()
 
 
-@needs_triton
+@needs_device
 def test_gradients_of_one_result_alone():
     inputs = conv_inputs()
     for pick in (0, 1):
         grads = []
-        for implementation in ("triton", "reference"):
+        for implementation in ("cuda", "reference"):
             leaves = [x.clone().requires_grad_() for x in inputs]
             parents = route(*leaves, implementation=implementation)
             grads.append(torch.autograd.grad(parents[pick].sum(), leaves))
@@ -146,7 +143,7 @@ def test_gradients_of_one_result_alone():
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
-@needs_triton
+@needs_device
 @pytest.mark.parametrize("kind", ["child", "window", "class"])
 def test_traces_what_the_reference_traces(kind):
     inputs = conv_inputs()
@@ -156,75 +153,78 @@ def test_traces_what_the_reference_traces(kind):
         inputs[2], trace = inputs[2][0, 0], trace_class_em_routing
     else:
         options.update(stride=2, competition=kind)
-    ours, theirs = (trace(*inputs, implementation=name, **options) for name in ("triton", "reference"))
+    ours, theirs = (trace(*inputs, implementation=name, **options) for name in ("cuda", "reference"))
     assert len(ours) == len(theirs) == 3
     for found, expected in zip(ours, theirs, strict=True):
         for name, field in expected._asdict().items():
             torch.testing.assert_close(getattr(found, name), field, rtol=1e-3, atol=1e-4, msg=name)
     inputs[0].requires_grad_()
     with pytest.raises(ValueError, match="traces without gradients"):
-        trace(*inputs, implementation="triton", **options)
+        trace(*inputs, implementation="cuda", **options)
 
 
-@needs_installed
-def test_auto_takes_it_on_cuda():
-    assert resolve_implementation("cuda", torch.float32) == "triton"
-    assert resolve_implementation("cuda", torch.bfloat16) == "triton"
-    assert resolve_implementation("cuda", torch.float64) == "reference"
+def test_auto_takes_it_on_cuda(monkeypatch):
+    monkeypatch.setattr(cuda, "MISSING", None)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        assert resolve_implementation("cuda", dtype) == "cuda"
     assert resolve_implementation("cuda", torch.float32, vector_poses=True) == "reference"
-    assert resolve_implementation("cpu", torch.float32) != "triton"
+    assert resolve_implementation("cpu", torch.float32) != "cuda"
 
 
-@needs_installed
+def test_without_a_compiler_auto_takes_the_reference_with_one_warning(monkeypatch):
+    monkeypatch.setattr(cuda, "MISSING", "cuda-bindings is not installed: pip install 'matcaps[cuda]'")
+    _warn_of_slow_routing.cache_clear()
+    with pytest.warns(UserWarning, match=r"slow.*pip install 'matcaps\[cuda\]'"):
+        assert resolve_implementation("cuda", torch.float32) == "reference"
+    assert resolve_implementation("cuda", torch.float32) == "reference"  # warnings are errors here
+    assert resolve_implementation("cpu", torch.float32) != "cuda"
+    with pytest.raises(RuntimeError, match=r"implementation='cuda' is not available: .*pip install 'matcaps\[cuda\]'"):
+        route(*(x.cpu() for x in conv_inputs()))
+
+
 def test_an_explicit_choice_never_falls_back(monkeypatch):
+    monkeypatch.setattr(cuda, "MISSING", None)
     inputs = [x.cpu() for x in conv_inputs()]
-    with monkeypatch.context() as patch:
-        patch.delenv("TRITON_INTERPRET", raising=False)
-        with pytest.raises(ValueError, match=r"on CUDA devices; got torch\.float32 on cpu"):
-            route(*inputs)
-    with pytest.raises(ValueError, match=r"computes in float32 on CUDA devices; got torch\.float64"):
-        route(*(x.double() for x in inputs))
+    with pytest.raises(ValueError, match=r"on CUDA devices; got torch\.float32 on cpu"):
+        route(*inputs)
     vector = [*inputs[:2], torch.randn(3, 3, 3, 5, 16, 16), *inputs[3:]]
     with pytest.raises(ValueError, match="16×16 matrices for vector poses"):
         route(*vector)
     with pytest.raises(ValueError, match="never to have the votes in memory"):
         em_routing(torch.randn(2, 3, 5, 16), torch.rand(2, 3), torch.zeros(5), torch.zeros(5),
-                   inverse_temperature=[1.0], implementation="triton")  # fmt: skip
+                   inverse_temperature=[1.0], implementation="cuda")  # fmt: skip
 
 
 @pytest.mark.parametrize("block", [False, True])
-def test_importing_matcaps_never_imports_triton(block):
+def test_importing_matcaps_never_imports_the_compiler(block):
     code = f"""
 import sys, importlib.util
 import torch
-assert "triton" not in sys.modules
+names = ("cuda.bindings.nvrtc", "cuda.bindings.driver")
+before = [name for name in names if name in sys.modules]
 if {block}:  # as where it is not installed
     find_spec = importlib.util.find_spec
-    importlib.util.find_spec = lambda name, *rest: None if name == "triton" else find_spec(name, *rest)
-    sys.modules["triton"] = None
+    importlib.util.find_spec = lambda name, *rest: None if name.startswith("cuda.") else find_spec(name, *rest)
+    sys.modules["cuda"] = None
 import matcaps, matcaps.models, matcaps.layers
-assert sys.modules.get("triton") is None
 from matcaps.routing import available_implementations, conv_em_routing, resolve_implementation
 inputs = torch.randn(1, 3, 3, 2, 4, 4), torch.rand(1, 3, 3, 2), torch.randn(3, 3, 2, 3, 4, 4), *torch.zeros(2, 3)
 conv_em_routing(*inputs, inverse_temperature=[1.0])
 available_implementations()
-chosen = resolve_implementation("cuda", torch.float32)
+assert [name for name in names if name in sys.modules] == before
+assert "matcaps.routing.cuda_program" not in sys.modules
 if {block}:
-    assert "triton" not in available_implementations()
-    assert chosen == "reference"
+    assert "cuda" not in available_implementations()
+    assert resolve_implementation("cuda", torch.float32) == "reference"
     try:
-        conv_em_routing(*inputs, inverse_temperature=[1.0], implementation="triton")
+        conv_em_routing(*inputs, inverse_temperature=[1.0], implementation="cuda")
     except RuntimeError as error:
         print(error)
-else:
-    # torch's own machinery for operators may import Triton when one is called: what must not is matcaps
-    assert not any(name.startswith("matcaps.routing.triton_kernels") for name in sys.modules)
-    print("implementation='triton' is not available: (not asked)")
 """
     environment = dict(os.environ, PYTHONPATH=str(Path(matcaps.__file__).parents[1]))
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "implementation='triton' is not available:" in done.stdout
+    assert ("implementation='cuda' is not available:" in done.stdout) == block
 
 
 @needs_gpu
@@ -256,6 +256,7 @@ def test_cuda_graph():
 def test_memory_stays_far_below_the_votes():
     inputs = conv_inputs(batch=32, height=14, width=14, children=16, parents=16)
     votes = 32 * 36 * 9 * 16 * 16 * 16 * 4
+    grads_of(route, inputs)  # what is compiled and loaded has memory of its own
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -264,16 +265,16 @@ def test_memory_stays_far_below_the_votes():
 
 
 def test_the_rest_of_the_package_can_name_it():
-    assert "triton" in matcaps.routing.api.IMPLEMENTATIONS
+    assert "cuda" in matcaps.routing.api.IMPLEMENTATIONS
     assert set(available_implementations()) <= set(matcaps.routing.api.IMPLEMENTATIONS)
 
 
-@needs_triton
+@needs_device
 @pytest.mark.parametrize("kind", ["child", "window", "class"])
 def test_mapped_and_differentiated_by_torch_func(kind):
     """More images of one call, whose state has images in three places; and sample by sample where gradients are."""
     inputs = conv_inputs(batch=1, height=3, width=2, children=1, parents=2, kernel=2)
-    options = {"inverse_temperature": SCHEDULE[:2], "implementation": "triton"}
+    options = {"inverse_temperature": SCHEDULE[:2], "implementation": "cuda"}
     if kind == "class":
         inputs[2] = inputs[2][0, 0]
     else:

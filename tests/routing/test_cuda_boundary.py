@@ -1,10 +1,10 @@
 """The GPU path's registered operators, called directly with what does not fit: refused before a kernel runs, so that
-this needs neither Triton nor a GPU."""
+this needs neither NVIDIA's compiler nor a GPU."""
 
 import pytest
 import torch
 
-from matcaps.routing import triton
+from matcaps.routing import cuda
 
 NAMES = ("poses", "activations", "weight", "beta_use", "beta_activation", "inverse_temperature", "coordinates")
 STATE = ("records", "logits", "partitions")
@@ -26,12 +26,12 @@ def arguments(kind: str, device: str = "cpu") -> dict[str, torch.Tensor | None]:
 
 
 def forward(tensors: dict, stride: int = 1) -> tuple[torch.Tensor, ...]:
-    return torch.ops.matcaps.triton_routing(*(tensors[name] for name in NAMES), stride, True, False, 5e-4, 1.0, True)
+    return torch.ops.matcaps.cuda_routing(*(tensors[name] for name in NAMES), stride, True, False, 5e-4, 1.0, True)
 
 
 def backward(tensors: dict, stride: int = 1) -> tuple[torch.Tensor, ...]:
     names = ("grad_poses", "grad_activations", *STATE, *NAMES)
-    return torch.ops.matcaps.triton_routing_backward(*(tensors[n] for n in names), stride, True, False, 5e-4, 1.0)
+    return torch.ops.matcaps.cuda_routing_backward(*(tensors[n] for n in names), stride, True, False, 5e-4, 1.0)
 
 
 @pytest.mark.parametrize("kind", ["conv", "class"])
@@ -54,9 +54,9 @@ def test_one_argument_that_does_not_fit_raises(kind, spoil):
             continue
         spoilt = {**good, name: spoil(tensor)}
         if name in NAMES and name != "inverse_temperature":
-            with pytest.raises((ValueError, TypeError), match="matcaps::triton_routing: "):
+            with pytest.raises((ValueError, TypeError), match="matcaps::cuda_routing: "):
                 forward(spoilt)
-        with pytest.raises((ValueError, TypeError), match="matcaps::triton_routing_backward: "):
+        with pytest.raises((ValueError, TypeError), match="matcaps::cuda_routing_backward: "):
             backward(spoilt)
 
 
@@ -71,8 +71,8 @@ def test_a_state_that_is_not_contiguous_and_sizes_that_make_no_routing_raise(kin
     for call in (forward, backward):
         with pytest.raises(ValueError, match="must be at least 1"):
             call(good, 0)
-    with pytest.raises(TypeError, match=r"of torch\.float32; got torch\.float64"):
-        forward({name: None if tensor is None else tensor.double() for name, tensor in good.items()})
+    with pytest.raises(TypeError, match=r"of torch\.float32 or torch\.float64; got torch\.float16"):
+        forward({name: None if tensor is None else tensor.half() for name, tensor in good.items()})
 
 
 @pytest.mark.parametrize("kind", ["conv", "class"])
@@ -87,5 +87,5 @@ def test_the_state_is_what_the_shapes_say():
     poses, weight = torch.empty(2, 5, 4, 3, 4, 4), torch.empty(3, 3, 3, 2, 4, 4)
     schedule = torch.empty(3)
     for child in (True, False):
-        results = triton._empty_results(poses, weight, schedule, 1, child, False, True)
-        assert [part.shape for part in results[2:]] == list(triton._state_shapes(poses, weight, schedule, 1, child))
+        results = cuda._empty_results(poses, weight, schedule, 1, child, False, True)
+        assert [part.shape for part in results[2:]] == list(cuda._state_shapes(poses, weight, schedule, 1, child))

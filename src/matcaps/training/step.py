@@ -1,0 +1,119 @@
+"""A network with its loss as one function of tensors, and the same recorded as a CUDA graph."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from matcaps.capsules import Capsules
+from matcaps.losses import reconstruction_loss
+
+
+class StepResult(NamedTuple):
+    """What a training step computes.
+
+    Attributes:
+        loss: a scalar, to be differentiated.
+        scores: ``[B, classes]``, without a gradient.
+        reconstruction: the decoder's part of the loss, before its weight, without a gradient; 0 without a decoder.
+    """
+
+    loss: Tensor
+    scores: Tensor
+    reconstruction: Tensor
+
+
+class StepLoss(nn.Module):
+    """Images, labels and margin to :class:`StepResult`.
+
+    Args:
+        network: maps images to capsules or logits.
+        decoder: reconstructs images from the class poses; None: nothing is reconstructed.
+        classify: maps the network's output to class scores.
+        compare: the loss of output, scores, labels and margin.
+        share: what the loss is multiplied by.
+        reconstruction_weight: of the decoder's loss.
+        reduction: of the decoder's loss.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        decoder: nn.Module | None,
+        classify: Callable[[Any], Tensor],
+        compare: Callable[[Any, Tensor, Tensor, Any], Tensor],
+        *,
+        share: int,
+        reconstruction_weight: float,
+        reduction: str,
+    ):
+        super().__init__()
+        self.network = network
+        self.decoder = decoder
+        self._classify = classify
+        self._compare = compare
+        self._share = share
+        self._weight = reconstruction_weight
+        self._reduction = reduction
+
+    def forward(self, images: Tensor, labels: Tensor, margin: float | Tensor) -> StepResult:
+        output = self.network(images)
+        scores = self._classify(output)
+        loss = self._share * self._compare(output, scores, labels, margin)
+        reconstruction = loss.detach().new_zeros(())
+        if self.decoder is not None and isinstance(output, Capsules):
+            part = self._share * reconstruction_loss(self.decoder(output.poses, labels), images, self._reduction)
+            loss = loss + self._weight * part
+            reconstruction = part.detach()
+        return StepResult(loss, scores.detach(), reconstruction)
+
+
+class GraphedStep:
+    """A :class:`StepLoss` that a GPU replays, forward and backward, as two CUDA graphs.
+
+    Recording runs the step a few times; buffers, such as running statistics, and the GPU's random state are put back
+    then, so that a run is the same with it. Batches of another size than the first run as they are.
+
+    Args:
+        step: in training mode, on a CUDA device.
+        images: ``[B, C, H, W]``, a batch of the size to record.
+        labels: ``[B]``, int64.
+    """
+
+    def __init__(self, step: StepLoss, images: Tensor, labels: Tensor):
+        self._plain = step
+        self._shapes = images.shape, labels.shape
+        device = images.device
+        buffers = [(buffer, buffer.clone()) for buffer in step.buffers()]
+        random_state = torch.cuda.get_rng_state(device)
+        precision = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
+        sample = images.clone(), labels.clone(), torch.full((), 0.5, device=device)
+        with torch.autocast("cuda", enabled=False):  # the recorded function has its own, without a cache
+            recorded: Any = torch.cuda.make_graphed_callables(_Flat(step, precision), sample, allow_unused_input=True)
+        self._recorded = recorded
+        self._margin = sample[2]
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        torch.cuda.set_rng_state(random_state, device)
+
+    def __call__(self, images: Tensor, labels: Tensor, margin: float) -> StepResult:
+        """As the step itself."""
+        if (images.shape, labels.shape) != self._shapes:
+            return self._plain(images, labels, margin)
+        with torch.autocast("cuda", enabled=False):
+            results = self._recorded(images, labels, torch.full_like(self._margin, margin))
+        return StepResult(results[0], results[1].clone(), results[2].clone())
+
+
+class _Flat(nn.Module):
+    """Plain tensors in and out, in a precision of its own: what torch records."""
+
+    def __init__(self, step: StepLoss, precision: torch.dtype | None):
+        super().__init__()
+        self.step = step
+        self._precision = precision
+
+    def forward(self, images: Tensor, labels: Tensor, margin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.autocast("cuda", dtype=self._precision, enabled=self._precision is not None, cache_enabled=False):
+            return tuple(self.step(images, labels, margin))  # pyright: ignore[reportReturnType]
