@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it f
 
 import matcaps
 from benchmarks.counts import expected_of, limits_of
-from benchmarks.gpu_layers import GOALS_MS, LAYERS, Launched, RoutedLayer, both_passes, public_passes
+from benchmarks.gpu_layers import GOALS_MS, LAYERS, Launched, RoutedLayer, both_passes, plan_on, public_passes
 from benchmarks.gpu_measure import (
     KernelTimes,
     describe_gpu,
@@ -91,7 +91,7 @@ def bench_start(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def program_of(layer: RoutedLayer, device: torch.device) -> Any:
     """The compiled kernels of a layer; in a rehearsal those of the tests' emulator."""
-    plan = layer.plan()
+    plan = plan_on(layer, device)
     if device.type == "cuda":
         from matcaps.routing.cuda_program import program_for
 
@@ -125,7 +125,7 @@ def bench_kernels(options: argparse.Namespace) -> list[dict[str, Any]]:
         found: dict[str, tuple[Launched, list[float]]] = {}
         for turn in range(options.turns + 2):
             times = KernelTimes(program.launch, options.device)
-            both_passes(layer.plan(), inputs, times.launch)
+            both_passes(plan_on(layer, options.device), inputs, times.launch)
             wait(options.device)
             for one, milliseconds in times.read():
                 if turn > 1:

@@ -15,21 +15,21 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it finds its own folder only
 
-from benchmarks import quick_check
+from benchmarks import kernels, quick_check
 from benchmarks.gpu_layers import LAYERS
 from matcaps.routing.checks import ACTIVATION_RULES
 from matcaps.routing.cuda_launch import Cut, Plan, Shape, plan_for
 
 
-def plans() -> list[Plan]:
-    """Of the layers first, then of the checks."""
-    found = [layer.plan() for layer in LAYERS.values()]
+def plans(limit: int) -> list[Plan]:
+    """Of the layers first, then of the checks, for blocks that can have so many bytes of shared memory."""
+    found = [layer.plan(limit) for layer in LAYERS.values()]
     for dtype in (torch.float32, torch.float64):
         for inputs, options in quick_check.conv_cases() + quick_check.class_cases():
             poses, weight, temperature = inputs[0].to(dtype), inputs[2], inputs[5]
             is_child, rule = options.get("competition") == "child", ACTIVATION_RULES.index(options["activation_rule"])
             stride, has_coordinates = options.get("stride", 1), len(inputs) > 6
-            found.append(plan_for(poses, weight, len(temperature), stride, is_child, has_coordinates, rule))
+            found.append(plan_for(poses, weight, len(temperature), stride, is_child, has_coordinates, rule, limit))
     return found
 
 
@@ -43,8 +43,14 @@ def compile_one(job: tuple[Shape, Cut, str]) -> float:
 
 
 def main() -> None:
-    architecture = sys.argv[1] if len(sys.argv) > 1 else "sm_{}{}".format(*torch.cuda.get_device_capability())
-    jobs = list(dict.fromkeys((plan.shape, plan.cut, architecture) for plan in plans()))
+    if len(sys.argv) > 1:
+        architecture, limit = sys.argv[1], kernels.shared_limit(sys.argv[1])
+    else:
+        from matcaps.routing.cuda_program import shared_limit
+
+        architecture = "sm_{}{}".format(*torch.cuda.get_device_capability())
+        limit = shared_limit(torch.device("cuda"))
+    jobs = list(dict.fromkeys((plan.shape, plan.cut, architecture) for plan in plans(limit)))
     start = time.perf_counter()
     with ProcessPoolExecutor(min(16, os.cpu_count() or 1, len(jobs)), get_context("spawn")) as pool:
         seconds = list(pool.map(compile_one, jobs))

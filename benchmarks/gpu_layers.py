@@ -54,13 +54,15 @@ class RoutedLayer(NamedTuple):
         }
         return made
 
-    def plan(self, **changes: Any) -> Plan:
-        """What the product would do, or the same work cut in another way."""
+    def plan(self, limit: int = cuda_launch.SHARED_LIMIT, **changes: Any) -> Plan:
+        """What the product does on a GPU whose blocks can have so many bytes of shared memory, or the same work cut in
+        another way."""
         inputs = self.inputs("meta")
         poses, weight = inputs["poses"], inputs["weight"]
         assert poses is not None
         assert weight is not None
-        plan = cuda_launch.plan_for(poses, weight, self.iterations, self.stride, self.kernel > 0, not self.kernel, 0)
+        is_class = not self.kernel
+        plan = cuda_launch.plan_for(poses, weight, self.iterations, self.stride, not is_class, is_class, 0, limit)
         return replace(plan, cut=replace(plan.cut, **changes))
 
     def route(self, inputs: dict[str, Tensor | None], implementation: str) -> tuple[Tensor, Tensor]:
@@ -86,6 +88,15 @@ LAYERS = {layer.name: layer for layer in layers_of("paper-small", 8, 16, 16) + l
 
 GOALS_MS = {"paper ConvCaps1": (2.04, 3.59)}
 """What the project wants of an H100: forward, backward."""
+
+
+def plan_on(layer: RoutedLayer, device: torch.device) -> Plan:
+    """What the product does on this device; in a rehearsal on the CPU, as on an H100."""
+    if device.type != "cuda":
+        return layer.plan()
+    from matcaps.routing.cuda_program import shared_limit
+
+    return layer.plan(shared_limit(device))
 
 
 def both_passes(plan: Plan, inputs: dict[str, Tensor | None], launch: Launch) -> list[Tensor]:
@@ -135,16 +146,16 @@ def recorder(found: list[Launched], launch: Launch | None = None) -> Launch:
     return record
 
 
-def launches_of(layer: RoutedLayer, **changes: Any) -> list[Launched]:
+def launches_of(layer: RoutedLayer, limit: int = cuda_launch.SHARED_LIMIT) -> list[Launched]:
     """What both passes launch, in order, without a GPU or memory."""
     found: list[Launched] = []
-    both_passes(layer.plan(**changes), layer.inputs("meta"), recorder(found))
+    both_passes(layer.plan(limit), layer.inputs("meta"), recorder(found))
     return found
 
 
-def kernels_of(layer: RoutedLayer, **changes: Any) -> list[Launched]:
+def kernels_of(layer: RoutedLayer, limit: int = cuda_launch.SHARED_LIMIT) -> list[Launched]:
     """Each kernel once, as it is first started."""
-    found = launches_of(layer, **changes)
+    found = launches_of(layer, limit)
     return [one for number, one in enumerate(found) if one.kernel not in {other.kernel for other in found[:number]}]
 
 

@@ -89,11 +89,11 @@ def run(layer_name: str) -> None:
     """Both passes, once."""
     import torch
 
-    from benchmarks.gpu_layers import LAYERS, both_passes
+    from benchmarks.gpu_layers import LAYERS, both_passes, plan_on
     from matcaps.routing.cuda_program import program_for
 
     layer, device = LAYERS[layer_name], torch.device("cuda")
-    plan = layer.plan()
+    plan = plan_on(layer, device)
     both_passes(plan, layer.inputs(device), program_for(plan.shape, plan.cut, device).launch)
     torch.cuda.synchronize()
 

@@ -25,9 +25,15 @@ from matcaps.routing.cuda_launch import Cut
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")
 
 _SHARED = {"sm_80": (164, 163), "sm_86": (100, 99), "sm_89": (100, 99), "sm_120": (100, 99)}
+_USUAL_SHARED = (228, 227)
 _WARPS = {"sm_86": 48, "sm_89": 48, "sm_120": 48}
 """Shared memory in KB of a processor and of a block, and warps of a processor, where they are not those of sm_90: 228,
 227 and 64. From NVIDIA's table of compute capabilities."""
+
+
+def shared_limit(architecture: str) -> int:
+    """Bytes of shared memory that a block can have."""
+    return _SHARED.get(architecture, _USUAL_SHARED)[1] * 1024
 
 
 class Resources(NamedTuple):
@@ -57,7 +63,7 @@ def resident_blocks(threads: int, registers: int, shared: int, architecture: str
     """Blocks that a processor holds: registers go by 256 a warp, and each block takes 1 KB of shared memory more."""
     warps = -(-threads // 32)
     by_registers = 65536 // (-(-registers * 32 // 256) * 256 * warps)
-    by_shared = _SHARED.get(architecture, (228, 227))[0] * 1024 // (shared + 1024)
+    by_shared = _SHARED.get(architecture, _USUAL_SHARED)[0] * 1024 // (shared + 1024)
     return min(by_registers, by_shared, _WARPS.get(architecture, 64) // warps, 32)
 
 
@@ -118,13 +124,14 @@ def compile_layer(layer: RoutedLayer, architecture: str, nvdisasm: str | None) -
     """A row for each kernel that a step of this layer launches."""
     from matcaps.routing.cuda_program import compile_source, source
 
-    plan = layer.plan()
+    limit = shared_limit(architecture)
+    plan = layer.plan(limit)
     text = cuda_launch.constants(plan.shape, plan.cut) + source()
     code, said = compile_source(text, architecture, "--ptxas-options=-v")
     resources = resources_in(said)
     loops = loops_in(disassemble(code, nvdisasm)) if nvdisasm else {}
     rows = []
-    for one in kernels_of(layer):
+    for one in kernels_of(layer, limit):
         row = {"layer": layer.name, "architecture": architecture, "code_bytes": len(code)}
         row |= describe(one, resources[one.kernel], architecture)
         row |= {"votes": votes_of_loop(one.kernel, plan.cut), "loops": [x._asdict() for x in loops.get(one.kernel, [])]}
@@ -143,7 +150,7 @@ def describe(one: Launched, resources: Resources, architecture: str) -> dict[str
         "registers": resources.registers,
         "spilled": resources.spilled,
         "shared": shared,
-        "blocks": blocks if shared <= _SHARED.get(architecture, (228, 227))[1] * 1024 else 0,
+        "blocks": blocks,
         "warps": blocks * -(-one.threads // 32),
     }
 
