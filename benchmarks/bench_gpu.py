@@ -98,7 +98,8 @@ def program_of(layer: RoutedLayer, device: torch.device) -> Any:
         return program_for(plan.shape, plan.cut, device)
     from tests.support.cuda import Emulator
 
-    return Emulator(Path(tempfile.mkdtemp()))(plan.shape, plan.cut)
+    with tempfile.TemporaryDirectory() as folder:  # a library that is loaded needs its file no more
+        return Emulator(Path(folder))(plan.shape, plan.cut)
 
 
 def resources_of(program: Any, one: Launched) -> dict[str, int]:

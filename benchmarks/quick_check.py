@@ -17,6 +17,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it finds its own folder only
 
+from benchmarks.gpu_measure import update_record
 from matcaps.routing import class_em_routing, conv_em_routing
 from tests.support.budget import judge, run
 from tests.support.routings import class_inputs, conv_inputs
@@ -69,7 +70,8 @@ def check(function: Any, cases: list[tuple[list[Tensor], dict[str, Any]]]) -> li
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.parse_args(arguments)
+    parser.add_argument("--record", type=Path, help="of bench_gpu; gets what is off")
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # small tensors
     complaints = []
     for function, cases in ((conv_em_routing, conv_cases()), (class_em_routing, class_cases())):
@@ -78,6 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
         verdict = "; ".join(found) or "values and gradients are within the budget of rounding"
         print(f"{function.__name__}, {len(cases)} cases, {time.perf_counter() - start:.0f} s: {verdict}", flush=True)
         complaints += found
+    if options.record:
+        update_record(options.record, check={"complaints": complaints})
     return 1 if complaints else 0
 
 

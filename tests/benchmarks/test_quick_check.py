@@ -1,5 +1,7 @@
 """The check that stands before figures of a GPU where there is no pytest."""
 
+import json
+
 import pytest
 import torch
 
@@ -36,12 +38,14 @@ def only_in(dtype, factor):
     ],
     ids=["right", "off", "off in float64", "nan", "changing"],
 )
-def test_wrong_results_are_seen(spoil, status, said, monkeypatch, capsys):
+def test_wrong_results_are_seen(spoil, status, said, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(quick_check, "gpu_path", stand_in(spoil))
     monkeypatch.setattr(quick_check, "class_cases", lambda: [])
     monkeypatch.setattr(quick_check, "conv_cases", lambda conv=quick_check.conv_cases: conv()[::3])
-    assert quick_check.main([]) == status
+    record = tmp_path / "record.json"
+    assert quick_check.main([f"--record={record}"]) == status
     assert said in capsys.readouterr().out
+    assert len(json.loads(record.read_text())["check"]["complaints"]) >= status
 
 
 def test_cases_cover_what_the_kernels_are_compiled_for():
