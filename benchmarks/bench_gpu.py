@@ -6,8 +6,8 @@ Runs its tests first (``--skip-tests`` to leave them out). Then, each a part tha
 - kernels: every launch of every routed layer of ``paper`` and ``paper-small`` between two events, with registers,
   spills and occupancy, beside what ``counts.py`` expects;
 - layers: ConvCaps1 of both, forward and backward, in a CUDA graph, against the limits and the goals;
-- step: a whole training step, eager and in a CUDA graph;
 - epoch: as many pairs as smallNORB has, through the product's loader with its augmentation on the GPU;
+- step: a whole training step, eager and in a CUDA graph, and by kernel;
 - compared: the same layers by the reference and by torch.compile of it, which takes long, hence last.
 
 Adds a record to ``benchmarks/results``, or to the file that ``--record`` names. ``--device cpu`` rehearses all of it
@@ -231,13 +231,12 @@ class Step:
 
 def bench_step(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Whole training steps, eager and in CUDA graphs, and where an eager one's time on the device goes."""
-    rows = []
+    rows: list[dict[str, Any]] = []
+    profiled: list[tuple[dict[str, Any], Step]] = []
     for preset, batch in [("paper-small", 2)] if options.device.type == "cpu" else STEPS:
         step = Step(preset, batch, options.device)
         row: dict[str, Any] = {"preset": preset, "batch": batch, "peak_mib": peak_mib(step, options.device)}
         row["eager_ms"] = paced(step, options.seconds, options.device)
-        if options.device.type == "cuda" and batch > 1:
-            row["kernels"] = kernels_in(step)
         row["graph"] = timed(in_graph(step, options.device), options.seconds, options.device)
         goal = f", goal {GOALS['step_ms']}" if (preset, batch) == ("paper-small", 128) else ""
         print(
@@ -245,10 +244,15 @@ def bench_step(options: argparse.Namespace) -> list[dict[str, Any]]:
             f"{row['graph']['median']:.3f} ms ({quartiles(row['graph'])}{goal}){peak(row)}",
             flush=True,
         )
-        for kernel in row.get("kernels", [])[:12]:
-            print(f"    {kernel['ms']:7.3f} ms {kernel['calls']:5.1f} x {kernel['name']:.90}", flush=True)
         rows.append(row)
         options.save(rows)
+        if options.device.type == "cuda" and batch > 1:
+            profiled.append((row, step))
+    for row, step in profiled:  # last: the profiler slows what comes after it
+        row["kernels"] = kernels_in(step)
+        print(f"a step of {row['preset']}, batch {row['batch']}, by kernel:")
+        for kernel in row["kernels"][:12]:
+            print(f"    {kernel['ms']:7.3f} ms {kernel['calls']:5.1f} x {kernel['name']:.90}", flush=True)
     return rows
 
 
@@ -350,8 +354,8 @@ PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "start": bench_start,
     "kernels": bench_kernels,
     "layers": bench_layers,
-    "step": bench_step,
     "epoch": bench_epoch,
+    "step": bench_step,
     "compared": bench_compared,
 }
 

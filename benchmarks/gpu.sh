@@ -13,7 +13,7 @@
 #     typeshed_client importlib_resources typing_extensions
 #
 # In order: check (compile, and values against the float64 reference), kernels (each launch timed), profile (ncu on the
-# slowest), speed (start, layers, step, epoch), tests, train, compared (the reference and torch.compile of it). Each has
+# slowest), speed (layers, epoch, step, first steps), tests, train, compared (the reference and torch.compile of it). Each has
 # a limit of time, and whatever it leaves running ends with it; all is printed as it comes. RESULTS gets three files:
 # summary.txt, what was printed; record.json, every figure; logs.tar.gz, the rest. They are written after each part, so
 # a visit that is cut short has what it did.
@@ -135,7 +135,7 @@ fi
 
 # 3. Layers, steps and epochs; torch.compile, which may take minutes, is the last of all.
 if wanted speed; then
-  part speed 90 170 $(bench) --only layers --only step --only epoch; note $?
+  part speed 90 170 $(bench) --only layers --only epoch --only step; note $?
   part start 60 170 $(bench) --only start; note $?
 fi
 
