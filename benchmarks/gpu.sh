@@ -49,7 +49,7 @@ wanted() {
 }
 left() { echo $((budget - SECONDS)); }
 
-# What comes back, at any time: three files, below 16 MB each. Weights stay behind, and whatever is largest goes first.
+# What comes back, at any time: three files, below 16 MB each. Checkpoints stay behind, and whatever is largest goes first.
 pack() {
   while [ "$(du -sk "$logs" | cut -f1)" -gt 60000 ]; do
     local largest
@@ -58,10 +58,10 @@ pack() {
     say "too large, left behind: ${largest#"$logs"/}"
     rm -f "$largest"
   done
-  tar -C "$work" --exclude='*.ckpt' --exclude='*.safetensors' --exclude='*.pt' --exclude='events.out*' -czf "$work/new.tar.gz" logs &&
-    mv "$work/new.tar.gz" "$out/logs.tar.gz"
-  if [ "$(stat -c %s "$out/logs.tar.gz")" -gt 15000000 ]; then say "logs.tar.gz is larger than 15 MB"; fi
+  compress && [ "$(stat -c %s "$work/new.tar.gz")" -le 15000000 ] || compress --exclude='*.safetensors'
+  mv "$work/new.tar.gz" "$out/logs.tar.gz"
 }
+compress() { tar -C "$work" --exclude='*.ckpt' --exclude=tensorboard "$@" -czf "$work/new.tar.gz" logs; }
 
 # part NAME SECONDS REST COMMAND...: so many seconds at most, with REST of the visit left for what comes after
 part() {

@@ -204,6 +204,12 @@ def test_a_part_without_time_is_left_out(tmp_path):
     assert not (out / "record.json").exists()
 
 
+def test_a_visit_needs_a_gpu_or_says_that_it_is_a_rehearsal(tmp_path):
+    done, out = visit(tmp_path, "kernels", MATCAPS_DEVICE="cuda", CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 1
+    assert "no GPU that torch can use; MATCAPS_DEVICE=cpu rehearses" in (out / "summary.txt").read_text()
+
+
 def test_a_training_tells_its_epochs_and_its_figures(tmp_path, capsys):
     record = tmp_path / "record.json"
     gpu_train.main(["quickstart", str(tmp_path / "run"), "36", "--epochs=1", f"--record={record}"])
