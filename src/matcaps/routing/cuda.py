@@ -65,14 +65,17 @@ def _plan(
     return cuda_launch.plan_for(poses, weight, iterations, stride, child_competition, has_coordinates, rule, limit)
 
 
-def _launcher(plan: cuda_launch.Plan, device: torch.device) -> cuda_launch.Launch:
+def _launcher(plan: cuda_launch.Plan, device: torch.device, wants_backward: bool = False) -> cuda_launch.Launch:
     if device.type == "cpu":
         if EMULATOR is None:
             raise ValueError("matcaps::cuda_routing: tensors must be on a CUDA device; got cpu")
         return EMULATOR(plan.shape, plan.cut).launch
     from matcaps.routing import cuda_program
 
-    return cuda_program.program_for(plan.shape, plan.cut, device).launch
+    program = cuda_program.program_for(plan.shape, plan.cut, device)
+    if wants_backward:  # it is compiled while the forward passes of this layer and others are
+        program.prepare("backward")
+    return program.launch
 
 
 @torch.library.custom_op("matcaps::cuda_routing", mutates_args=(), device_types=("cpu", "cuda"))
@@ -99,7 +102,7 @@ def _forward(
         names = ("out_poses", "out_activations", *_STATE)
         buffers = _inputs(*tensors) | dict(zip(names, results, strict=True))
         with _on(poses.device):
-            cuda_launch.forward(plan, buffers, variance_floor, annealing, _launcher(plan, poses.device))
+            cuda_launch.forward(plan, buffers, variance_floor, annealing, _launcher(plan, poses.device, keep_state))
     if keep_state:
         return results
     nothing = [part.new_empty([0, *part.shape[1:]]) for part in results[2:]]

@@ -9,6 +9,7 @@ import hashlib
 import os
 import tempfile
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from matcaps.routing.cuda_launch import Arguments, Cut, Shape, constants
 SOURCES = ("platform.cuh", "common.cuh", "forward.cuh", "backward.cuh", "sweep.cuh")
 
 _lock = threading.Lock()
-_modules: dict[tuple[str, int], dict[str, object]] = {}
 
 
 @lru_cache(maxsize=1)
@@ -74,9 +74,17 @@ def cache_folder() -> Path:
     return Path(named) if named else Path(user_cache_dir("matcaps")) / "cuda"
 
 
-def machine_code(shape: Shape, cut: Cut, architecture: str) -> bytes:
-    """A routing's machine code: from the cache, or else compiled, and put there."""
-    text = constants(shape, cut) + source()
+def machine_code(shape: Shape, cut: Cut, architecture: str, part: str | None = None) -> bytes:
+    """A routing's machine code: from the cache, or else compiled, and put there.
+
+    Args:
+        shape: its geometry.
+        cut: how its work is cut.
+        architecture: such as ``"sm_90"``.
+        part: ``"forward"`` or ``"backward"``; None: the kernels of both.
+    """
+    wanted = "" if part is None else f"#define MATCAPS_{_OTHER[part].upper()} 0\n"
+    text = wanted + constants(shape, cut) + source()
     key = hashlib.sha256("\0".join((text, architecture, nvrtc_version())).encode()).hexdigest()
     path = cache_folder() / f"{key[:40]}.cubin"
     try:
@@ -89,6 +97,20 @@ def machine_code(shape: Shape, cut: Cut, architecture: str) -> bytes:
     code, _ = compile_source(text, architecture)
     _keep(path, hashlib.sha256(code).digest() + code)
     return code
+
+
+_OTHER = {"forward": "backward", "backward": "forward"}
+_FORWARD = ("iterate_first", "iterate_later", "compete", "route_windows")
+
+
+def part_of(kernel: str) -> str:
+    """The part of a routing's program that has a kernel."""
+    return "forward" if kernel in _FORWARD else "backward"
+
+
+@lru_cache(maxsize=1)
+def _compilers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=max(1, min(8, os.cpu_count() or 1)), thread_name_prefix="matcaps-nvrtc")
 
 
 def _keep(path: Path, content: bytes) -> None:
@@ -107,7 +129,7 @@ def _keep(path: Path, content: bytes) -> None:
 
 
 class Program:
-    """The kernels of a routing, on one device.
+    """The kernels of a routing, on one device, compiled when they are wanted, forward and backward apart.
 
     Args:
         shape: its geometry.
@@ -116,17 +138,32 @@ class Program:
     """
 
     def __init__(self, shape: Shape, cut: Cut, device: torch.device) -> None:
+        self._sizes = shape, cut
         self._device = device
+        self._codes: dict[str, Future[bytes]] = {}
+        self._modules: dict[str, object] = {}
         self._functions: dict[tuple[str, int], object] = {}
-        major, minor = torch.cuda.get_device_capability(device)
-        code = machine_code(shape, cut, f"sm_{major}{minor}")
-        self._module = _check(driver.cuModuleLoadData(code), "loading the kernels")
+
+    def prepare(self, part: str) -> None:
+        """Have ``"forward"`` or ``"backward"`` compiled, beside what else goes on."""
+        with _lock:
+            if part not in self._codes:
+                major, minor = torch.cuda.get_device_capability(self._device)
+                self._codes[part] = _compilers().submit(machine_code, *self._sizes, f"sm_{major}{minor}", part)
+
+    def _module(self, part: str) -> object:
+        found = self._modules.get(part)
+        if found is None:
+            self.prepare(part)
+            code = self._codes[part].result()
+            found = self._modules[part] = _check(driver.cuModuleLoadData(code), "loading the kernels")
+        return found
 
     def function(self, name: str, shared: int) -> object:
         """A kernel that may have so many bytes of shared memory."""
         found = self._functions.get((name, shared))
         if found is None:
-            found = _check(driver.cuModuleGetFunction(self._module, name.encode()), f"looking {name} up")
+            found = _check(driver.cuModuleGetFunction(self._module(part_of(name)), name.encode()), f"looking {name} up")
             if shared > 48 * 1024:
                 attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
                 _check(driver.cuFuncSetAttribute(found, attribute, shared), f"giving {name} its shared memory")
@@ -180,8 +217,7 @@ def program_for(shape: Shape, cut: Cut, device: torch.device) -> Program:
     """The kernels of a routing on a device, compiled or read where that has not happened yet."""
     index = _index(device)
     _make_context_current(index)
-    with _lock:
-        return _program(shape, cut, index)
+    return _program(shape, cut, index)
 
 
 @lru_cache(maxsize=64)

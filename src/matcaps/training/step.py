@@ -89,6 +89,8 @@ class GraphedStep:
         random_state = torch.cuda.get_rng_state(device)
         precision = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
         sample = images.clone(), labels.clone(), torch.full((), 0.5, device=device)
+        # torch records on a stream of its own, and warns of it at the first backward pass
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         with torch.autocast("cuda", enabled=False):  # the recorded function has its own, without a cache
             recorded: Any = torch.cuda.make_graphed_callables(_Flat(step, precision), sample, allow_unused_input=True)
         self._recorded = recorded

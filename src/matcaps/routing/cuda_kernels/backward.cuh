@@ -204,7 +204,7 @@ DEVICE void iterate_backward(const Arguments& a, Block block, int t) {
   for (block.parent = 0; block.parent < kParents; block.parent += kLanes) data_backward(a, block, place, t);
 }
 
-#if MATCAPS_CHILD_COMPETITION
+#if MATCAPS_BACKWARD && MATCAPS_CHILD_COMPETITION
 KERNEL void __launch_bounds__(kThreads, kResident) iterate_back(Arguments a) {
   iterate_backward(a, {blockIdx.x * (long long)(kBlockWindows), 0}, int(a.iteration));
 }
@@ -214,7 +214,7 @@ KERNEL void __launch_bounds__(kThreads) compete_back(Arguments a) {
   compete_backward_for(a, int(a.iteration), image, part * kBidSlots + threadIdx.x / kBidLanes, threadIdx.x % kBidLanes);
 }
 
-#else
+#elif MATCAPS_BACKWARD
 
 // All iterations, where children compete within a window.
 KERNEL void __launch_bounds__(kThreads, kResident) route_windows_back(Arguments a) {

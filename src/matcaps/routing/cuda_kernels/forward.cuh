@@ -264,7 +264,7 @@ DEVICE void for_contests_of_block(const Arguments& a, const Block& block, Body b
     }
 }
 
-#if MATCAPS_CHILD_COMPETITION
+#if MATCAPS_FORWARD && MATCAPS_CHILD_COMPETITION
 KERNEL void __launch_bounds__(kThreads, kResident) iterate_first(Arguments a) {
   iterate<true>(a, {blockIdx.x * (long long)(kBlockWindows), 0}, 0);
 }
@@ -278,7 +278,7 @@ KERNEL void __launch_bounds__(kThreads) compete(Arguments a) {
   compete_for(a, int(a.iteration), image, part * kBidSlots + threadIdx.x / kBidLanes, threadIdx.x % kBidLanes);
 }
 
-#else
+#elif MATCAPS_FORWARD
 
 // All iterations, where children compete within a window.
 KERNEL void __launch_bounds__(kThreads, kResident) route_windows(Arguments a) {

@@ -1,6 +1,14 @@
 // What the kernels take from their platform: a GPU here; the emulator of the tests has the same names (tests/support).
 #pragma once
 
+// Which kernels are wanted; both where nothing is said.
+#ifndef MATCAPS_FORWARD
+#define MATCAPS_FORWARD 1
+#endif
+#ifndef MATCAPS_BACKWARD
+#define MATCAPS_BACKWARD 1
+#endif
+
 #ifdef MATCAPS_EMULATED
 #include "emulator.h"
 #else

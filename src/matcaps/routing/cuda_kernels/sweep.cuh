@@ -111,6 +111,7 @@ DEVICE void sum_over_lanes(Real* values, int lane) {
   }
 }
 
+#if MATCAPS_BACKWARD
 KERNEL void __launch_bounds__(kSweepThreads, kSweepResident) sweep(Arguments a) {
   static_assert(2 * sizeof(Window) <= kSweepBytes, "the plan has too little shared memory");
   Window* stages = reinterpret_cast<Window*>(shared_memory());
@@ -265,3 +266,4 @@ KERNEL void __launch_bounds__(kThreads) gather(Arguments a) {
   *reinterpret_cast<Vec4*>(a.grad_poses + to * 16 + 4 * row) = pose;
   if (row == 0) a.grad_activations[to] = active;
 }
+#endif
