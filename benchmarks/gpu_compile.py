@@ -1,7 +1,7 @@
 """Compiles a visit's kernels into their cache, side by side: ``python -m benchmarks.gpu_compile [sm_90]``.
 
-Those of the routed layers of ``paper`` and ``paper-small``, and of the checks in ``quick_check.py``. NVRTC takes three
-to six seconds a routing, one after another where the kernels are first used. Without a GPU name an architecture.
+Those of the routed layers of ``paper`` and ``paper-small``, and of the checks in ``quick_check.py``. NVRTC takes one
+to three seconds a program, forward or backward. Without a GPU name an architecture.
 """
 
 import os
@@ -33,7 +33,7 @@ def plans(limit: int) -> list[Plan]:
     return found
 
 
-def compile_one(job: tuple[Shape, Cut, str]) -> float:
+def compile_one(job: tuple[Shape, Cut, str, str]) -> float:
     """Seconds of compiling, or of reading the cache."""
     from matcaps.routing.cuda_program import machine_code
 
@@ -50,12 +50,13 @@ def main() -> None:
 
         architecture = "sm_{}{}".format(*torch.cuda.get_device_capability())
         limit = shared_limit(torch.device("cuda"))
-    jobs = list(dict.fromkeys((plan.shape, plan.cut, architecture) for plan in plans(limit)))
+    parts = ("forward", "backward")
+    jobs = list(dict.fromkeys((plan.shape, plan.cut, architecture, part) for plan in plans(limit) for part in parts))
     start = time.perf_counter()
     with ProcessPoolExecutor(min(16, os.cpu_count() or 1, len(jobs)), get_context("spawn")) as pool:
         seconds = list(pool.map(compile_one, jobs))
     print(
-        f"{len(jobs)} routings for {architecture}: {sum(seconds):.0f} s of compiling in "
+        f"{len(jobs)} programs for {architecture}: {sum(seconds):.0f} s of compiling in "
         f"{time.perf_counter() - start:.0f} s, one {min(seconds):.1f} to {max(seconds):.1f} s"
     )
 
