@@ -276,6 +276,7 @@ def test_doctor_says_why_cuda_kernels_cannot_be_compiled(call, broken, monkeypat
             raise RuntimeError("Failure finding libnvrtc.so\nmore lines")
 
         monkeypatch.setattr(cuda_program, "nvrtc_version", fail)
+        monkeypatch.setattr(cuda, "why_no_compiler", cuda.why_no_compiler.__wrapped__)
     else:
         monkeypatch.setattr(cuda, "MISSING", "cuda-bindings is not installed: pip install 'matcaps[cuda]'")
     status, printed, _ = call("doctor")

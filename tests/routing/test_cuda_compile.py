@@ -123,6 +123,32 @@ def test_layers_fit_the_shared_memory_of_every_architecture(architecture):
         assert cuda_launch.sweep_bytes(plan.shape, plan.cut) <= LIMITS[architecture] * 1024, layer
 
 
+def test_what_the_compiler_writes_into_is_its_own():
+    """An empty word of NVRTC's is written into one byte, and Python has one object for each of those."""
+    code, said = cuda_program.compile_source('extern "C" __global__ void f(float* x) { x[0] = 1; }', "sm_90")
+    assert said == ""
+    assert code.startswith(b"\x7fELF")
+    assert [bytes([value])[0] for value in range(256)] == [*range(256)]
+
+
+def test_forward_and_backward_are_programs_of_their_own():
+    plan = plan_of("one of each")
+    text = cuda_launch.constants(plan.shape, plan.cut) + cuda_program.source()
+    for part, other in (("FORWARD", "BACKWARD"), ("BACKWARD", "FORWARD")):
+        _, said = cuda_program.compile_source(f"#define MATCAPS_{other} 0\n{text}", "sm_90", "--ptxas-options=-v")
+        kernels = set(re.findall(r"Compiling entry function '(\w+)'", said))
+        assert kernels
+        assert {cuda_program.part_of(kernel).upper() for kernel in kernels} == {part}
+
+
+def test_what_only_a_gradient_needs_refuses_no_forward_pass():
+    poses, weight = torch.empty(1, 5, 5, 32, 4, 4, device="meta"), torch.empty(3, 3, 32, 32, 4, 4, device="meta")
+    with pytest.raises(ValueError, match="32 parents and 7 iterations"):
+        plan_for(poses, weight, 7, 1, True, False, 0, 99 * 1024)
+    plan = plan_for(poses, weight, 7, 1, True, False, 0, 99 * 1024, wants_backward=False)
+    assert cuda_launch.shared_bytes(plan.shape, plan.cut) <= 99 * 1024
+
+
 def test_what_does_not_compile_says_why():
     with pytest.raises(RuntimeError, match=r"implementation='cuda': compiling the kernels failed: (.|\n)*error: "):
         cuda_program.compile_source("this is no C++", "sm_90")

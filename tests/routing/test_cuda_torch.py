@@ -164,7 +164,7 @@ def test_traces_what_the_reference_traces(kind):
 
 
 def test_auto_takes_it_on_cuda(monkeypatch):
-    monkeypatch.setattr(cuda, "MISSING", None)
+    monkeypatch.setattr(cuda, "why_not", lambda device: None)
     for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
         assert resolve_implementation("cuda", dtype) == "cuda"
     assert resolve_implementation("cuda", torch.float32, vector_poses=True) == "reference"
@@ -182,8 +182,33 @@ def test_without_a_compiler_auto_takes_the_reference_with_one_warning(monkeypatc
         route(*(x.cpu() for x in conv_inputs()))
 
 
-def test_an_explicit_choice_never_falls_back(monkeypatch):
+def test_a_gpu_that_is_too_old_takes_the_reference(monkeypatch):
+    """As where NVRTC is there: the kernels' copies would not compile for it."""
     monkeypatch.setattr(cuda, "MISSING", None)
+    monkeypatch.setattr(cuda, "why_no_compiler", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (7, 5) if index == 1 else (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Old GPU")
+    cuda._too_old.cache_clear()
+    _warn_of_slow_routing.cache_clear()
+    try:
+        assert resolve_implementation("cuda:0", torch.float32) == "cuda"
+        with pytest.warns(UserWarning, match=r"slow.*8\.0 or newer; Old GPU has 7\.5"):
+            assert resolve_implementation("cuda:1", torch.float32) == "reference"
+    finally:
+        cuda._too_old.cache_clear()
+
+
+def test_a_package_that_cannot_be_imported_is_a_reason_and_no_failure(monkeypatch):
+    def fail(name):
+        raise ImportError("libc.so: version GLIBC_9 not found")
+
+    monkeypatch.setattr(cuda.importlib.util, "find_spec", fail)
+    assert "cannot be imported (libc.so: version GLIBC_9 not found): pip install" in (cuda._find_missing() or "")
+
+
+def test_an_explicit_choice_never_falls_back(monkeypatch):
+    monkeypatch.setattr(cuda, "why_not", lambda device: None)
     inputs = [x.cpu() for x in conv_inputs()]
     with pytest.raises(ValueError, match=r"on CUDA devices; got torch\.float32 on cpu"):
         route(*inputs)

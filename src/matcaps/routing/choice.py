@@ -29,7 +29,7 @@ def available_implementations() -> tuple[str, ...]:
     here = ["reference"]
     if native.MISSING is None:
         here.append("native")
-    if cuda.EMULATOR is not None or (cuda.MISSING is None and torch.cuda.is_available()):
+    if cuda.EMULATOR is not None or (torch.cuda.is_available() and cuda.why_not(torch.device("cuda")) is None):
         here.append("cuda")
     return tuple(here)
 
@@ -66,16 +66,17 @@ def resolve_implementation(device: torch.device | str, dtype: torch.dtype, *, ve
     if native.MISSING is None and not vector_poses and native.supports(device, computing_dtype):
         return "native"
     if not vector_poses and device.type == "cuda":
-        if cuda.MISSING is None:
+        reason = cuda.why_not(device)
+        if reason is None:
             return "cuda"
-        _warn_of_slow_routing()
+        _warn_of_slow_routing(reason)
     return "reference"
 
 
-@lru_cache(maxsize=1)  # once
-def _warn_of_slow_routing() -> None:
+@lru_cache(maxsize=8)  # once
+def _warn_of_slow_routing(reason: str) -> None:
     warnings.warn(
-        f"matcaps: routing on the GPU takes the reference, which is slow and needs much memory: {cuda.MISSING}",
+        f"matcaps: routing on the GPU takes the reference, which is slow and needs much memory: {reason}",
         stacklevel=4,
     )
 
@@ -116,8 +117,9 @@ def choose_implementation(implementation: str, tensors: Sequence[Tensor], option
                 "move the tensors, or use implementation='auto'"
             )
     if implementation == "cuda":
-        if cuda.MISSING is not None and cuda.EMULATOR is None:
-            raise RuntimeError(f"implementation='cuda' is not available: {cuda.MISSING}")
+        reason = cuda.why_not(device) if device.type == "cuda" or cuda.EMULATOR is None else None
+        if reason is not None:
+            raise RuntimeError(f"implementation='cuda' is not available: {reason}")
         if not cuda.supports(device, dtype):
             raise ValueError(
                 f"implementation='cuda' computes in float32 or float64 on CUDA devices; got {dtype} on {device}: "

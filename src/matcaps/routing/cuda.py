@@ -8,7 +8,7 @@ derivation of the backward pass, and what the kernels cost, are in this folder's
 import contextlib
 import importlib.util
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -26,17 +26,61 @@ MEAN, SPREAD, MASS, DESCRIPTION, EVIDENCE, LOG_ACTIVATION = slice(0, 16), slice(
 _STATE = ("records", "logits", "partitions")
 
 
+OLDEST = (8, 0)
+"""The compute capability that the kernels need: they copy to shared memory beside other work."""
+
+
 def _find_missing() -> str | None:
     try:
         if importlib.util.find_spec("cuda.bindings.nvrtc") and importlib.util.find_spec("cuda.bindings.driver"):
             return None
     except ModuleNotFoundError:
         pass
+    except ImportError as error:
+        return f"cuda-bindings cannot be imported ({_first_line(error)}): pip install 'matcaps[cuda]'"
     return "cuda-bindings is not installed: pip install 'matcaps[cuda]'"
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 MISSING: str | None = _find_missing()
-"""Why kernels cannot be compiled, where they cannot."""
+"""Why kernels cannot be compiled, as far as one can say without loading anything."""
+
+
+def why_not(device: torch.device) -> str | None:
+    """Why the kernels cannot run on a CUDA device; None: they can, as far as this machine can tell."""
+    if MISSING is not None:
+        return MISSING
+    if not torch.cuda.is_available():
+        return why_no_compiler()
+    return why_no_compiler() or _too_old(torch.cuda.current_device() if device.index is None else device.index)
+
+
+@lru_cache(maxsize=1)
+def why_no_compiler() -> str | None:
+    """Why NVRTC cannot be used, once it has been asked for its version; None: it can."""
+    try:
+        from matcaps.routing import cuda_program
+
+        cuda_program.nvrtc_version()
+    except Exception as error:  # the package is there, and its library is not, or is another system's
+        return (
+            f"NVRTC cannot be loaded ({_first_line(error)}): pip install 'matcaps[cuda]', or for a torch of CUDA 12 "
+            "pip install 'cuda-bindings<13' nvidia-cuda-nvrtc-cu12"
+        )
+    return None
+
+
+@lru_cache(maxsize=64)
+def _too_old(index: int) -> str | None:
+    capability = torch.cuda.get_device_capability(index)
+    if capability >= OLDEST:
+        return None
+    name = torch.cuda.get_device_name(index)
+    return f"the kernels need compute capability 8.0 or newer; {name} has {capability[0]}.{capability[1]}"
+
 
 EMULATOR: Callable[[cuda_launch.Shape, cuda_launch.Cut], Any] | None = None
 """For tests: what stands in for a GPU, for tensors on the CPU."""
@@ -55,14 +99,24 @@ def _plan(
     stride: int,
     child_competition: bool,
     rule: int,
+    wants_backward: bool,
 ) -> cuda_launch.Plan:
     limit = cuda_launch.SHARED_LIMIT
     if poses.device.type == "cuda":
         from matcaps.routing import cuda_program
 
         limit = cuda_program.shared_limit(poses.device)
-    iterations, has_coordinates = len(inverse_temperature), coordinates is not None
-    return cuda_launch.plan_for(poses, weight, iterations, stride, child_competition, has_coordinates, rule, limit)
+    return cuda_launch.plan_for(
+        poses,
+        weight,
+        len(inverse_temperature),
+        stride,
+        child_competition,
+        coordinates is not None,
+        rule,
+        limit,
+        wants_backward=wants_backward,
+    )
 
 
 def _launcher(plan: cuda_launch.Plan, device: torch.device, wants_backward: bool = False) -> cuda_launch.Launch:
@@ -98,10 +152,12 @@ def _forward(
     check_routing("cuda_routing", DTYPES, *tensors, stride, activation_rule)
     results = _empty_results(poses, weight, inverse_temperature, stride, child_competition, True, keep_state)
     if len(poses) > 0:
-        plan = _plan(poses, weight, inverse_temperature, coordinates, stride, child_competition, activation_rule)
         names = ("out_poses", "out_activations", *_STATE)
         buffers = _inputs(*tensors) | dict(zip(names, results, strict=True))
         with _on(poses.device):
+            plan = _plan(
+                poses, weight, inverse_temperature, coordinates, stride, child_competition, activation_rule, keep_state
+            )
             cuda_launch.forward(plan, buffers, variance_floor, annealing, _launcher(plan, poses.device, keep_state))
     if keep_state:
         return results
@@ -223,10 +279,10 @@ def _backward(
         there = [tensor for tensor in tensors if tensor is not None]
         zeros = [torch.zeros_like(tensor, memory_format=torch.contiguous_format) for tensor in there]
         return tuple(zeros + nothing)  # type: ignore[return-value]
-    plan = _plan(poses, weight, inverse_temperature, coordinates, stride, child_competition, activation_rule)
     buffers = _inputs(*tensors) | dict(zip(_STATE, map(_aligned, state), strict=True))
     buffers |= {"grad_out_poses": _aligned(grad_poses), "grad_out_activations": _aligned(grad_activations)}
     with _on(poses.device):
+        plan = _plan(poses, weight, inverse_temperature, coordinates, stride, child_competition, activation_rule, True)
         grads = cuda_launch.backward(plan, buffers, variance_floor, annealing, _launcher(plan, poses.device))
     return (*grads, *nothing)  # type: ignore[return-value]
 

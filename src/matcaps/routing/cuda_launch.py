@@ -120,8 +120,10 @@ def sweep_bytes(shape: Shape, cut: Cut) -> int:
 
 
 @lru_cache(maxsize=256)
-def cut_for(shape: Shape, windows: int, limit: int = SHARED_LIMIT) -> Cut:
+def cut_for(shape: Shape, windows: int, limit: int = SHARED_LIMIT, wants_backward: bool = True) -> Cut:
     """The cut for so many windows, on a GPU whose blocks can have so many bytes of shared memory.
+
+    The last sweep of a backward pass is what needs most; without one it may be more than there is.
 
     Raises:
         ValueError: a block's shared memory cannot hold what it must.
@@ -146,7 +148,7 @@ def cut_for(shape: Shape, windows: int, limit: int = SHARED_LIMIT) -> Cut:
         cut = replace(cut, sweep_each=cut.sweep_each // 2)
     while sweep_bytes(shape, cut) > limit and cut.sweep_threads > 32:
         cut = replace(cut, sweep_threads=cut.sweep_threads // 2)
-    needed = max(shared_bytes(shape, cut), sweep_bytes(shape, cut))
+    needed = max(shared_bytes(shape, cut), sweep_bytes(shape, cut) if wants_backward else 0)
     if needed > limit:
         raise ValueError(
             f"implementation='cuda' has {limit:,} bytes of shared memory a block on this GPU; got {shape.parents:,} "
@@ -291,6 +293,8 @@ def plan_for(
     coordinates: bool,
     rule: int,
     limit: int = SHARED_LIMIT,
+    *,
+    wants_backward: bool = True,
 ) -> Plan:
     """The plan for tensors of these shapes, on a GPU whose blocks can have so many bytes of shared memory.
 
@@ -298,7 +302,8 @@ def plan_for(
         ValueError: a block's shared memory, or what kernels count in 32 bits, does not suffice.
     """
     shape = shape_of(poses, weight, iterations, stride, child_competition, coordinates, rule)
-    plan = Plan(shape, cut_for(shape, len(poses) * shape.rows * shape.columns, limit), len(poses))
+    windows = len(poses) * shape.rows * shape.columns
+    plan = Plan(shape, cut_for(shape, windows, limit, wants_backward), len(poses))
     # what kernels reckon in 32 bits: children of an image, places in a window, blocks of a grid
     largest = max(
         shape.height * shape.width * shape.types * 16,

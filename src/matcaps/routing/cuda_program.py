@@ -57,12 +57,12 @@ def compile_source(text: str, architecture: str, *options: str) -> tuple[bytes, 
     flags = [f"--gpu-architecture={architecture}", "--std=c++17", *options]
     status = nvrtc.nvrtcCompileProgram(program, len(flags), [flag.encode() for flag in flags])
     size = _check(nvrtc.nvrtcGetProgramLogSize(program), "NVRTC")
-    log = b" " * int(size)  # type: ignore[call-overload]
+    log = bytes(int(size) + 1)  # type: ignore[call-overload] # of its own: NVRTC writes into it
     _check(nvrtc.nvrtcGetProgramLog(program, log), "NVRTC")
-    said = log.rstrip(b"\0 ").decode(errors="replace")
+    said = log.rstrip(b"\0").decode(errors="replace").strip()
     _check(status, "compiling the kernels", f"\n{said}")
     size = _check(nvrtc.nvrtcGetCUBINSize(program), "NVRTC")
-    code = b" " * int(size)  # type: ignore[call-overload]
+    code = bytes(int(size))  # type: ignore[call-overload]
     _check(nvrtc.nvrtcGetCUBIN(program, code), "NVRTC")
     _check(nvrtc.nvrtcDestroyProgram(program), "NVRTC")
     return code, said
@@ -155,7 +155,12 @@ class Program:
         found = self._modules.get(part)
         if found is None:
             self.prepare(part)
-            code = self._codes[part].result()
+            try:
+                code = self._codes[part].result()
+            except BaseException:
+                with _lock:
+                    self._codes.pop(part, None)  # what has failed may be tried again
+                raise
             found = self._modules[part] = _check(driver.cuModuleLoadData(code), "loading the kernels")
         return found
 
@@ -207,7 +212,7 @@ def shared_limit(device: torch.device) -> int:
 
 @lru_cache(maxsize=64)
 def _shared_limit(index: int) -> int:
-    _make_context_current(index)
+    _check(driver.cuInit(0), "starting CUDA")
     attribute = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
     device = _check(driver.cuDeviceGet(index), "finding the GPU")
     return int(_check(driver.cuDeviceGetAttribute(attribute, device), "asking the GPU"))  # type: ignore[call-overload]

@@ -35,7 +35,9 @@ def conv_em_routing(
     batch, height, width = poses.shape[:3]
     rows, columns = ((size - kernel_size) // stride + 1 for size in (height, width))
     row, column = (_covered(count, kernel_size, stride, poses.device) for count in (rows, columns))
-    rivals = torch.full((rows, columns, kernel_size, kernel_size, types), parents, device=poses.device)
+    rivals = torch.full(
+        (rows, columns, kernel_size, kernel_size, types), parents, dtype=poses.dtype, device=poses.device
+    )
     of_child = None
     if competition == "child":
         rivals *= _covers(row)[:, None, :, None, None] * _covers(column)[None, :, None, :, None]
@@ -44,7 +46,7 @@ def conv_em_routing(
         child = place * types + torch.arange(types, device=poses.device)
         image = torch.arange(batch, device=poses.device)[:, None] * (height * width * types)
         of_child = (image + child.flatten()).reshape(batch * rows * columns, -1)
-    first = (1 / rivals).reshape(rows * columns, -1, 1).to(poses.dtype)
+    first = (1 / rivals).reshape(rows * columns, -1, 1)
     states = _read(state, first.repeat(batch, 1, 1), of_child, schedule, options["variance_floor"])
     return [tuple(field.unflatten(0, (batch, rows, columns)) for field in fields) for fields in states]  # type: ignore[misc]
 

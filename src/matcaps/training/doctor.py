@@ -47,14 +47,11 @@ def examine(root: str | None = None) -> dict[str, str]:
 
 
 def _describe_cuda_kernels() -> str:
-    if cuda.MISSING is not None:
-        return f"cannot be compiled: {cuda.MISSING}"
-    try:
-        from matcaps.routing import cuda_program
+    reason = cuda.why_not(torch.device("cuda"))
+    if reason is not None:
+        return f"cannot be compiled: {reason}"
+    from matcaps.routing import cuda_program
 
-        version = cuda_program.nvrtc_version()
-    except Exception as error:  # the package is there, and its library is not, or is another system's
-        return f"cannot be compiled: NVRTC cannot be loaded ({str(error).splitlines()[0]}): pip install 'matcaps[cuda]'"
     folder = cuda_program.cache_folder()
     kept = len(list(folder.glob("*.cubin"))) if folder.is_dir() else 0
-    return f"compiled when first used, by NVRTC {version}; {kept} kept in {folder}"
+    return f"compiled when first used, by NVRTC {cuda_program.nvrtc_version()}; {kept} kept in {folder}"

@@ -111,7 +111,7 @@ class Training(lightning.LightningModule):
         return {"loss": loss, "predicted": scores.argmax(dim=1)}
 
     def _step(self, batch: Batch) -> Callable[..., StepResult]:
-        """The network with its loss; with ``cuda_graph`` as a graph, recorded at the first batch."""
+        """The network with its loss; with ``cuda_graph`` as a graph, recorded at the first batch of full size."""
         if self._steps:
             return self._steps[0]
         chosen = self.settings.loss
@@ -125,8 +125,19 @@ class Training(lightning.LightningModule):
             reconstruction_weight=chosen.reconstruction_weight,
             reduction=chosen.reduction,
         )
-        self._steps.append(GraphedStep(step, batch.images, batch.labels) if self.settings.cuda_graph else step)
+        if self.settings.cuda_graph:
+            if len(batch.labels) < self._full_batch:  # the last of an epoch, in which a run went on
+                return step
+            self._steps.append(GraphedStep(step, batch.images, batch.labels))
+        else:
+            self._steps.append(step)
         return self._steps[0]
+
+    @property
+    def _full_batch(self) -> int:
+        """Images of all batches but an epoch's last."""
+        loader = self.trainer.train_dataloader
+        return min(self.settings.data.batch_size, len(loader.dataset) if loader is not None else 1)
 
     @torch.no_grad()
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:

@@ -105,7 +105,7 @@ class GraphedStep:
             return self._plain(images, labels, margin)
         with torch.autocast("cuda", enabled=False):
             results = self._recorded(images, labels, torch.full_like(self._margin, margin))
-        return StepResult(results[0], results[1].clone(), results[2].clone())
+        return StepResult(results[0], results[1].detach().clone(), results[2].detach().clone())
 
 
 class _Flat(nn.Module):
