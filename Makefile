@@ -38,7 +38,7 @@ test-oldest: setup ## test with the oldest versions that pyproject.toml allows, 
 CUDA_TESTS := $(addprefix tests/routing/test_cuda_,values.py torch.py boundary.py launch.py compile.py faults.py sanitizers.py)
 
 test-cuda: setup ## test the CUDA kernels at every size, on a GPU or emulated; `make test` has some sizes; many minutes
-	MATCAPS_TEST_CUDA=1 $(TESTS) $(CUDA_TESTS)
+	MATCAPS_TEST_CUDA=1 $(TESTS) $(CUDA_TESTS) tests/benchmarks/test_gpu_visit.py
 	MATCAPS_TEST_CUDA=1 $(TESTS) -k cuda tests/routing/test_laws.py
 
 test-browser: setup ## drive the demo and the report in a headless Chromium; installs Gradio, playwright and, for want of one, Chromium

@@ -12,6 +12,7 @@ from benchmarks import bench_gpu, gpu_profile, gpu_tests, gpu_train
 from benchmarks.gpu_layers import LAYERS, launches_of
 from benchmarks.gpu_measure import update_record
 from benchmarks.measure import ROOT
+from tests.routing.cuda_cases import needs_all
 from tests.support.cuda import COMPILER
 
 needs_compiler = pytest.mark.skipif(
@@ -145,6 +146,7 @@ def write_tests(folder, text):
     return str(path)
 
 
+@needs_all
 @pytest.mark.parametrize("workers", [1, 2])
 def test_failures_are_counted_and_named(tmp_path, workers, capfd):
     record = tmp_path / "record.json"
@@ -158,6 +160,7 @@ def test_failures_are_counted_and_named(tmp_path, workers, capfd):
     assert "assert 1 == 2" in capfd.readouterr().out
 
 
+@needs_all
 def test_tests_that_are_cut_short_say_so(tmp_path):
     record = tmp_path / "record.json"
     text = "import time\ndef test_one(): pass\ndef test_two(): time.sleep(100)\n"
@@ -210,6 +213,7 @@ def test_a_visit_needs_a_gpu_or_says_that_it_is_a_rehearsal(tmp_path):
     assert "no GPU that torch can use; MATCAPS_DEVICE=cpu rehearses" in (out / "summary.txt").read_text()
 
 
+@needs_all
 def test_a_training_tells_its_epochs_and_its_figures(tmp_path, capsys):
     record = tmp_path / "record.json"
     gpu_train.main(["quickstart", str(tmp_path / "run"), "36", "--epochs=1", f"--record={record}"])

@@ -24,12 +24,12 @@ FEW = [  # batch, height, width, children, parents, kernel, stride, iterations
     (1, 5, 7, 3, 5, 3, 2, 3),
     (1, 3, 4, 1, 1, 2, 1, 2),
     (3, 2, 3, 7, 5, 1, 1, 1),
-    (1, 4, 3, 3, 33, 2, 2, 2),  # one parent more than lanes
     (2, 7, 5, 2, 3, 2, 3, 3),  # no window covers the children between two
-    (1, 4, 4, 9, 8, 3, 1, 4),
     (1, 3, 4, 4, 40, 3, 1, 2),  # two blocks of parents, copied 16 bytes at a time
 ]
 MORE = [
+    (1, 4, 3, 3, 33, 2, 2, 2),  # one parent more than lanes
+    (1, 4, 4, 9, 8, 3, 1, 4),
     (2, 7, 7, 2, 17, 3, 3, 4),
     (1, 7, 6, 2, 16, 5, 2, 5),
     (1, 3, 4, 63, 7, 2, 1, 3),
@@ -224,7 +224,6 @@ def test_empty_batch():
 
 
 FEW_CUTS = [  # of five parents
-    Cut(lanes=8, threads=64, splits=1, together=1, tile=8, sweep_threads=256, sweep_each=1),
     Cut(lanes=4, threads=128, splits=2, together=2, tile=2, sweep_threads=64, sweep_each=4),
     Cut(lanes=8, threads=256, splits=8, together=1, tile=32, sweep_threads=128, sweep_each=2),
 ]
