@@ -71,7 +71,7 @@ def compile_source(text: str, architecture: str, *options: str) -> tuple[bytes, 
 def cache_folder() -> Path:
     """Where machine code is kept; the environment variable ``MATCAPS_CUDA_CACHE`` names another folder."""
     named = os.environ.get("MATCAPS_CUDA_CACHE")
-    return Path(named) if named else Path(user_cache_dir("matcaps")) / "cuda"
+    return Path(named).expanduser() if named else Path(user_cache_dir("matcaps")) / "cuda"
 
 
 def machine_code(shape: Shape, cut: Cut, architecture: str, part: str | None = None) -> bytes:
