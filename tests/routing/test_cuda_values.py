@@ -56,7 +56,7 @@ def test_conv_within_budget(competition):
 @COMPETITIONS
 def test_all_rules_within_budget(competition):
     cases = all_rules(lambda seed: conv_inputs(1, 4, 4, 3, 4, 3, 3, seed=seed), 3, competition=competition)
-    assert_within_budget(conv_em_routing, cases)
+    assert_within_budget(conv_em_routing, cases, in_double=True)
 
 
 @needs_all
@@ -84,7 +84,7 @@ def test_class_within_budget(with_coordinates):
         for size, rule in zip(FEW_CLASSES, itertools.cycle(RULES), strict=False)
         for seed, annealing in enumerate((1.0, 1 / 16, 1 / 16, 0.3))
     ]
-    assert_within_budget(class_em_routing, cases)
+    assert_within_budget(class_em_routing, cases, in_double=True)
 
 
 @needs_all

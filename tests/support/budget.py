@@ -301,13 +301,17 @@ def _complaint(name: str, ratios: list[float]) -> str:
 
 
 def assert_within_budget(
-    function: Callable[..., Any], cases: Sequence[Case], implementation: str = "native", device: str = "cpu"
+    function: Callable[..., Any],
+    cases: Sequence[Case],
+    implementation: str = "native",
+    device: str = "cpu",
+    in_double: bool = True,
 ) -> None:
-    """Hold an implementation's results and gradients, in float32 and if it has it in float64, to the budget."""
+    """Hold an implementation's results and gradients, in float32 and if wanted in float64, to the budget."""
 
     def compute(dtype: torch.dtype) -> Compute:
         return lambda inputs, options: run(function, inputs, dtype, implementation, device, **options)
 
-    double = compute(torch.float64) if implementation in ("native", "cuda") else None
+    double = compute(torch.float64) if in_double and implementation in ("native", "cuda") else None
     complaints = judge(function, cases, compute(torch.float32), double)
     assert not complaints, "; ".join(complaints)
