@@ -32,5 +32,5 @@ def run_cuda(function, inputs, dtype=torch.float32, **options):
 
 
 def assert_within_budget(function, cases, in_double=ALL or DEVICE == "cuda"):
-    """Hold the GPU path's errors to the budget, in float64, too, where there is a GPU or time to emulate its kernels."""
+    """Hold the GPU path's errors to the budget; in float64, too, on a GPU or where all is emulated."""
     budget.assert_within_budget(function, cases, "cuda", DEVICE, in_double)
