@@ -20,7 +20,7 @@ from matcaps.routing.operators import call_operator, make_implementation, regist
 
 DTYPES = (torch.float32, torch.float64)
 
-MEAN, SPREAD, MASS, DESCRIPTION, EVIDENCE, LOG_ACTIVATION = slice(0, 16), slice(16, 32), 32, 33, 34, 35
+MEAN, SPREAD, MASS, DESCRIPTION, EVIDENCE = slice(0, 16), slice(16, 32), 32, 33, 34
 """Where a record has what; as in ``cuda_kernels/common.cuh``."""
 
 _STATE = ("records", "logits", "partitions")

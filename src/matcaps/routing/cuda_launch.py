@@ -336,7 +336,7 @@ def forward(
     for t in range(plan.shape.iterations):
         run("iterate_later" if t else "iterate_first", t, windows=True)
         if t + 1 < plan.shape.iterations:
-            run("compete", t, competitors=True)
+            run("compete", t)
 
 
 def backward(
@@ -377,7 +377,7 @@ def backward(
         for t in reversed(range(shape.iterations)):
             run("iterate_back", t, windows=True)
             if t:
-                run("compete_back", t - 1, competitors=True)
+                run("compete_back", t - 1)
     grid = (-(-shape.children // plan.cut.sweep_children), blocks, parts)
     launch("sweep", arguments, grid, plan.cut.sweep_threads, sweep_bytes(shape, plan.cut))
     of_image = -(-4 * plan.all_children // plan.images // plan.cut.threads)
@@ -420,7 +420,7 @@ def _runner(plan: Plan, arguments: Arguments, launch: Launch) -> Callable[..., N
     slots = cut.threads // cut.lanes * (4 if plan.shape.parents % 4 == 0 else 1)  # kBidSlots
     blocks_of_image = -(-plan.all_children // plan.images // slots)
 
-    def run(name: str, t: int = 0, windows: bool = False, competitors: bool = False) -> None:
+    def run(name: str, t: int = 0, windows: bool = False) -> None:
         arguments.iteration = t
         if windows:
             launch(name, arguments, (-(-plan.windows // cut.block_windows), 1, 1), cut.threads, shared)

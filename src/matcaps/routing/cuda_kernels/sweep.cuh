@@ -9,7 +9,6 @@
 constexpr int kSlots = kSweepThreads / kLanes;
 constexpr int kSweepChildren = kSlots * kSweepEach;  // of a block
 constexpr int kLater = kIterations - 1;
-constexpr bool kWantsCoordinates = kCoordinates;
 
 struct Window {
   Vec4 factor[kFactors][kLanes];
@@ -122,13 +121,13 @@ KERNEL void __launch_bounds__(kSweepThreads, kSweepResident) sweep(Arguments a) 
   const long long first_window = blockIdx.z * a.part_windows;
   const long long end = first_window + a.part_windows < a.windows ? first_window + a.part_windows : a.windows;
   Matrix matrix[kSweepEach], matrix_sum[kSweepEach];
-  Vec4 vote_sum[kWantsCoordinates ? kSweepEach : 1][4];
+  Vec4 vote_sum[kCoordinates ? kSweepEach : 1][4];
   UNROLL for (int i = 0; i < kSweepEach; ++i) {
     const int n = least(first + slot * kSweepEach + i, kChildren - 1) % kPeriod;
     UNROLL for (int k = 0; k < 4; ++k) {
       matrix[i].row[k] = *reinterpret_cast<const Vec4*>(a.weight + ((long long)(n) * kParents + parent + parent_at) * 16 + 4 * k);
       matrix_sum[i].row[k] = Vec4{};
-      if constexpr (kWantsCoordinates) vote_sum[i][k] = Vec4{};
+      if constexpr (kCoordinates) vote_sum[i][k] = Vec4{};
     }
   }
   SweepCarrier carrier{a, first, parent};
@@ -200,7 +199,7 @@ KERNEL void __launch_bounds__(kSweepThreads, kSweepResident) sweep(Arguments a) 
           grad_pose[4 * i + k] = sum;
           UNROLL for (int c = 0; c < 4; ++c) matrix_sum[i].row[k].v[c] += pose[i].v[k] * grad.v[c];
         }
-        if constexpr (kWantsCoordinates) UNROLL for (int c = 0; c < 4; ++c) vote_sum[i][row].v[c] += grad.v[c];
+        if constexpr (kCoordinates) UNROLL for (int c = 0; c < 4; ++c) vote_sum[i][row].v[c] += grad.v[c];
       }
       // lanes that are no parent have no data, so no gradient
       constexpr int count = 4 * kSweepEach;
@@ -232,7 +231,7 @@ KERNEL void __launch_bounds__(kSweepThreads, kSweepResident) sweep(Arguments a) 
     const long long out = ((blockIdx.z * (long long)(kChildren) + n) * kParents + parent + lane) * 16;
     UNROLL for (int k = 0; k < 4; ++k) {
       *reinterpret_cast<Vec4*>(a.weight_parts + out + 4 * k) = matrix_sum[i].row[k];
-      if constexpr (kWantsCoordinates) *reinterpret_cast<Vec4*>(a.vote_parts + out + 4 * k) = vote_sum[i][k];
+      if constexpr (kCoordinates) *reinterpret_cast<Vec4*>(a.vote_parts + out + 4 * k) = vote_sum[i][k];
     }
   }
 }
