@@ -33,8 +33,9 @@ from matcaps.training import (
     train,
 )
 from matcaps.training.record import read_settings, write_settings
-from tests.training.runs import Stop, StoppedError, tiny_settings, weights
+from tests.support.runs import Stop, StoppedError, tiny_settings, weights
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
 TINY = [
     "--model.stem_channels=4",
     "--model.stem_stride=4",
@@ -46,50 +47,6 @@ TINY = [
     "--epochs=1",
     "--accelerator=cpu",
 ]
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """Every test in an empty folder of its own, and with no data sets around."""
-    work = tmp_path / "work"
-    work.mkdir()
-    monkeypatch.chdir(work)
-    monkeypatch.setenv("MATCAPS_DATA", str(tmp_path / "no-data"))
-
-
-@pytest.fixture
-def call(capsys):
-    """Run the command in this process; return its status, what it printed and what it complained of."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            status = cli.main([str(argument) for argument in arguments])
-        except SystemExit as leaving:
-            status = int(leaving.code or 0)
-        return status, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def refuse(call):
-    """Run the command; it must fail in one line that holds a text, and leave nothing behind."""
-
-    def run(text: str, *arguments: object) -> str:
-        before = sorted(Path.cwd().rglob("*"))
-        status, printed, complaint = call(*arguments)
-        assert status in (1, 2)
-        assert printed == ""
-        lines = [line for line in complaint.splitlines() if not line.startswith("matcaps 0.")]
-        assert len(lines) == 1, complaint
-        assert lines[0].startswith("matcaps")
-        assert text in lines[0]
-        assert "Traceback" not in complaint
-        assert sorted(Path.cwd().rglob("*")) == before
-        return lines[0]
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,18 @@ import pytest
 from PIL import Image
 
 from matcaps.training import train
-from tests.test_cli import call, elsewhere, refuse, run  # noqa: F401
-from tests.training.runs import TINY_CNN, tiny_settings
+from tests.support.runs import TINY_CNN, tiny_settings
+
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return train(tiny_settings(epochs=1), tmp_path_factory.mktemp("run")).folder
 
 
 @pytest.fixture
-def own(run, tmp_path) -> Path:  # noqa: F811
+def own(run, tmp_path) -> Path:
     """A copy of the run to write into."""
     return Path(shutil.copytree(run, tmp_path / "own"))
 
@@ -27,7 +33,7 @@ def files(*figures: str, ending: str) -> set[str]:
     return {f"{figure}.{kind}" for figure in figures for kind in ("png", "svg", ending)}
 
 
-def test_everything_about_a_run(call, own):  # noqa: F811
+def test_everything_about_a_run(call, own):
     config = json.loads((own / "config.json").read_text())
     config["preprocessing"]["num_test_crops"] = 5  # of which an inspection takes the first
     (own / "config.json").write_text(json.dumps(config))
@@ -71,14 +77,14 @@ def test_everything_about_a_run(call, own):  # noqa: F811
         assert min(picture.size) > 500
 
 
-def test_what_is_there_is_not_replaced(call, refuse, own):  # noqa: F811
+def test_what_is_there_is_not_replaced(call, refuse, own):
     (own / "decoder.safetensors").write_text("mine")
     refuse("decoder.safetensors is there already", "inspect", own, "--train_decoder")
     refuse("decoder.safetensors is not a safetensors file, or not whole", "inspect", own)
     assert not (own / "inspect").exists()
 
 
-def test_a_picture_alone(call, own, tmp_path):  # noqa: F811
+def test_a_picture_alone(call, own, tmp_path):
     Image.effect_noise((40, 40), 80).save(tmp_path / "noise.png")
     status, printed, _ = call(
         "inspect", own, "--image", tmp_path / "noise.png", "--num_images=0", "--output=found", "--root=nowhere"
@@ -93,7 +99,7 @@ def test_a_picture_alone(call, own, tmp_path):  # noqa: F811
     assert json.loads(Path("found/inspect.json").read_text())["true_class"] is None
 
 
-def test_too_few_images_for_the_viewpoint_cost_nothing_else(call, own):  # noqa: F811
+def test_too_few_images_for_the_viewpoint_cost_nothing_else(call, own):
     status, printed, complaint = call("inspect", own, "--num_images=20")
     assert (status, complaint) == (0, "")
     assert "viewpoint: left out: num_images must leave each class at least 4" in printed
@@ -102,7 +108,7 @@ def test_too_few_images_for_the_viewpoint_cost_nothing_else(call, own):  # noqa:
     assert record["figures"] == [*of_image, "agreement", "true_and_wrong_set", "health"]
 
 
-def test_bad_inspections(refuse, run, tmp_path):  # noqa: F811
+def test_bad_inspections(refuse, run, tmp_path):
     refuse("no saved model at nowhere", "inspect", "nowhere")
     refuse("index must be from 0 to 999 in the test part; got 1000", "inspect", run, "--index=1000")
     refuse("index must be from 0 to 999 in the test part; got -1", "inspect", run, "--index=-1")
@@ -119,7 +125,7 @@ def test_bad_inspections(refuse, run, tmp_path):  # noqa: F811
     assert not (run / "inspect").exists()
 
 
-def test_a_cnn_has_no_capsules(refuse, run, tmp_path):  # noqa: F811
+def test_a_cnn_has_no_capsules(refuse, run, tmp_path):
     cnn = train(tiny_settings(model=TINY_CNN, epochs=1), tmp_path / "cnn").folder
     refuse("has no capsules to look into: it is a BaselineCNN", "inspect", cnn)
     refuse("cnn compares viewpoints: it needs images whose viewpoint is known", "inspect", run, "--cnn", cnn)

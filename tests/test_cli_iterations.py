@@ -7,14 +7,16 @@ import pytest
 from matcaps.models import EMCapsNet
 from matcaps.training import load_run
 from matcaps.training.record import read_metrics
-from tests.test_cli import call, elsewhere, refuse  # noqa: F401
-from tests.training.runs import TINY, tiny_settings, write_config
+from tests.support.runs import TINY, tiny_settings, write_config
+
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 
 CHANGES = ("--model.class_iterations=4", "--model.class_beta_activation=shared")
 
 
 @pytest.mark.filterwarnings("default::UserWarning")
-def test_a_network_is_trained_measured_inspected_and_reported(call, tmp_path, monkeypatch):  # noqa: F811
+def test_a_network_is_trained_measured_inspected_and_reported(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = write_config(tiny_settings(epochs=1, model=TINY), tmp_path)
     status, _, complaint = call("train", config, *CHANGES, "--output=run")
@@ -52,6 +54,6 @@ def test_a_network_is_trained_measured_inspected_and_reported(call, tmp_path, mo
         ("--model.class_beta_activation=one", "class_beta_activation"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_line(change, message, refuse, tmp_path, monkeypatch):  # noqa: F811
+def test_what_cannot_be_is_refused_in_a_line(change, message, refuse, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refuse(message, "train", write_config(tiny_settings(epochs=1, model=TINY), tmp_path), change, "--output=run")

@@ -16,7 +16,7 @@ from matcaps.models.files import whole_file
 from matcaps.training import train
 from matcaps.training.record import write_json, write_text
 from matcaps.viz.style import save_figure
-from tests.training.runs import tiny_settings, write_config
+from tests.support.runs import tiny_settings, write_config
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO])

@@ -15,7 +15,7 @@ from matcaps.data.names import check_class_names, printable, short_name
 from matcaps.training.record import read_json, write_json
 from matcaps.viz.runs import draw_confusion, draw_curves
 from matcaps.viz.style import save_figure, save_svg, to_pixels
-from tests.training.runs import TINY
+from tests.support.runs import TINY
 
 ODD = (
     "tumour [benign]",

@@ -13,7 +13,7 @@ from matcaps.data import DataSettings
 from matcaps.models.pretrained import read_config
 from matcaps.training import train
 from matcaps.training.prediction import find_images
-from tests.training.runs import tiny_settings
+from tests.support.runs import tiny_settings
 
 pytestmark = pytest.mark.filterwarnings("default")  # as a user has it, for whom a warning is no error
 

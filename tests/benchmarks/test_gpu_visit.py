@@ -12,8 +12,8 @@ from benchmarks import bench_gpu, gpu_profile, gpu_tests, gpu_train
 from benchmarks.gpu_layers import LAYERS, launches_of
 from benchmarks.gpu_measure import update_record
 from benchmarks.measure import ROOT
-from tests.routing.cuda_cases import needs_all
 from tests.support.cuda import COMPILER
+from tests.support.cuda_cases import needs_all
 
 needs_compiler = pytest.mark.skipif(
     not COMPILER, reason="no g++ or clang++ to compile the emulator of CUDA kernels with"

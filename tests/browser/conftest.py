@@ -16,8 +16,8 @@ import torch
 
 from matcaps.data.sources import SMALLNORB_STEMS
 from matcaps.models import create_model
-from tests.data.conftest import norb_bytes, norb_labels
-from tests.demo.conftest import save_digits
+from tests.support.networks import save_digits
+from tests.support.norb import norb_bytes, norb_labels
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import pytest
 
 from matcaps.report import collect_run, make_report
 from matcaps.training import train
-from tests.training.runs import tiny_settings
+from tests.support.runs import tiny_settings
 
 
 @pytest.fixture(scope="module")

@@ -1,34 +1,15 @@
 """Tables of groups, folds that keep groups whole, and splits by them."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from matcaps.data import DataSettings, SplitSettings, load_data
 from matcaps.data.groups import Groups, count_images, make_folds, read_groups
 from matcaps.data.layouts import find_layout
-
-
-def make_folder(base: Path, images: dict[str, int], parts: str = "") -> list[str]:
-    """So many different images in each class's folder; returns their paths in the folder."""
-    random, names = np.random.default_rng(len(images)), []
-    for name, count in images.items():
-        for number in range(count):
-            path = base / parts / name / f"{name}{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(random.integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
-            names.append(path.relative_to(base).as_posix())
-    return names
-
-
-def write_table(path: Path, rows, header=("file", "group"), delimiter=",", encoding="utf-8") -> Path:
-    with path.open("w", newline="", encoding=encoding) as file:
-        csv.writer(file, delimiter=delimiter).writerows([header, *rows] if header else rows)
-    return path
+from tests.support.folders import make_folder, write_table
 
 
 @pytest.fixture

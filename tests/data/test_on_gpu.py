@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from matcaps.data import Transform, TransformSettings, loader, make_loader
-from tests.data.test_on_a_device import CASES
+from tests.support.transforms import CASES
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),

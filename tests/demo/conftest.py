@@ -3,27 +3,9 @@
 from pathlib import Path
 
 import pytest
-import torch
 
-from matcaps.data import TransformSettings
-from matcaps.data.mnist import CLASSES
 from matcaps.demo.session import DemoNetwork, open_demo
-from matcaps.models import EMCapsNet, PoseDecoder
-from matcaps.models.pretrained import save_weights
-from tests.inspection.conftest import make_network
-
-
-def save_digits(folder: Path, *, network: EMCapsNet | None = None, decoder: bool = True) -> Path:
-    """A network of digits, a small one by default, saved as weights that come with matcaps are."""
-    network = network or make_network(num_classes=10)
-    settings = TransformSettings().resolve("mnist")
-    network.save_pretrained(
-        folder, classes=CLASSES["mnist"], data="mnist", preprocessing=vars(settings) | {"image_size": 28}
-    )
-    if decoder:
-        torch.manual_seed(1)
-        save_weights(PoseDecoder(10, (1, 28, 28), hidden_units=(16, 24)), folder / "decoder.safetensors")
-    return folder
+from tests.support.networks import save_digits
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 
 from matcaps import cli
 from matcaps.training import train
-from tests.training.runs import TINY_CNN, tiny_settings
+from tests.support.runs import TINY_CNN, tiny_settings
 
 
 def refused(capsys, *arguments: object) -> str:

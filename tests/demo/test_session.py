@@ -14,9 +14,8 @@ from matcaps.inspection import vote_distances, vote_histogram
 from matcaps.models import PoseDecoder
 from matcaps.models.pretrained import save_weights
 from matcaps.training import train
-from tests.demo.conftest import save_digits
-from tests.inspection.conftest import make_network
-from tests.training.runs import TINY_CNN, tiny_settings
+from tests.support.networks import make_network, save_digits
+from tests.support.runs import TINY_CNN, tiny_settings
 
 
 @pytest.fixture(scope="module")

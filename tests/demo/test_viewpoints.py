@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from matcaps.demo.viewpoints import open_viewer, open_views
-from tests.data.conftest import norb_root  # noqa: F401
+from tests.support.norb import write_small_norb
 
 SOURCE = "paper-small-smallnorb"
 
 
 @pytest.fixture
-def views(norb_root):  # noqa: F811
+def views(tmp_path):
     with pytest.warns(UserWarning, match="checksum differs"):
-        return open_views(SOURCE, root=str(norb_root))
+        return open_views(SOURCE, root=str(write_small_norb(tmp_path)))
 
 
 def test_every_image_is_found_by_what_it_shows(views):

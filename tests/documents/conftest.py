@@ -11,11 +11,9 @@ from PIL import Image
 from matcaps.data import DataSettings, SplitSettings
 from matcaps.data.sources import SMALLNORB_STEMS
 from matcaps.training import ModelSettings, TrainSettings, recipe_settings, train
-from tests.data.conftest import norb_bytes, norb_labels
-from tests.training.runs import TINY_CNN, Stop, StoppedError
-
-RUN, CNN_RUN, STOPPED_RUN = "smallnorb-20260101-120000", "smallnorb-cnn-20260101-130000", "stopped"
-"""Folders in ``runs``, named as the documents name them; the last one takes the first one's place to be resumed."""
+from tests.support.documents import CNN_RUN, RUN, STOPPED_RUN
+from tests.support.norb import norb_bytes, norb_labels
+from tests.support.runs import TINY_CNN, Stop, StoppedError
 
 
 @pytest.fixture(scope="session")

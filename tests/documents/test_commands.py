@@ -21,7 +21,7 @@ import pytest
 from benchmarks import compare
 from benchmarks.peers import PEERS
 from matcaps import cli
-from tests.documents.conftest import RUN, STOPPED_RUN
+from tests.support.documents import RUN, STOPPED_RUN
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*the checksum differs from the published one:UserWarning"),

@@ -20,7 +20,7 @@ from matcaps.experiments.plan import make_trials
 from matcaps.training import recipe_settings
 from matcaps.training.record import read_run_settings, write_json, write_settings
 from matcaps.viz.folds import draw_folds
-from tests.data.test_groups import make_folder, write_table
+from tests.support.folders import make_folder, write_table
 
 TOYS = (4, 6, 7, 8, 9)
 CLASSES = ("animal", "human", "plane", "truck", "car")

@@ -15,7 +15,7 @@ from matcaps.training import TrainingDivergedError
 from matcaps.training.record import read_settings
 from matcaps.viz.experiments import draw_experiment
 from matcaps.viz.style import save_figure
-from tests.training.runs import TINY_CNN, Stop, StoppedError, repeatable_metrics, tiny_settings, weights
+from tests.support.runs import TINY_CNN, Stop, StoppedError, repeatable_metrics, tiny_settings, weights
 
 
 def capsules_and_cnn(**changes) -> tuple[Row, Row]:

@@ -16,7 +16,7 @@ from matcaps.inspection import (
     vote_contrast,
     vote_distances,
 )
-from tests.inspection.conftest import make_network
+from tests.support.networks import make_network
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,7 @@ import torch
 
 from matcaps.inspection import VoteDistances, vote_contrast, vote_distances
 from matcaps.inspection.contrast import ContrastTally
-
-
-def hand_made() -> VoteDistances:
-    """One image, two iterations, two children, three classes."""
-    return VoteDistances(
-        distances=torch.tensor([[[[4.0, 1, 7], [4, 3, 7]], [[1, 2, 9], [2, 4, 9]]]]),
-        assignment=torch.tensor([[[[0.4, 0.4, 0.2], [0.4, 0.4, 0.2]], [[0.5, 0.1, 0.4], [0.9, 0.1, 0.0]]]]),
-        child_activations=torch.tensor([[1.0, 0.5]]),
-        activations=torch.ones(1, 2, 3),
-    )
+from tests.support.votes import hand_made
 
 
 def test_the_wrong_class_is_the_one_with_most_data_in_the_end():

@@ -11,7 +11,7 @@ from matcaps.data.loader import Batch
 from matcaps.inspection import to_arrays
 from matcaps.inspection.door import copy_on_cpu
 from matcaps.models import PoseDecoder
-from tests.inspection.conftest import make_dots, make_network
+from tests.support.networks import make_dots, make_network
 
 LABELS = torch.tensor([0, 1, 2])
 

@@ -19,7 +19,7 @@ from matcaps.inspection import (
 from matcaps.inspection.origins import child_shares
 from matcaps.models import PoseDecoder
 from matcaps.routing import RoutingIteration
-from tests.inspection.conftest import make_network
+from tests.support.networks import make_network
 
 # Contributions
 

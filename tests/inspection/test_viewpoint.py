@@ -6,7 +6,7 @@ import torch
 from matcaps.data import ImageDataset
 from matcaps.inspection import linear_probe, pose_response, principal_components, viewpoint_probe
 from matcaps.inspection.viewpoint import DISTORTIONS
-from tests.inspection.conftest import make_dots
+from tests.support.networks import make_dots
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from matcaps.inspection import VoteDistances, vote_distances, vote_histogram
-from tests.inspection.conftest import make_network
+from tests.support.networks import make_network
 
 
 @pytest.mark.parametrize(

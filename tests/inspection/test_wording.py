@@ -7,7 +7,7 @@ import torch
 
 from matcaps.inspection import vote_contrast
 from matcaps.inspection.wording import contrast_in_words, measures_in_words
-from tests.inspection.test_contrast import hand_made
+from tests.support.votes import hand_made
 
 NEAREST, CHANGED = (0.4, 0.6, 0.9), (0.2, 0.1)
 

@@ -3,7 +3,7 @@ import torch
 
 from matcaps.models import create_model, freeze
 from matcaps.training import parameter_groups
-from tests.models.test_pretrained import TINY, make
+from tests.support.presets import TINY, make
 
 
 def frozen_layers(network: torch.nn.Module) -> set[str]:

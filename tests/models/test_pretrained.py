@@ -3,7 +3,6 @@ import os
 import pickle
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,18 +12,7 @@ import matcaps
 from matcaps.models import BaselineCNN, EMCapsNet, create_model
 from matcaps.models.pretrained import CONFIG_NAME, DECODER_NAME, WEIGHTS_NAME, read_config
 from matcaps.routing import available_implementations
-
-TINY = {
-    "quickstart": {"stem_channels": 4, "primary_capsules": 2, "conv_capsules1": 2, "conv_capsules2": 2},
-    "baseline-cnn": {"channels1": 2, "channels2": 2, "hidden_units": 4, "image_size": (28, 28), "in_channels": 1},
-}
-
-
-def make(preset: str = "quickstart", **changes: Any) -> EMCapsNet | BaselineCNN:
-    network = create_model(preset, **TINY[preset], **changes)
-    if isinstance(network, EMCapsNet):
-        network.calibrate(torch.rand(4, 1, 28, 28))
-    return network
+from tests.support.presets import TINY, make
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from matcaps.layers import ClassCapsules, ConvCapsules
 from matcaps.models import EMCapsNet, EMCapsNetConfig, PoseDecoder
 from matcaps.models.pretrained import CONFIG_NAME, WEIGHTS_NAME, save_weights
 from matcaps.training import load_decoder
-from tests.models.test_pretrained import make
+from tests.support.presets import make
 
 IMAGES = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 import matcaps
 from matcaps.models import BaselineCNN, EMCapsNet, create_model, model_config
 from matcaps.models.transfer import adapt_channels
-from tests.models.test_pretrained import TINY
+from tests.support.presets import TINY
 
 IMAGES = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 

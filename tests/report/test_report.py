@@ -15,7 +15,7 @@ from matcaps.data import load_data
 from matcaps.report import collect_run, make_report
 from matcaps.training import load_run, train
 from matcaps.training.evaluation import class_scores
-from tests.training.runs import TINY_CNN, tiny_settings
+from tests.support.runs import TINY_CNN, tiny_settings
 
 
 @pytest.fixture(scope="module")

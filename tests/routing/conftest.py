@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from matcaps.routing import cuda
-from tests.routing.cuda_cases import DEVICE
 from tests.support.cuda import COMPILER, Emulator
+from tests.support.cuda_cases import DEVICE
 
 MONTH = 30 * 24 * 3600
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from matcaps.routing import class_em_routing, conv_em_routing, em_routing, resolve_implementation, trace_em_routing
-from tests.routing.cases import make_case
+from tests.support.cases import make_case
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 
 from matcaps.routing import cuda, cuda_launch
 from matcaps.routing.cuda_launch import Plan, plan_for
-from tests.routing.cuda_cases import needs_all
+from tests.support.cuda_cases import needs_all
 
 if cuda.MISSING is not None:
     pytest.skip(cuda.MISSING, allow_module_level=True)

@@ -6,9 +6,9 @@ In the emulator, wherever the other tests run.
 import pytest
 
 from matcaps.routing import class_em_routing, conv_em_routing, cuda
-from tests.routing.cuda_cases import needs_all
 from tests.support.budget import assert_within_budget
 from tests.support.cuda import Emulator, edited_kernels
+from tests.support.cuda_cases import needs_all
 from tests.support.routings import class_inputs, conv_inputs
 
 pytestmark = pytest.mark.usefixtures("emulator", "one_thread")

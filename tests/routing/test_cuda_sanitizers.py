@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from tests.routing.cuda_cases import needs_all
 from tests.support.cuda import COMPILER, edited_kernels
 from tests.support.cuda.sanitize import sanitize
+from tests.support.cuda_cases import needs_all
 
 pytestmark = needs_all
 

@@ -20,7 +20,7 @@ from matcaps.routing import (
     trace_conv_em_routing,
 )
 from matcaps.routing.choice import _warn_of_slow_routing
-from tests.routing.cuda_cases import DEVICE, needs_all, needs_device, needs_gpu
+from tests.support.cuda_cases import DEVICE, needs_all, needs_device, needs_gpu
 
 SCHEDULE = [0.02, 0.03, 0.04]
 

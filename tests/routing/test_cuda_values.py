@@ -11,8 +11,8 @@ import torch
 
 from matcaps.routing import class_em_routing, conv_em_routing, cuda_launch
 from matcaps.routing.cuda_launch import Cut
-from tests.routing.cuda_cases import DEVICE, assert_within_budget, needs_all, needs_device, run_cuda
 from tests.support.budget import RESULTS, run
+from tests.support.cuda_cases import DEVICE, assert_within_budget, needs_all, needs_device, run_cuda
 from tests.support.routings import EXTREMES, all_rules, class_inputs, conv_inputs, extreme
 
 pytestmark = [needs_device, pytest.mark.usefixtures("one_thread")]

@@ -11,9 +11,9 @@ import torch
 
 from matcaps.capsules import Capsules
 from matcaps.routing import resolve_implementation, trace_conv_em_routing
-from tests.routing.cases import Case, make_case
-from tests.routing.cuda_cases import ALL, DEVICE, RUNS
 from tests.support.budget import DRAWS, Rounding, largest_typical
+from tests.support.cases import Case, make_case
+from tests.support.cuda_cases import ALL, DEVICE, RUNS
 
 IMPLEMENTATIONS = [
     *sorted({"reference", resolve_implementation("cpu", torch.float64)}),

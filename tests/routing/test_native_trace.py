@@ -7,8 +7,7 @@ import torch
 
 from matcaps.routing import native, trace_class_em_routing, trace_conv_em_routing
 from matcaps.routing.reference import RoutingIteration
-from tests.routing.test_native_values import SIZES
-from tests.support.routings import class_inputs, conv_inputs
+from tests.support.routings import CONV_SIZES, class_inputs, conv_inputs
 
 pytestmark = pytest.mark.skipif(native.LIBRARY is None, reason=str(native.MISSING))
 
@@ -37,7 +36,7 @@ def assert_same_states(trace, inputs, count, **options):
                 assert (value - right).abs().max().item() <= tolerance * scale, (name, rule, annealing, dtype)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("size", CONV_SIZES, ids=str)
 @pytest.mark.parametrize("competition", ["child", "window"])
 def test_conv_states(size, competition):
     *sizes, stride, iterations = size

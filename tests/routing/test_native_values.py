@@ -5,27 +5,15 @@ import torch
 
 from matcaps.routing import available_implementations, class_em_routing, conv_em_routing
 from tests.support.budget import RESULTS, assert_within_budget, run
-from tests.support.routings import EXTREMES, all_rules, class_inputs, conv_inputs, extreme
+from tests.support.routings import CONV_SIZES, EXTREMES, all_rules, class_inputs, conv_inputs, extreme
 
 pytestmark = [
     pytest.mark.skipif("native" not in available_implementations(), reason="the compiled core is missing"),
     pytest.mark.usefixtures("one_thread"),
 ]
 
-SIZES = [  # batch, height, width, children, parents, kernel, stride, iterations
-    (2, 5, 7, 3, 5, 3, 2, 3),
-    (1, 6, 6, 1, 1, 2, 1, 2),
-    (3, 4, 4, 7, 9, 1, 1, 1),
-    (2, 7, 7, 2, 17, 3, 3, 4),
-    (1, 7, 6, 2, 16, 5, 2, 5),
-    (1, 3, 4, 63, 7, 2, 1, 3),
-    (2, 4, 3, 7, 63, 3, 1, 2),
-    (7, 3, 3, 1, 8, 3, 1, 3),
-    (1, 7, 7, 8, 16, 3, 2, 3),
-]
 
-
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("size", CONV_SIZES, ids=str)
 @pytest.mark.parametrize("competition", ["child", "window"])
 def test_conv_within_budget(size, competition):
     *sizes, stride, iterations = size

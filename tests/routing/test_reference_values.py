@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from matcaps.routing import em_routing, trace_conv_em_routing, trace_em_routing
-from tests.routing.cases import make_case
+from tests.support.cases import make_case
 
 
 def test_one_iteration_is_the_weighted_gaussian() -> None:

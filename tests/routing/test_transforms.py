@@ -12,7 +12,7 @@ from torch.func import functionalize, grad, hessian, jacfwd, jacrev, jvp, linear
 
 from matcaps.capsules import Capsules
 from matcaps.routing import available_implementations, choice, native, trace_conv_em_routing
-from tests.routing.cases import Case, make_case
+from tests.support.cases import Case, make_case
 
 needs_core = pytest.mark.skipif("native" not in available_implementations(), reason="the compiled core is missing")
 

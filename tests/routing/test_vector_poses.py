@@ -13,7 +13,7 @@ from matcaps.routing import (
     trace_class_em_routing,
     trace_conv_em_routing,
 )
-from tests.routing.cases import Case, make_case
+from tests.support.cases import Case, make_case
 
 KINDS: list[dict[str, Any]] = [
     {"competition": "child", "stride": 2},

@@ -10,6 +10,18 @@ from torch import Tensor
 RULES = tuple(itertools.product(("paper", "standardised", "relative"), (1.0, 1 / 16)))
 """Activation rules and annealing: hard and soft assignments."""
 
+CONV_SIZES = [  # batch, height, width, children, parents, kernel, stride, iterations
+    (2, 5, 7, 3, 5, 3, 2, 3),
+    (1, 6, 6, 1, 1, 2, 1, 2),
+    (3, 4, 4, 7, 9, 1, 1, 1),
+    (2, 7, 7, 2, 17, 3, 3, 4),
+    (1, 7, 6, 2, 16, 5, 2, 5),
+    (1, 3, 4, 63, 7, 2, 1, 3),
+    (2, 4, 3, 7, 63, 3, 1, 2),
+    (7, 3, 3, 1, 8, 3, 1, 3),
+    (1, 7, 7, 8, 16, 3, 2, 3),
+]
+
 
 def conv_inputs(
     batch: int, height: int, width: int, children: int, parents: int, kernel: int, iterations: int, seed: int = 0

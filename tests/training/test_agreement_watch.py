@@ -15,7 +15,7 @@ from matcaps.training import LossSettings, OptimizerSettings, load_run, train
 from matcaps.training.record import read_metrics
 from matcaps.training.run import _watched
 from matcaps.training.settings import INCIDENTAL
-from tests.training.runs import TINY, TINY_CNN, Stop, StoppedError, repeatable_metrics, tiny_settings, weights
+from tests.support.runs import TINY, TINY_CNN, Stop, StoppedError, repeatable_metrics, tiny_settings, weights
 
 AVERAGED = OptimizerSettings(ema_decay=0.9)
 BY_ITERATION = ("share_true", "log_deviation_gap", "nearest_is_true", "accuracy")

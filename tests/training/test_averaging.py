@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from matcaps.data import TransformSettings, load_data
 from matcaps.models.statistics import statistics_of
 from matcaps.training import OptimizerSettings, load_run, train
-from tests.training.runs import TINY, tiny_settings
+from tests.support.runs import TINY, tiny_settings
 
 # networks of two capsules often are stuck, and that is not what these tests are about
 pytestmark = pytest.mark.filterwarnings("ignore:the training seems stuck")

@@ -15,7 +15,7 @@ from matcaps.training import train
 from matcaps.training.data_record import DATA_NAME, read_fingerprint
 from matcaps.training.inference import evaluate_saved, open_saved
 from matcaps.training.record import read_json, read_run_settings, read_settings, write_settings
-from tests.training.runs import AT_EVERY_STEP, Stop, StoppedError, tiny_settings, weights
+from tests.support.runs import AT_EVERY_STEP, Stop, StoppedError, tiny_settings, weights
 
 
 def fill(folder, count, seed=0):

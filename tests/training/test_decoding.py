@@ -11,7 +11,7 @@ from matcaps.models.pretrained import save_weights
 from matcaps.training import load_decoder, train_decoder
 from matcaps.training.decoding import class_poses, explained_variance
 from matcaps.training.run import make_network
-from tests.training.runs import tiny_settings
+from tests.support.runs import tiny_settings
 
 
 @pytest.fixture(scope="module")

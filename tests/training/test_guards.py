@@ -8,7 +8,7 @@ import pytest
 from matcaps.training import OptimizerSettings, TrainingDivergedError, train
 from matcaps.training.record import RESULTS_NAME
 from matcaps.training.run import CHECKPOINTS_NAME
-from tests.training.runs import Stop, StoppedError, tiny_settings, weights
+from tests.support.runs import Stop, StoppedError, tiny_settings, weights
 
 
 def test_divergence_in_an_epochs_last_step_is_seen_before_its_checkpoint(tmp_path):

@@ -24,7 +24,7 @@ from matcaps.training.callbacks import AveragedWeights
 from matcaps.training.checkpoints import newest_checkpoint, read_checkpoint
 from matcaps.training.late_check import LateCheck
 from matcaps.training.stuck import StuckWatch
-from tests.training.runs import AT_EVERY_STEP, TINY, repeatable_metrics, tiny_settings, weights
+from tests.support.runs import AT_EVERY_STEP, TINY, Spoil, repeatable_metrics, tiny_settings, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:the training seems stuck")
 IMAGES = torch.zeros(2, 1, 8, 8)
@@ -80,21 +80,6 @@ def test_a_late_look_changes_no_number(late, tmp_path, monkeypatch):
     at_once = train(settings, tmp_path / "once").folder
     assert weights(looked_late) == weights(at_once)
     assert repeatable_metrics(looked_late) == repeatable_metrics(at_once)
-
-
-class Spoil(Callback):
-    """An infinite gradient at step 7, and note what the parameter is from then on."""
-
-    def __init__(self, name):
-        self.name, self.seen = name, []
-
-    def on_after_backward(self, trainer, module):
-        if trainer.global_step == 7:
-            module.get_parameter(self.name).grad.view(-1)[0] = float("inf")
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        if trainer.global_step >= 7:
-            self.seen.append(module.get_parameter(self.name).detach().clone())
 
 
 def test_what_is_broken_never_reaches_the_weights(late, tmp_path):

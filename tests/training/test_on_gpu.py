@@ -18,17 +18,17 @@ from matcaps.training import LossSettings, OptimizerSettings, TrainingDivergedEr
 from matcaps.training.checkpoints import newest_checkpoint, read_checkpoint
 from matcaps.training.inference import evaluate_saved
 from matcaps.training.prediction import predict_files
-from tests.training.runs import (
+from tests.support.runs import (
     AT_EVERY_STEP,
     STEPS,
     TINY,
     TINY_CNN,
+    Spoil,
     Stop,
     StoppedError,
     repeatable_metrics,
     tiny_settings,
 )
-from tests.training.test_late_check import Spoil
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from matcaps.training import OptimizerSettings, train
 from matcaps.training.record import read_metrics
-from tests.training.runs import repeatable_metrics, tiny_settings, write_config
+from tests.support.runs import repeatable_metrics, tiny_settings, write_config
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

@@ -16,7 +16,7 @@ import torch
 
 from matcaps.training import LossSettings, OptimizerSettings, TrainSettings, train
 from matcaps.training.checkpoints import newest_checkpoint, read_checkpoint
-from tests.training.runs import (
+from tests.support.runs import (
     AT_EVERY_STEP,
     STEPS,
     TINY,

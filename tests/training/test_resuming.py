@@ -13,7 +13,7 @@ from matcaps import cli
 from matcaps.training import LossSettings, OptimizerSettings, TrainSettings, train
 from matcaps.training.checkpoints import read_checkpoint
 from matcaps.training.record import read_json, read_metrics, read_run_settings, write_settings
-from tests.training.runs import STEPS, Stop, StoppedError, repeatable_metrics, tiny_settings, weights
+from tests.support.runs import STEPS, Stop, StoppedError, repeatable_metrics, tiny_settings, weights
 
 CONSTANT = tiny_settings(epochs=2, optimizer=OptimizerSettings(ema_decay=0.9), views_every=0, agreement_every=1)
 STRETCHED = tiny_settings(

@@ -18,7 +18,7 @@ from matcaps.training import (
 from matcaps.training.module import margin_at
 from matcaps.training.record import read_settings, write_settings
 from matcaps.training.run import make_network
-from tests.training.runs import TINY, tiny_settings
+from tests.support.runs import TINY, tiny_settings
 
 EVERYTHING = TrainSettings(
     recipe="mine",

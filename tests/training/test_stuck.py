@@ -9,7 +9,7 @@ from matcaps.training import LossSettings, train
 from matcaps.training import stuck as stuck_module
 from matcaps.training.module import Training
 from matcaps.training.record import read_json, read_metrics
-from tests.training.runs import STEPS, Stop, StoppedError, tiny_settings
+from tests.support.runs import STEPS, Stop, StoppedError, tiny_settings
 
 SETTINGS = tiny_settings(epochs=4, views_every=0, loss=LossSettings(margin_schedule="constant"))
 

@@ -15,7 +15,7 @@ from matcaps.models.presets import PRESETS
 from matcaps.models.pretrained import read_config
 from matcaps.training import ModelSettings, OptimizerSettings, TrainSettings, load_run, train
 from matcaps.training.record import read_json, read_run_settings
-from tests.training.runs import (
+from tests.support.runs import (
     AT_EVERY_STEP,
     STEPS,
     TINY,

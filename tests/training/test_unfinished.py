@@ -11,7 +11,7 @@ from matcaps.findings import InspectSettings, inspect_saved
 from matcaps.training import OptimizerSettings, train
 from matcaps.training.checkpoints import read_checkpoint
 from matcaps.training.inference import evaluate_saved, open_saved
-from tests.training.runs import STEPS, TINY_CNN, Stop, StoppedError, tiny_settings
+from tests.support.runs import STEPS, TINY_CNN, Stop, StoppedError, tiny_settings
 
 AVERAGED = tiny_settings(epochs=2, optimizer=OptimizerSettings(ema_decay=0.9), views_every=0)
 

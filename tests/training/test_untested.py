@@ -11,7 +11,7 @@ from matcaps.report import collect_run, make_report
 from matcaps.training import run as run_module
 from matcaps.training import train
 from matcaps.training.tested import describe_tested
-from tests.training.runs import tiny_settings, write_config
+from tests.support.runs import tiny_settings, write_config
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from matcaps.training import LossSettings, OptimizerSettings, train
 from matcaps.training import run as run_module
 from matcaps.training import views as views_module
 from matcaps.training.views import CapsuleViews
-from tests.training.runs import TINY_CNN, Stop, StoppedError, repeatable_metrics, tiny_settings, weights
+from tests.support.runs import TINY_CNN, Stop, StoppedError, repeatable_metrics, tiny_settings, weights
 
 FIGURES = {
     *("vote distances", "true and wrong", "true and wrong, all images"),

@@ -63,6 +63,21 @@ class Stop(Callback):
         setattr(self, hook, stop)
 
 
+class Spoil(Callback):
+    """An infinite gradient at step 7, and note what the parameter is from then on."""
+
+    def __init__(self, name):
+        self.name, self.seen = name, []
+
+    def on_after_backward(self, trainer, module):
+        if trainer.global_step == 7:
+            module.get_parameter(self.name).grad.view(-1)[0] = float("inf")
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if trainer.global_step >= 7:
+            self.seen.append(module.get_parameter(self.name).detach().clone())
+
+
 def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 

@@ -21,7 +21,7 @@ ALL = bool(os.environ.get("MATCAPS_TEST_CUDA"))
 needs_gpu = pytest.mark.skipif(DEVICE != "cuda", reason="needs an NVIDIA GPU")
 needs_all = pytest.mark.skipif(not ALL, reason="takes minutes: make test-cuda")
 needs_device = pytest.mark.usefixtures("cuda_device")
-"""A GPU, or the emulator for tensors on the CPU: a fixture of conftest.py."""
+"""A GPU, or the emulator for tensors on the CPU: a fixture of ``tests/routing/conftest.py``."""
 RUNS = DEVICE == "cuda" or bool(COMPILER)
 """Whether there is either."""
 
