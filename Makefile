@@ -53,10 +53,10 @@ sanitize: setup ## run the compiled core and the CUDA kernels under sanitizers, 
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.support.cuda.sanitize build/sanitize
 
 bench: setup ## time the operator against the reference and torch.compile of it; many minutes
-	$(BIN)/python -m benchmarks.bench
+	$(BIN)/python -m benchmarks.cpu.bench
 
 bench-gpu: setup ## on a machine with an NVIDIA GPU: test the GPU path, then time it; benchmarks/gpu.sh needs no setup
-	$(BIN)/python -m benchmarks.bench_gpu
+	$(BIN)/python -m benchmarks.gpu.bench
 
 results: setup ## write docs/results and the README's table from the records in docs/records
 	$(BIN)/python tools/write_results.py

@@ -1,4 +1,4 @@
-"""What ``bench.py`` times: one routed layer, and whole networks. Every case makes steps that return their seconds."""
+"""What is timed: one routed layer, and whole networks. Every case makes steps that return their seconds."""
 
 import time
 from collections.abc import Callable

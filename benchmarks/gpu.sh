@@ -106,7 +106,7 @@ if [ "$device" = cuda ] && ! "$python" -c 'import sys, torch; sys.exit(not torch
   exit 1
 fi
 
-bench() { echo "$python" -m benchmarks.bench_gpu --skip-tests --device "$device" --record "$record"; }
+bench() { echo "$python" -m benchmarks.gpu.bench --skip-tests --device "$device" --record "$record"; }
 worst=0
 is_right=0
 note() { [ "$1" -eq 0 ] || [ "$1" -eq 124 ] || worst=1; }
@@ -115,17 +115,17 @@ note() { [ "$1" -eq 0 ] || [ "$1" -eq 124 ] || worst=1; }
 # whole layers, steps and trainings; what helps to find out why is done.
 if wanted check; then
   if [ "$device" = cuda ]; then
-    part compile 60 300 "$python" -m benchmarks.gpu_compile; note $?
-    part check 60 300 "$python" benchmarks/quick_check.py --record "$record"; is_right=$?; note $is_right
+    part compile 60 300 "$python" -m benchmarks.gpu.compile_kernels; note $?
+    part check 60 300 "$python" -m benchmarks.gpu.quick_check --record "$record"; is_right=$?; note $is_right
   else
-    part compile 200 60 "$python" -m benchmarks.gpu_compile sm_90; note $?
+    part compile 200 60 "$python" -m benchmarks.gpu.compile_kernels sm_90; note $?
   fi
 fi
 
 # 2. Each launch of each layer; then why the slowest take what they take.
 if wanted kernels; then part kernels 60 200 $(bench) --only kernels; note $?; fi
 if wanted profile && [ "$device" = cuda ]; then
-  part profile 70 200 "$python" -m benchmarks.gpu_profile --record "$record" --text "$logs/ncu.txt"; note $?
+  part profile 70 200 "$python" -m benchmarks.gpu.profile_kernels --record "$record" --text "$logs/ncu.txt"; note $?
 fi
 
 if [ $is_right -eq 1 ]; then
@@ -143,7 +143,7 @@ fi
 if wanted tests; then
   if has pytest; then
     seconds=$(($(left) - 120)) && [ "$seconds" -le 180 ] || seconds=180
-    part tests $((seconds + 2)) 110 "$python" -m benchmarks.gpu_tests --seconds "$seconds" --workers "${MATCAPS_WORKERS:-8}" \
+    part tests $((seconds + 2)) 110 "$python" -m benchmarks.gpu.run_tests --seconds "$seconds" --workers "${MATCAPS_WORKERS:-8}" \
       --record "$record"; note $?
   else say "tests: left out, no pytest"
   fi
@@ -156,7 +156,7 @@ if wanted train; then
   rest=90 && wanted compared || rest=0
   seconds=$(($(left) - rest))
   if has lightning; then
-    part train "$seconds" "$rest" "$python" benchmarks/gpu_train.py "$recipe" "$logs/run" "$seconds" --record "$record"; note $?
+    part train "$seconds" "$rest" "$python" -m benchmarks.gpu.train "$recipe" "$logs/run" "$seconds" --record "$record"; note $?
   else say "train: left out, Lightning is missing"
   fi
 fi

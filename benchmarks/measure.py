@@ -1,4 +1,4 @@
-"""How ``bench.py`` measures: contenders in turn, medians with quartiles, peak memory in processes of their own."""
+"""How the benchmarks measure: contenders in turn, medians with quartiles, peak memory in processes of their own."""
 
 import datetime
 import json

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from benchmarks import bench
 from benchmarks.cases import GROWTH, LAYERS, Layer, Network
+from benchmarks.cpu import bench
 from benchmarks.measure import interleave, peak_memory, summary
 from matcaps.routing import native
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import matcaps
-from benchmarks import compare
-from benchmarks.peers import PEERS, turns
-from benchmarks.peers.checkout import NO_COMMIT, commit_of
-from benchmarks.peers.common import CONFIGURATIONS, CannotBuildError
-from benchmarks.peers.process import Worker, WorkerDiedError
-from benchmarks.peers.report import markdown
+from benchmarks.cpu import compare
+from benchmarks.cpu.peers import PEERS, turns
+from benchmarks.cpu.peers.checkout import NO_COMMIT, commit_of
+from benchmarks.cpu.peers.common import CONFIGURATIONS, CannotBuildError
+from benchmarks.cpu.peers.process import Worker, WorkerDiedError
+from benchmarks.cpu.peers.report import markdown
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

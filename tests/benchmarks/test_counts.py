@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from benchmarks import counts
 from benchmarks.cases import Layer
-from benchmarks.gpu_layers import LAYERS, RoutedLayer, kernels_of, launches_of
+from benchmarks.gpu import counts
+from benchmarks.gpu.layers import LAYERS, RoutedLayer, kernels_of, launches_of
 
 
 def test_layers_are_those_of_the_presets():

@@ -8,9 +8,9 @@ import tarfile
 
 import pytest
 
-from benchmarks import bench_gpu, gpu_profile, gpu_tests, gpu_train
-from benchmarks.gpu_layers import LAYERS, launches_of
-from benchmarks.gpu_measure import update_record
+from benchmarks.gpu import bench, profile_kernels, run_tests, train
+from benchmarks.gpu.layers import LAYERS, launches_of
+from benchmarks.gpu.measure import update_record
 from benchmarks.measure import ROOT
 from tests.support.cuda import COMPILER
 from tests.support.cuda_cases import needs_all
@@ -23,13 +23,13 @@ needs_compiler = pytest.mark.skipif(
 @needs_compiler
 def test_the_whole_record_of_a_rehearsal(tmp_path, capsys, monkeypatch):
     path = tmp_path / "record.json"
-    monkeypatch.setitem(bench_gpu.PARTS, "start", lambda options: [])
-    bench_gpu.main([
+    monkeypatch.setitem(bench.PARTS, "start", lambda options: [])
+    bench.main([
         "--skip-tests", "--skip-compile", "--device=cpu", "--seconds=0", "--turns=1", "--epochs=1", f"--record={path}",
     ])  # fmt: skip
     record = json.loads(path.read_text())
-    assert set(record) == {"machine", "goals", *bench_gpu.PARTS}
-    assert [row["launch"] for row in record["kernels"]] == [one.name for one in launches_of(bench_gpu.TINY)]
+    assert set(record) == {"machine", "goals", *bench.PARTS}
+    assert [row["launch"] for row in record["kernels"]] == [one.name for one in launches_of(bench.TINY)]
     assert all(row["median"] > 0 for row in record["kernels"])
     (compared,) = record["compared"]
     assert compared["contender"] == "reference"
@@ -40,9 +40,8 @@ def test_the_whole_record_of_a_rehearsal(tmp_path, capsys, monkeypatch):
 
 
 def test_first_steps_are_timed_in_processes_of_their_own():
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.first_step", "paper-small", "cpu"], capture_output=True, text=True, cwd=ROOT
-    )
+    command = [sys.executable, "-m", "benchmarks.gpu.first_step", "paper-small", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     found = json.loads(done.stdout)
     assert found["preset"] == "paper-small"
     assert all(found[name] > 0 for name in ("import", "wake", "first_step", "second_step"))
@@ -54,7 +53,7 @@ def test_without_a_gpu_the_benchmark_says_what_it_needs():
     if torch.cuda.is_available():
         pytest.skip("there is one")
     with pytest.raises(SystemExit, match="needs an NVIDIA GPU"):
-        bench_gpu.main([])
+        bench.main([])
 
 
 def test_a_record_keeps_what_it_has(tmp_path):
@@ -86,13 +85,13 @@ NCU = """==PROF== Profiling "sweep": 0%....50%....100% - 33 passes
 
 
 def test_a_profile_is_read():
-    sweep, gather = gpu_profile.read_profile(NCU)
+    sweep, gather = profile_kernels.read_profile(NCU)
     assert sweep == {
         "kernel": "sweep", "grid": [9, 1, 29], "threads": 256, "stalls": {"not selected": 1.6, "barrier": 0.61},
         "ghz": 1.97, "us": 1410.0, "issued": 0.58, "warps": 1.98, "instructions": 868915456.0,
     }  # fmt: skip
     assert gather["us"] == 43.25
-    assert "waits for not selected 1.6, barrier 0.61" in gpu_profile.show(sweep)
+    assert "waits for not selected 1.6, barrier 0.61" in profile_kernels.show(sweep)
 
 
 def test_ncu_is_started_on_the_slowest_kernels(tmp_path, monkeypatch, capsys):
@@ -108,17 +107,17 @@ def test_ncu_is_started_on_the_slowest_kernels(tmp_path, monkeypatch, capsys):
     rows = [{"layer": "paper ConvCaps1", "kernel": name, "median": x} for name, each in times.items() for x in each]
     record.write_text(json.dumps({"kernels": rows}))
     text = tmp_path / "ncu.txt"
-    assert gpu_profile.main([f"--record={record}", f"--text={text}"]) == 0
+    assert profile_kernels.main([f"--record={record}", f"--text={text}"]) == 0
     assert "--clock-control none" in text.read_text()
     assert "regex:^(sweep|iterate_back|iterate_later)$" in text.read_text()
     assert [row["kernel"] for row in json.loads(record.read_text())["profile"]["launches"]] == ["sweep", "gather"]
     said.write_text("==ERROR== nothing")
-    assert gpu_profile.main([f"--record={record}"]) == 1
+    assert profile_kernels.main([f"--record={record}"]) == 1
     assert "ncu saw no kernel (exit status 0): ==ERROR== nothing" in capsys.readouterr().out
 
 
 def test_without_a_record_all_kernels_that_visit_children_are_profiled():
-    assert set(gpu_profile.slowest({}, "paper ConvCaps1")) <= {
+    assert set(profile_kernels.slowest({}, "paper ConvCaps1")) <= {
         one.kernel for one in launches_of(LAYERS["paper ConvCaps1"])
     }
 
@@ -137,7 +136,7 @@ def test_without_a_record_all_kernels_that_visit_children_are_profiled():
     ],
 )
 def test_outcomes_are_read_as_they_come(line, found):
-    assert gpu_tests.outcome_in(line) == found
+    assert run_tests.outcome_in(line) == found
 
 
 def write_tests(folder, text):
@@ -152,7 +151,7 @@ def test_failures_are_counted_and_named(tmp_path, workers, capfd):
     record = tmp_path / "record.json"
     path = write_tests(tmp_path, "def test_one(): pass\ndef test_two(): assert 1 == 2\n")
     arguments = ["--seconds=60", f"--workers={workers}", f"--record={record}", path]
-    assert gpu_tests.main(arguments) == 1
+    assert run_tests.main(arguments) == 1
     found = json.loads(record.read_text())["tests"]
     assert (found["passed"], found["failed"], found["cut_short"]) == (1, 1, False)
     assert len(found["failures"]) == 1
@@ -165,14 +164,14 @@ def test_tests_that_are_cut_short_say_so(tmp_path):
     record = tmp_path / "record.json"
     text = "import time\ndef test_one(): pass\ndef test_two(): time.sleep(100)\n"
     arguments = ["--seconds=16", "--workers=1", f"--record={record}", write_tests(tmp_path, text)]
-    assert gpu_tests.main(arguments) == 124
+    assert run_tests.main(arguments) == 124
     found = json.loads(record.read_text())["tests"]
     assert found["cut_short"]
     assert found["passed"] == 1
 
 
 def test_no_tests_are_no_success(tmp_path):
-    assert gpu_tests.main(["--seconds=60", "--workers=1", write_tests(tmp_path, "")]) == 1
+    assert run_tests.main(["--seconds=60", "--workers=1", write_tests(tmp_path, "")]) == 1
 
 
 def visit(folder, only, *, minutes="2", **variables):
@@ -216,7 +215,7 @@ def test_a_visit_needs_a_gpu_or_says_that_it_is_a_rehearsal(tmp_path):
 @needs_all
 def test_a_training_tells_its_epochs_and_its_figures(tmp_path, capsys):
     record = tmp_path / "record.json"
-    gpu_train.main(["quickstart", str(tmp_path / "run"), "36", "--epochs=1", f"--record={record}"])
+    train.main(["quickstart", str(tmp_path / "run"), "36", "--epochs=1", f"--record={record}"])
     found = json.loads(record.read_text())["train"]
     assert found["epochs"] == 1
     assert found["epoch_s"] > 0

@@ -2,9 +2,9 @@
 
 import pytest
 
-from benchmarks import kernels
-from benchmarks.gpu_layers import LAYERS
-from benchmarks.kernels import Loop, Resources, loops_in, resident_blocks, resources_in
+from benchmarks.gpu import kernels
+from benchmarks.gpu.kernels import Loop, Resources, loops_in, resident_blocks, resources_in
+from benchmarks.gpu.layers import LAYERS
 from matcaps.routing import cuda
 
 SAID = """

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import quick_check
+from benchmarks.gpu import quick_check
 from tests.support.budget import run
 
 

@@ -4,6 +4,8 @@
 a network, real data, a browser or an hour is taken apart as the command would take it, and goes no further.
 """
 
+import importlib
+import inspect
 import re
 import shlex
 import shutil
@@ -18,8 +20,8 @@ from typing import Any
 import jsonargparse
 import pytest
 
-from benchmarks import compare
-from benchmarks.peers import PEERS
+from benchmarks.cpu import compare
+from benchmarks.cpu.peers import PEERS
 from matcaps import cli
 from tests.support.documents import RUN, STOPPED_RUN
 
@@ -29,7 +31,11 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
-GUIDES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted((ROOT / "src" / "matcaps").rglob("*.md"))]
+GUIDES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")),
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted((ROOT / "src" / "matcaps").rglob("*.md")),
+]
 HISTORY = ROOT / "docs" / "log.md"
 """What was done once: its commands were right when they were run."""
 
@@ -105,7 +111,7 @@ def peers_known(command: str) -> None:
     name, _, checkout = words[words.index("--peer") + 1].partition("=")
     Path(checkout, PEERS[name].FILE).parent.mkdir(parents=True)
     Path(checkout, PEERS[name].FILE).touch()
-    assert compare.parse(words[words.index("benchmarks.compare") + 1 :]).peer
+    assert compare.parse(words[words.index("benchmarks.cpu.compare") + 1 :]).peer
 
 
 SMALL_FOLDS = (
@@ -152,8 +158,8 @@ COMMANDS: dict[str, Callable[[str], None]] = {
     "matcaps data list": Run(),
     "matcaps doctor": Run(),
     '.venv/bin/pip install -c constraints.txt -e ".[demo]"': pip_knows,
-    "make bench": Make(".venv/bin/python -m benchmarks.bench", Help("ten minutes on an idle machine")),
-    ".venv/bin/python -m benchmarks.compare --peer officium=../Capsules": peers_known,
+    "make bench": Make(".venv/bin/python -m benchmarks.cpu.bench", Help("ten minutes on an idle machine")),
+    ".venv/bin/python -m benchmarks.cpu.compare --peer officium=../Capsules": peers_known,
 }
 OWN_IMAGES = Parse("needs a folder of somebody's images")
 COMMANDS |= {
@@ -277,3 +283,9 @@ def test_every_step_of_ci_is_in_the_makefile():
 @pytest.mark.parametrize("command", mentioned("make"))
 def test_a_target_in_running_text_is_in_the_makefile(command):
     assert make_would_run(command.split()[1])
+
+
+@pytest.mark.parametrize("command", mentioned("python -m"))
+def test_a_module_in_running_text_can_be_run(command):
+    module = command.split()[2]
+    assert "__main__" in inspect.getsource(importlib.import_module(module)), f"{module} does nothing when it is run"

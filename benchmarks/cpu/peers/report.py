@@ -1,9 +1,9 @@
-"""The tables of a record of ``benchmarks/compare.py``, as Markdown that can also be read as it is."""
+"""The tables of a record of ``benchmarks/cpu/compare.py``, as Markdown that can also be read as it is."""
 
 import re
 from typing import Any
 
-from benchmarks.peers import CONTENDERS, OURS
+from benchmarks.cpu.peers import CONTENDERS, OURS
 
 HEAD = [
     "implementation",

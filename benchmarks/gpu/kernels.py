@@ -1,4 +1,4 @@
-"""Compiles the CUDA kernels without a GPU: ``python -m benchmarks.kernels``.
+"""Compiles the CUDA kernels without a GPU: ``python -m benchmarks.gpu.kernels``.
 
 Shows, for the routed layers of ``paper`` and ``paper-small``, what NVRTC's assembler says of each kernel: registers a
 thread, bytes that are spilled, shared memory of a block, how many blocks and warps a processor holds of it, and bytes
@@ -16,9 +16,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it finds its own folder only
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a script it finds its own folder only
 
-from benchmarks.gpu_layers import LAYERS, Launched, RoutedLayer, kernels_of
+from benchmarks.gpu.layers import LAYERS, Launched, RoutedLayer, kernels_of
 from matcaps.routing import cuda_launch
 from matcaps.routing.cuda_launch import Cut
 

@@ -8,8 +8,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import OURS
-from benchmarks.peers.process import Worker, WorkerDiedError
+from benchmarks.cpu.peers import OURS
+from benchmarks.cpu.peers.process import Worker, WorkerDiedError
 
 
 class Entry:

@@ -1,4 +1,4 @@
-"""Times the operator and whole networks: ``python -m benchmarks.bench``, or ``make bench``.
+"""Times the operator and whole networks: ``python -m benchmarks.cpu.bench``, or ``make bench``.
 
 Runs the operator's tests first (``--skip-tests`` to leave them out), then every contender in turn, again and again, so
 that all of them meet the same machine; prints tables and adds a record to ``benchmarks/results``. Run it on an idle
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it finds its own folder only
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a script it finds its own folder only
 
 from benchmarks.cases import GROWTH, LAYER_CONTENDERS, LAYERS, NETWORKS, ONE_IMAGE, Layer
 from benchmarks.measure import (

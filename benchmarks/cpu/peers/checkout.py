@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from benchmarks.peers import PEERS
+from benchmarks.cpu.peers import PEERS
 
 NO_COMMIT = "no git repository"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 LAST_LINES = 12
 
@@ -31,14 +31,14 @@ class WorkerDiedError(RuntimeError):
 
 
 class Worker:
-    """A process that runs ``benchmarks.peers.worker``, and a context that ends it."""
+    """A process that runs ``benchmarks.cpu.peers.worker``, and a context that ends it."""
 
     def __init__(self, threads: int | None = None):
         # A file, not a pipe: nobody reads it while the worker writes, and a full pipe would stop the worker.
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         threads_of = {"OMP_NUM_THREADS": str(threads)} if threads else {}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.peers.worker"],
+            [sys.executable, "-m", "benchmarks.cpu.peers.worker"],
             cwd=ROOT,
             env={**os.environ, **threads_of},
             stdin=subprocess.PIPE,

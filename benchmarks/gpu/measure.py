@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_layers import Launched, recorder
+from benchmarks.gpu.layers import Launched, recorder
 from benchmarks.measure import machine
 from matcaps.routing.cuda_launch import Arguments, Launch
 

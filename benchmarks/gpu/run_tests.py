@@ -1,8 +1,8 @@
 """Runs tests within so many seconds and says what they came to, even if they were cut short.
 
-``python -m benchmarks.gpu_tests --seconds 150 --workers 8 --record FILE [TEST...]``, by default those that need a GPU
-or hold the CUDA kernels to values and laws (on a GPU where there is one). Exit status 0 if none failed and all ran, 1
-if one failed, 124 if the time was not enough.
+``python -m benchmarks.gpu.run_tests --seconds 150 --workers 8 --record FILE [TEST...]``, by default those that need a
+GPU or hold the CUDA kernels to values and laws (on a GPU where there is one). Exit status 0 if none failed and all
+ran, 1 if one failed, 124 if the time was not enough.
 """
 
 import argparse
@@ -16,9 +16,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it finds its own folder only
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a script it finds its own folder only
 
-from benchmarks.gpu_measure import update_record
+from benchmarks.gpu.measure import update_record
 from benchmarks.measure import ROOT
 
 DEFAULT = (
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("tests", nargs="*", help="files; default: see above")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--record", type=Path, help="of bench_gpu; gets the outcomes")
+    parser.add_argument("--record", type=Path, help="of benchmarks.gpu.bench; gets the outcomes")
     options = parser.parse_args(arguments)
     beside = ["-n", str(options.workers)] if importlib.util.find_spec("xdist") and options.workers > 1 else []
     tests, choice = options.tests, []

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 import matcaps
-from benchmarks.peers.common import Configuration
+from benchmarks.cpu.peers.common import Configuration
 
 NOTE = "paper-small: competition across positions, as in the paper; tutorial: within a window, as in the tutorial"
 

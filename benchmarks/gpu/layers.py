@@ -28,7 +28,7 @@ class RoutedLayer(NamedTuple):
 
     @property
     def as_layer(self) -> Layer:
-        """What ``bench.py`` times: a layer's operations, counted by the formula."""
+        """What ``cpu/bench.py`` times: a layer's operations, counted by the formula."""
         kernel = self.kernel or self.size
         return Layer(self.name, self.types, self.parents, self.batch, self.size, kernel, self.stride, self.iterations)
 

@@ -1,4 +1,4 @@
-"""Compiles a visit's kernels into their cache, side by side: ``python -m benchmarks.gpu_compile [sm_90]``.
+"""Compiles a visit's kernels into their cache, side by side: ``python -m benchmarks.gpu.compile_kernels [sm_90]``.
 
 Those of the routed layers of ``paper`` and ``paper-small``, and of the checks in ``quick_check.py``. NVRTC takes one
 to three seconds a program, forward or backward. Without a GPU name an architecture.
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it finds its own folder only
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a script it finds its own folder only
 
-from benchmarks import kernels, quick_check
-from benchmarks.gpu_layers import LAYERS
+from benchmarks.gpu import kernels, quick_check
+from benchmarks.gpu.layers import LAYERS
 from matcaps.routing.checks import ACTIVATION_RULES
 from matcaps.routing.cuda_launch import Cut, Plan, Shape, plan_for
 

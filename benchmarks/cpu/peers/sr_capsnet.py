@@ -13,7 +13,7 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
-from benchmarks.peers.common import (
+from benchmarks.cpu.peers.common import (
     LAST_MAP,
     POSE_COMPONENTS,
     Configuration,

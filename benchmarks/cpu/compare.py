@@ -1,6 +1,6 @@
 """Times public implementations of matrix capsules, in checkouts that you name, against matcaps.
 
-    python -m benchmarks.compare --peer officium=../Capsules --peer yl-1993=../Matrix-Capsules-EM-PyTorch
+    python -m benchmarks.cpu.compare --peer officium=../Capsules --peer yl-1993=../Matrix-Capsules-EM-PyTorch
 
 Every contender builds the same two networks and takes whole training steps, each in a process of its own; they have
 their turns one after the other, again and again, so that all of them meet the same machine. Prints a table and writes
@@ -16,14 +16,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it finds its own folder only
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a script it finds its own folder only
 
+from benchmarks.cpu.peers import CONTENDERS, PEERS
+from benchmarks.cpu.peers.checkout import commit_of, parse_peer
+from benchmarks.cpu.peers.common import CONFIGURATIONS
+from benchmarks.cpu.peers.report import markdown
+from benchmarks.cpu.peers.turns import measure
 from benchmarks.measure import ROOT, machine, write_record
-from benchmarks.peers import CONTENDERS, PEERS
-from benchmarks.peers.checkout import commit_of, parse_peer
-from benchmarks.peers.common import CONFIGURATIONS
-from benchmarks.peers.report import markdown
-from benchmarks.peers.turns import measure
 
 
 def without_paths(value: Any, checkouts: dict[str, Path]) -> Any:

@@ -6,7 +6,7 @@ An adapter is a module with
 - ``FILE``: a file that every checkout of it has, and that the adapter needs;
 - ``NOTE``: what it does less or otherwise than the paper, in a sentence for the table;
 - ``build(checkout, configuration, batch)``: a network of the peer's own code that maps images to class scores
-  ``[B, classes]``; :class:`benchmarks.peers.common.CannotBuildError` says why there is none.
+  ``[B, classes]``; :class:`benchmarks.cpu.peers.common.CannotBuildError` says why there is none.
 
 The peers' code is never copied: an adapter imports it from the user's unmodified checkout, in a process that runs
 nothing else, because what it must set aside (CUDA, torchvision) concerns the whole process.
@@ -14,7 +14,7 @@ nothing else, because what it must set aside (CUDA, torchvision) concerns the wh
 
 from types import ModuleType
 
-from benchmarks.peers import fabio_deep, officium, ours, sr_capsnet, yl_1993
+from benchmarks.cpu.peers import fabio_deep, officium, ours, sr_capsnet, yl_1993
 
 OURS = "matcaps"
 

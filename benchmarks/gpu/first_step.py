@@ -1,4 +1,4 @@
-"""How long a process takes to its first training step: ``python -m benchmarks.first_step paper-small``.
+"""How long a process takes to its first training step: ``python -m benchmarks.gpu.first_step paper-small``.
 
 Prints JSON: seconds of importing matcaps and torch, of waking the device, and of the first step with all that comes
 before it (the network made and calibrated, kernels compiled or read from the cache), and of a second step.
@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it finds its own folder only
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a script it finds its own folder only
 
 
 def main() -> None:

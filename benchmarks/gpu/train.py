@@ -1,8 +1,9 @@
-"""A training on a GPU within so many seconds, by Python alone: ``gpu_train.py RECIPE FOLDER SECONDS``.
+"""A training on a GPU within so many seconds: ``python -m benchmarks.gpu.train RECIPE FOLDER SECONDS``.
 
-The command line needs packages that a bare machine lacks; this does not, and writes CSV where TensorBoard is
-missing. Prints each epoch's seconds, ends in time with what has been learned by then, and tells validation's figures.
-Test images are left alone, unless ``--test end`` asks for them. On a GPU steps are replayed as CUDA graphs.
+By Python alone: the command line needs packages that a bare machine lacks; this does not, and writes CSV where
+TensorBoard is missing. Prints each epoch's seconds, ends in time with what has been learned by then, and tells
+validation's figures. Test images are left alone, unless ``--test end`` asks for them. On a GPU steps are replayed as
+CUDA graphs.
 """
 
 import argparse
@@ -18,10 +19,10 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.gpu_measure import update_record
+from benchmarks.gpu.measure import update_record
 
 SPARE = 30
 """Seconds left for the end: the weights, the test, the results."""
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("seconds", type=float)
     parser.add_argument("--epochs", type=int, help="at most; default: the recipe's")
     parser.add_argument("--test", choices=("never", "end"), default="never")
-    parser.add_argument("--record", type=Path, help="of bench_gpu; gets what was measured")
+    parser.add_argument("--record", type=Path, help="of benchmarks.gpu.bench; gets what was measured")
     options = parser.parse_args(arguments)
     from lightning.pytorch.callbacks import Callback, Timer
     from lightning.pytorch.loggers import CSVLogger

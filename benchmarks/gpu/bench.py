@@ -1,4 +1,4 @@
-"""Times the GPU path: ``python -m benchmarks.bench_gpu``, or ``make bench-gpu``, on a machine with an NVIDIA GPU.
+"""Times the GPU path: ``python -m benchmarks.gpu.bench``, or ``make bench-gpu``, on a machine with an NVIDIA GPU.
 
 Runs its tests first (``--skip-tests`` to leave them out). Then, each a part that ``--only`` chooses:
 
@@ -27,12 +27,12 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it finds its own folder only
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a script it finds its own folder only
 
 import matcaps
-from benchmarks.counts import expected_of, limits_of
-from benchmarks.gpu_layers import GOALS_MS, LAYERS, Launched, RoutedLayer, both_passes, plan_on, public_passes
-from benchmarks.gpu_measure import (
+from benchmarks.gpu.counts import expected_of, limits_of
+from benchmarks.gpu.layers import GOALS_MS, LAYERS, Launched, RoutedLayer, both_passes, plan_on, public_passes
+from benchmarks.gpu.measure import (
     KernelTimes,
     describe_gpu,
     in_graph,
@@ -55,7 +55,7 @@ GOALS = {
     "step_ms": 2.5, "epoch_s": 1.0, "first_step_empty_s": 10.0, "first_step_full_s": 1.0,
     "ratio_to_compiled": 20.0, "memory_ratio": 40.0,
 }  # fmt: skip
-"""What the project wants of an H100; of layers: ``gpu_layers.GOALS_MS``."""
+"""What the project wants of an H100; of layers: ``layers.GOALS_MS``."""
 
 STEPS = (("paper-small", 128), ("paper", 128), ("paper-small", 1))
 EPOCH = "paper-small"
@@ -72,7 +72,7 @@ def bench_start(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for cache in ("empty", "full"):
-            command = [sys.executable, "-m", "benchmarks.first_step", "paper-small", options.device.type]
+            command = [sys.executable, "-m", "benchmarks.gpu.first_step", "paper-small", options.device.type]
             # the driver's own cache is left out of both
             environment = {**os.environ, "MATCAPS_CUDA_CACHE": folder, "CUDA_CACHE_DISABLE": "1"}
             done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
@@ -382,9 +382,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     if options.device.type == "cuda" and not torch.cuda.is_available():
-        sys.exit("bench_gpu needs an NVIDIA GPU that torch can use; --device cpu rehearses it, with tiny sizes")
+        sys.exit("the benchmark needs an NVIDIA GPU that torch can use; --device cpu rehearses it, with tiny sizes")
     if not options.skip_tests:
-        command = [sys.executable, "-m", "benchmarks.gpu_tests", "--seconds", "1800", "--workers", "4"]
+        command = [sys.executable, "-m", "benchmarks.gpu.run_tests", "--seconds", "1800", "--workers", "4"]
         subprocess.run(command, check=True, cwd=ROOT)
     described = describe_gpu(options.device)
     path = record_path(options, described)

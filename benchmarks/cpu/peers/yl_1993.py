@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.peers.common import Configuration, first_convolution, import_from
+from benchmarks.cpu.peers.common import Configuration, first_convolution, import_from
 
 REPOSITORY = "https://github.com/yl-1993/Matrix-Capsules-EM-PyTorch"
 FILE = "model/capsules.py"

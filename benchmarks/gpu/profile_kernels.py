@@ -1,6 +1,6 @@
-"""Profiles ConvCaps1 of ``paper`` with Nsight Compute: ``python -m benchmarks.gpu_profile --record FILE``.
+"""Profiles ConvCaps1 of ``paper`` with Nsight Compute: ``python -m benchmarks.gpu.profile_kernels --record FILE``.
 
-Starts ``ncu --clock-control none`` over one forward and one backward pass, of the slowest kernels that ``bench_gpu``
+Starts ``ncu --clock-control none`` over one forward and one backward pass, of the slowest kernels that ``gpu/bench.py``
 found, or else of all that visit children. What ncu says goes to a text file (``--text``); what matters of it is printed
 and put into the record: why a kernel takes as long as it does.
 """
@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it finds its own folder only
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a script it finds its own folder only
 
-from benchmarks.gpu_measure import update_record
+from benchmarks.gpu.measure import update_record
 from benchmarks.measure import ROOT
 
 SECTIONS = ("SpeedOfLight", "SchedulerStats", "WarpStateStats", "InstructionStats", "Occupancy", "LaunchStats")
@@ -53,7 +53,7 @@ def command_of(kernels: list[str], layer: str, ncu: str = "ncu") -> list[str]:
     return [
         ncu, "--clock-control", "none", "--print-details", "all", *sections,
         "--kernel-name", f"regex:^({'|'.join(kernels)})$",
-        sys.executable, "-m", "benchmarks.gpu_profile", "--run", layer,
+        sys.executable, "-m", "benchmarks.gpu.profile_kernels", "--run", layer,
     ]  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def run(layer_name: str) -> None:
     """Both passes, once."""
     import torch
 
-    from benchmarks.gpu_layers import LAYERS, both_passes, plan_on
+    from benchmarks.gpu.layers import LAYERS, both_passes, plan_on
     from matcaps.routing.cuda_program import program_for
 
     layer, device = LAYERS[layer_name], torch.device("cuda")
@@ -100,7 +100,7 @@ def run(layer_name: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--record", type=Path, help="of bench_gpu: says what is slowest, gets the profile")
+    parser.add_argument("--record", type=Path, help="of benchmarks.gpu.bench: says what is slowest, gets the profile")
     parser.add_argument("--text", type=Path, help="for all that ncu says")
     parser.add_argument("--layer", default="paper ConvCaps1")
     parser.add_argument("--run", metavar="LAYER", help="what ncu looks at; not for people")

@@ -17,7 +17,7 @@ from unittest import mock
 
 from torch import Tensor, nn
 
-from benchmarks.peers.common import LAST_MAP, Configuration, first_convolution, import_from
+from benchmarks.cpu.peers.common import LAST_MAP, Configuration, first_convolution, import_from
 
 REPOSITORY = "https://github.com/Officium/Capsules"
 FILE = "src/matrix_capsules.py"

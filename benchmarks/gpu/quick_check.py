@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it finds its own folder only
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a script it finds its own folder only
 
-from benchmarks.gpu_measure import update_record
+from benchmarks.gpu.measure import update_record
 from matcaps.routing import class_em_routing, conv_em_routing
 from tests.support.budget import judge, run
 from tests.support.routings import class_inputs, conv_inputs
@@ -70,7 +70,7 @@ def check(function: Any, cases: list[tuple[list[Tensor], dict[str, Any]]]) -> li
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--record", type=Path, help="of bench_gpu; gets what is off")
+    parser.add_argument("--record", type=Path, help="of benchmarks.gpu.bench; gets what is off")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # small tensors
     complaints = []

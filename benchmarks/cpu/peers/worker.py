@@ -1,4 +1,4 @@
-"""One contender in a process of its own: ``python -m benchmarks.peers.worker``, started by ``benchmarks/compare.py``.
+"""One contender in a process of its own: ``python -m benchmarks.cpu.peers.worker``, started by ``compare.py``.
 
 Reads requests as JSON lines and answers each with one JSON line:
 
@@ -25,9 +25,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.cpu.peers import CONTENDERS
+from benchmarks.cpu.peers.common import CONFIGURATIONS, CannotBuildError, Configuration
 from benchmarks.measure import process_mib
-from benchmarks.peers import CONTENDERS
-from benchmarks.peers.common import CONFIGURATIONS, CannotBuildError, Configuration
 from matcaps.losses import spread_loss
 
 MARGIN = 0.9

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from benchmarks.peers.common import CannotBuildError, Configuration, import_from
+from benchmarks.cpu.peers.common import CannotBuildError, Configuration, import_from
 
 REPOSITORY = "https://github.com/fabio-deep/Variational-Capsule-Routing"
 FILE = "src/capsnet.py"
