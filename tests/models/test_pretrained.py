@@ -17,6 +17,7 @@ from tests.support.presets import TINY, make
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
+    torch.manual_seed(0)  # some draws of the weights leave calibration something to warn of
     make().save_pretrained(tmp_path)
     return tmp_path
 
