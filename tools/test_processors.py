@@ -102,10 +102,10 @@ def _processor_flags() -> set[str]:
 
 def _processor_name() -> str:
     wanted = ("model name", "cpu family", "model\t")
-    found = {
+    fields = {
         line.split(":", 1)[0].strip(): line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith(wanted)
     }
-    return ", ".join(f"{name} {value}" for name, value in found.items()) or "unknown processor"
+    return ", ".join(f"{name} {value}" for name, value in fields.items()) or "unknown processor"
 
 
 def _cpuinfo() -> list[str]:

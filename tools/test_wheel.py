@@ -191,8 +191,8 @@ def is_package_data(path: Path) -> bool:
     return path.is_file() and "__pycache__" not in path.parts and path.suffix not in (".pyc", ".so")
 
 
-def show(what: str, found: str) -> None:
-    print(f"{what}: {found.strip()}", flush=True)
+def show(what: str, result: str) -> None:
+    print(f"{what}: {result.strip()}", flush=True)
 
 
 def main() -> None:

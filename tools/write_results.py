@@ -39,9 +39,9 @@ def results_page(records: Path) -> str:
     ]
     for name in list_experiments():
         experiment = get_experiment(name)
-        found = gather(experiment, records)
-        parts.append(make_table(experiment, found).rstrip())
-        if draw_experiment(experiment, found):
+        gathered = gather(experiment, records)
+        parts.append(make_table(experiment, gathered).rstrip())
+        if draw_experiment(experiment, gathered):
             parts.append(f"![{experiment.title}]({name}.png)")
     recipes = fold_records(records)
     if recipes is not None:
@@ -71,18 +71,18 @@ def readme_table(records: Path) -> str:
     rows = []
     for name, runs in trainings.items():
         runs.sort(key=lambda run: run[1]["seed"])
-        found = [results for _, results in runs]
-        errors = [results["test"]["error_percent"] for results in found]
+        all_results = [results for _, results in runs]
+        errors = [results["test"]["error_percent"] for results in all_results]
         cells = [
             name,
             "; ".join([f"{spread(errors)} %", *_notes(records / folder for folder, _ in runs)]),
-            f"{found[0]['data']}, {found[0]['test']['num_images']:,}",
-            str(found[0]["epochs"]),
+            f"{all_results[0]['data']}, {all_results[0]['test']['num_images']:,}",
+            str(all_results[0]["epochs"]),
             ", ".join(f"[{results['seed']}](docs/records/{folder.as_posix()})" for folder, results in runs),
-            f"{statistics.mean(results['train_seconds'] for results in found) / 60:.0f}",
-            distinct((results["commit"] or "–")[:7] for results in found),
+            f"{statistics.mean(results['train_seconds'] for results in all_results) / 60:.0f}",
+            distinct((results["commit"] or "–")[:7] for results in all_results),
         ]
-        rows.append((order.get(found[0]["data"], 9), -len(runs), statistics.mean(errors), cells))
+        rows.append((order.get(all_results[0]["data"], 9), -len(runs), statistics.mean(errors), cells))
     rows.sort(key=lambda row: row[:3])
     header = ["training", "test error", "test images", "epochs", "seeds and their records", "minutes", "commit"]
     return markdown(header, [cells for *_, cells in rows])

@@ -40,7 +40,7 @@ def test_train_and_test_folders(pictures):
     bundle = load_data(DataSettings("folder", folder=str(pictures / "sets"), image_size=8))
     assert (len(bundle.train), len(bundle.test), bundle.image_size) == (6, 2, 8)
     save(pictures / "sets" / "test" / "dog" / "a.png", np.zeros((8, 8), np.uint8))
-    with pytest.raises(ValueError, match="the class 'dog', which the training images have not"):
+    with pytest.raises(ValueError, match="the class 'dog', which the training images do not have"):
         load_image_folder(pictures / "sets", 8, split="test")
 
 
@@ -55,15 +55,15 @@ def test_what_is_passed_over_is_counted_and_said_once(pictures):
     (pictures / "empty").mkdir()
     for name in (".git", "__MACOSX", "@eaDir", ".ipynb_checkpoints"):
         save(pictures / name / "0.png", np.zeros((8, 8), np.uint8))
-    with pytest.warns(UserWarning, match="passed over") as said:
+    with pytest.warns(UserWarning, match="not used") as said:
         dataset = load_image_folder(pictures, 8)
     assert dataset.classes == ("ant", "cat")
     assert len(dataset) == 15
     [message] = [str(one.message) for one in said]
-    assert f"{pictures}: 12 passed over" in message
-    assert "7 hidden or of the system (.git, .ipynb_checkpoints, @eaDir, ...)" in message
-    assert "2 not named as an image is (cat/notes.txt, labels.csv)" in message
-    assert "1 no files, or links to nothing (cat/broken.png)" in message
+    assert f"{pictures}: 12 not used" in message
+    assert "7 hidden or system files (.git, .ipynb_checkpoints, @eaDir, ...)" in message
+    assert "2 not images by their file names (cat/notes.txt, labels.csv)" in message
+    assert "1 broken links or special files (cat/broken.png)" in message
     assert "1 images outside a class folder (stray.png)" in message
     assert "1 folders without images (empty)" in message
 
@@ -73,7 +73,7 @@ def test_a_linked_folder_is_read_and_a_loop_of_links_ends(pictures, tmp_path_fac
     save(elsewhere / "0.png", np.zeros((8, 8), np.uint8))
     (pictures / "linked").symlink_to(elsewhere)
     (pictures / "cat" / "again").symlink_to(pictures)
-    with pytest.warns(UserWarning, match="1 links to a folder that they lie in"):
+    with pytest.warns(UserWarning, match="1 links to a folder around them"):
         dataset = load_image_folder(pictures, 8)
     assert dataset.labels.bincount().tolist() == [9, 6, 1]
 

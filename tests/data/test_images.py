@@ -51,7 +51,7 @@ def test_bad_images_are_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"bad.png cannot be read as an image"):
         load_image(bad, 8, 1)
     bad.write_bytes(whole.read_bytes()[:3000])
-    with pytest.raises(ValueError, match=r"bad.png cannot be read as an image.*repair it or take it away"):
+    with pytest.raises(ValueError, match=r"bad.png cannot be read as an image.*repair it or remove it"):
         load_image(bad, 8, 1)
     # PostScript under an image's name: Pillow would start another program to draw it.
     bad.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")

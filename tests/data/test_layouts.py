@@ -80,7 +80,7 @@ def test_a_class_of_one_part_alone(make):
     with pytest.warns(UserWarning, match="test has no image of dog"):
         load_data(DataSettings("folder", folder=str(root), image_size=8))
     make("test/ant")
-    with pytest.raises(ValueError, match="has the class 'ant', which the training images have not"):
+    with pytest.raises(ValueError, match="has the class 'ant', which the training images do not have"):
         find_layout(root)
 
 

@@ -1,6 +1,6 @@
-"""Images: read, divided, prepared and brought in batches.
+"""Read images, divide them, prepare them and load them in batches.
 
-Names are imported when they are first used, so that ``matcaps.data.settings`` can be had without torch.
+Names are imported when they are first used, so that ``matcaps.data.settings`` can be imported without torch.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Bringing published files: several mirrors, resumed where they broke off, checked, and put in place in one step."""
+"""Download published files: several mirrors, resumed after an interruption, checked, and put in place in one step."""
 
 import errno
 import http.client
@@ -26,7 +26,7 @@ _ATTEMPTS = 5
 
 
 class DownloadError(OSError):
-    """A file could not be had from any mirror; the message gives every mirror's failure."""
+    """A file could not be downloaded from any mirror; the message gives every mirror's failure."""
 
 
 class _MirrorError(Exception):
@@ -49,7 +49,7 @@ def fetch(
     replace_different: bool = False,
     source: DataSource | None = None,
 ) -> list[FileStatus]:
-    """Bring the files of a published set that are not there yet into ``ROOT/<name>``.
+    """Download the files of a published set that are missing into ``ROOT/<name>``.
 
     Each file is written to ``<file>.partial`` and, once its checksum agrees, renamed: an interrupted download leaves
     no half file under the real name, and goes on from there at the next call. Mirrors are tried in order. A file that
@@ -59,15 +59,15 @@ def fetch(
         name: "mnist", "fashion-mnist" or "smallnorb".
         root: see :func:`matcaps.data.data_root`; made if it does not exist.
         progress: told how far each file is.
-        replace_different: also bring files that are there but differ from the published ones. Without it they stay,
-            with a warning.
+        replace_different: also download files that are there but differ from the published ones. Without it they
+            stay, with a warning.
         source: where to get the set from, if not from the published mirrors.
 
     Returns:
         The status of every file, now that all are there.
 
     Raises:
-        DownloadError: a file could not be had from any mirror. Run it again to go on where it broke off.
+        DownloadError: a file could not be downloaded from any mirror. Call it again to resume.
         ValueError: the name is unknown.
     """
     source = source or get_source(name)
@@ -86,35 +86,35 @@ def fetch(
                 stacklevel=2,
             )
             continue
-        archives |= _bring(folder, file, progress or (lambda *_: None))
-        brought = folder / file.name
-        if status.path is not None and status.path != brought and brought.is_file():  # else it was just replaced
+        archives |= _download_file(folder, file, progress or (lambda *_: None))
+        downloaded = folder / file.name
+        if status.path is not None and status.path != downloaded and downloaded.is_file():  # else it was just replaced
             status.path.unlink()  # the differing uncompressed copy would be found first
     for archive in archives:
         archive.unlink(missing_ok=True)
     return [check_file(folder, file) for file in source.files]
 
 
-def _bring(folder: Path, file: DataFile, progress: Progress) -> set[Path]:
-    """Bring one file from the first mirror that has it; returns archives to take away in the end."""
+def _download_file(folder: Path, file: DataFile, progress: Progress) -> set[Path]:
+    """Download one file from the first mirror that has it; returns archives to delete at the end."""
     failures = []
     for url in file.urls:
         try:
-            _bring_compressed(url, folder, file, progress)
+            _download_checked(url, folder, file, progress)
             return set()
         except _FAILURES as error:
             _raise_if_here(error, folder)
             failures.append(f"{url}: {_reason(error)}")
     if file.archive is not None:
         try:
-            return {_bring_from_archive(folder, file, file.archive, progress)}
+            return {_extract_from_archive(folder, file, file.archive, progress)}
         except _FAILURES as error:
             _raise_if_here(error, folder)
             # A zip file that did not serve once will not serve the next time.
             (folder / file.archive.name).unlink(missing_ok=True)
             failures.append(f"{file.archive.url}: {_reason(error)}")
     raise DownloadError(
-        f"{file.name} could not be had from any mirror:\n  "
+        f"{file.name} could not be downloaded from any mirror:\n  "
         + "\n  ".join(failures)
         + f"\nTry again later (what has arrived is kept), or put the file in {folder} yourself"
     )
@@ -134,7 +134,7 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _bring_compressed(url: str, folder: Path, file: DataFile, progress: Progress) -> None:
+def _download_checked(url: str, folder: Path, file: DataFile, progress: Progress) -> None:
     partial = folder / f"{file.name}.partial"
     resumed = _size(partial) > 0
 
@@ -158,7 +158,7 @@ def _size(path: Path) -> int:
 
 
 def _download_patiently(url: str, partial: Path, limit: int, report: Callable[[int], None]) -> None:
-    """Download, going on where the connection broke as long as each attempt brings something."""
+    """Download; after a broken connection resume, as long as each attempt adds bytes."""
     for attempts_left in reversed(range(_ATTEMPTS)):
         before = _size(partial)
         try:
@@ -169,11 +169,11 @@ def _download_patiently(url: str, partial: Path, limit: int, report: Callable[[i
 
 
 def _expect_checksum(partial: Path, file: DataFile) -> None:
-    size, found = partial.stat().st_size, file_sha256(partial)
-    if size == file.size and found == file.sha256:
+    size, digest = partial.stat().st_size, file_sha256(partial)
+    if size == file.size and digest == file.sha256:
         return
     partial.unlink()
-    raise _MirrorError(f"expected {file.size:,} bytes with sha256 {file.sha256}, got {size:,} with {found}")
+    raise _MirrorError(f"expected {file.size:,} bytes with sha256 {file.sha256}, got {size:,} with {digest}")
 
 
 def _download(url: str, partial: Path, limit: int, report: Callable[[int], None]) -> None:
@@ -233,14 +233,14 @@ def _starts_at(content_range: str, have: int) -> bool:
     return content_range.startswith(f"bytes {have}-")
 
 
-def _bring_from_archive(folder: Path, file: DataFile, archive: Archive, progress: Progress) -> Path:
+def _extract_from_archive(folder: Path, file: DataFile, archive: Archive, progress: Progress) -> Path:
     """Take one file's contents out of a zip file, which is downloaded first if it is not there yet."""
     path, partial = folder / archive.name, folder / f"{archive.name}.partial"
     if not path.exists():
         _download_patiently(archive.url, partial, archive.size_limit, lambda done: progress(archive.name, done, 0))
         if not zipfile.is_zipfile(partial):
             partial.unlink()
-            raise _MirrorError("what came is no zip file")
+            raise _MirrorError("the download is not a zip file")
         os.replace(partial, path)
     target = folder / f"{file.content_name}.partial"
     with zipfile.ZipFile(path) as archived:

@@ -107,13 +107,13 @@ def check_file(folder: Path, file: DataFile) -> FileStatus:
     if is_gzip(path) and path.stat().st_size == file.size and file_sha256(path) == file.sha256:
         return FileStatus(file.name, path, "ok", "the published file")
     try:
-        found = content_md5(path)
+        digest = content_md5(path)
     except ValueError as error:
         return FileStatus(file.name, path, "differs", str(error))
-    if found == file.content_md5:
+    if digest == file.content_md5:
         how = "the published contents, compressed again" if is_gzip(path) else "the published contents"
         return FileStatus(file.name, path, "ok", how)
-    return FileStatus(file.name, path, "differs", f"md5 of the contents {found}, published {file.content_md5}")
+    return FileStatus(file.name, path, "differs", f"md5 of the contents {digest}, published {file.content_md5}")
 
 
 def verify(name: str, root: str | Path | None = None) -> list[FileStatus]:

@@ -76,11 +76,11 @@ def fingerprint(parts: Mapping[str, ImageDataset | None]) -> Fingerprint:
 def _class_prints(part: ImageDataset) -> dict[str, ClassPrint]:
     keys = _content_keys(part) if part.keys is None else part.keys.numpy()
     labels = part.labels.numpy()
-    found = {}
+    prints = {}
     for label, name in enumerate(part.classes):
         own = np.sort(keys[labels == label]).astype("<i8")
-        found[name] = ClassPrint(len(own), hashlib.blake2b(own.tobytes(), digest_size=8).hexdigest())
-    return found
+        prints[name] = ClassPrint(len(own), hashlib.blake2b(own.tobytes(), digest_size=8).hexdigest())
+    return prints
 
 
 def _content_keys(part: ImageDataset) -> np.ndarray:

@@ -36,7 +36,7 @@ def load_image_folder(
 
     Args:
         folder: the folder.
-        image_size: side in pixels to which every image is brought.
+        image_size: side in pixels of every image after resizing.
         channels: 1 for grey, 3 for colour.
         split: ``"train"``, or ``"validation"`` or ``"test"`` for the folder of that part.
         fit: what becomes of pictures that are not square, as :func:`matcaps.data.images.read_image`.
@@ -155,7 +155,7 @@ def _read(
     if dim:
         warnings.warn(
             f"folder {shown(place)}: {dim:,} images of more than 8 bits use a sixteenth of their range or less, and "
-            "keep some 16 grey levels: scale them up before",
+            "keep about 16 grey levels: scale them up first",
             stacklevel=3,
         )
     labels = torch.arange(len(files)).repeat_interleave(torch.tensor([len(own) for own in files.values()]))

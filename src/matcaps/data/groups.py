@@ -43,9 +43,9 @@ class Groups:
 
     def counts(self) -> np.ndarray:
         """Images by group and class: ``[groups, classes]``, int64."""
-        found = np.zeros((len(self.names), len(self.classes)), np.int64)
-        np.add.at(found, (list(self.numbers), list(self.labels)), 1)
-        return found
+        counts = np.zeros((len(self.names), len(self.classes)), np.int64)
+        np.add.at(counts, (list(self.numbers), list(self.labels)), 1)
+        return counts
 
 
 def read_groups(layout: Layout, table: str | os.PathLike[str]) -> Groups:
@@ -66,34 +66,34 @@ def read_groups(layout: Layout, table: str | os.PathLike[str]) -> Groups:
     """
     path = user_path(table)
     known = _Known(layout)
-    found: dict[Path, str] = {}
+    group_of: dict[Path, str] = {}
     unknown: list[str] = []
     for line, name, group in _rows(path):
         image = known.image(name, f"{shown(path)}, line {line}")
         if image is None:
             unknown.append(f"{name} (line {line})")
-        elif image in found:
+        elif image in group_of:
             raise ValueError(f"{shown(path)}, line {line}: names {shown(name)} a second time: keep one line an image")
         elif not group:
             raise ValueError(f"{shown(path)}, line {line}: {shown(name)} must have a group; it has an empty one")
         else:
-            found[image] = group
+            group_of[image] = group
     where = shown(layout.base)
     if unknown:
         raise ValueError(
-            f"{shown(path)} names {_some(unknown)}, but no such image is in {where}: take these lines away"
+            f"{shown(path)} names {_some(unknown)}, but no such image is in {where}: remove these lines"
         )
     images = [(image, label) for label, own in enumerate(layout.files["train"].values()) for image in own]
-    missing = [shown(image.relative_to(layout.base)) for image, _ in images if image not in found]
+    missing = [shown(image.relative_to(layout.base)) for image, _ in images if image not in group_of]
     if missing:
         raise ValueError(
             f"{shown(path)} must have a line for every training image of {where}; none for {_some(missing)}"
         )
-    names = tuple(sorted({found[image] for image, _ in images}))
+    names = tuple(sorted({group_of[image] for image, _ in images}))
     places = {name: place for place, name in enumerate(names)}
     return Groups(
         names,
-        tuple(places[found[image]] for image, _ in images),
+        tuple(places[group_of[image]] for image, _ in images),
         tuple(label for _, label in images),
         layout.classes,
     )

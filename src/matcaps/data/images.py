@@ -1,4 +1,4 @@
-"""One image from a file: opened by its content, checked, turned upright, laid on a ground and brought to a size."""
+"""Read one image from a file: by its content, checked, turned upright, without transparency, resized to a square."""
 
 import hashlib
 import importlib
@@ -86,7 +86,7 @@ def read_image(
     fit: Fit = "crop",
     transparency: Transparency = "auto",
 ) -> NDArray[np.uint8]:
-    """One image from a file, turned upright and brought to a square of a size.
+    """One image from a file, turned upright and resized to a square.
 
     Pixels are averaged when the image shrinks, and interpolated when it grows. Of a moving image the first picture
     counts. Grey levels of 9 to 16 bits are scaled by their range, floating-point ones by 1.
@@ -137,7 +137,7 @@ def read_known_image(
     except Exception as error:  # decoders of damaged files raise nearly anything; whatever it is, the file is named
         reason = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
         needed = missing_decoder(path.suffix.lower())
-        mend = "repair it or take it away" if needed is None else f"pip install {needed}, or save it as PNG"
+        mend = "repair it or remove it" if needed is None else f"pip install {needed}, or save it as PNG"
         raise ValueError(f"{shown(path)} cannot be read as an image ({shown(reason)}): {mend}") from error
     pixels = _fitted(plain, image_size, fit)
     is_dim = upright.mode.startswith("I") and int(np.asarray(plain).max()) <= _DIM

@@ -59,7 +59,7 @@ class PassedOver:
             names = [shown(path.relative_to(base)) for path in sorted(paths)]
             more = ", ..." if len(names) > _EXAMPLES else ""
             reasons.append(f"{len(names):,} {reason} ({', '.join(names[:_EXAMPLES])}{more})")
-        return f"{shown(base)}: {len(self):,} passed over: {'; '.join(reasons)}"
+        return f"{shown(base)}: {len(self):,} not used: {'; '.join(reasons)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,24 +156,24 @@ def check_folder(folder: str | os.PathLike[str]) -> Path:
 
 def _look(folder: Path, passed: PassedOver, within: frozenset[Path] = frozenset()) -> _Folder:
     """All that is in a folder; ``within`` are the folders around it, by their real paths."""
-    found, known = _Folder(folder), endings()
+    contents, known = _Folder(folder), endings()
     within |= {folder.resolve()}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name.casefold() in _OF_THE_SYSTEM:
-            passed.add("hidden or of the system", path)
+            passed.add("hidden or system files", path)
         elif path.is_dir():
             if path.is_symlink() and path.resolve() in within:
-                passed.add("links to a folder that they lie in", path)
+                passed.add("links to a folder around them", path)
             else:
-                found.folders[path.name] = _look(path, passed, within)
+                contents.folders[path.name] = _look(path, passed, within)
         elif not path.is_file():
-            passed.add("no files, or links to nothing", path)
+            passed.add("broken links or special files", path)
         elif path.suffix.lower() in known:
-            found.images.append(path)
+            contents.images.append(path)
         else:
             needed = missing_decoder(path.suffix.lower())
-            passed.add("not named as an image is" if needed is None else f"that need pip install {needed}", path)
-    return found
+            passed.add("not images by their file names" if needed is None else f"that need pip install {needed}", path)
+    return contents
 
 
 def _find_parts(root: _Folder) -> dict[str, str] | None:
@@ -199,14 +199,14 @@ def _find_parts(root: _Folder) -> dict[str, str] | None:
     if "train" not in deep.values():
         raise ValueError(f"{where} holds {_listed(deep)} but no folder train with images: keep {_WANTED}")
     for part in PART_NAMES:
-        same = [name for name, found in named.items() if found == part]
+        same = [name for name, own_part in named.items() if own_part == part]
         if len(same) > 1:
             raise ValueError(f"{where} must hold one folder for the part {part}; it holds {_listed(same)}: join them")
     for name in named:
         if name not in deep:
             raise ValueError(
                 f"{where}/{name} must hold images in a folder for each class; it holds none: sort them into "
-                f"{name}/CLASS, or take {name} away"
+                f"{name}/CLASS, or remove {name}"
             )
     return named
 
@@ -224,7 +224,7 @@ def _parts_classes(root: _Folder, parts: Mapping[str, str]) -> tuple[str, ...]:
         unknown = sorted(set(root.folders[name].filled) - set(classes)) if part != "train" else []
         if unknown:
             raise ValueError(
-                f"{shown(root.path / name)} has the class {unknown[0]!r}, which the training images have not: "
+                f"{shown(root.path / name)} has the class {unknown[0]!r}, which the training images do not have: "
                 f"{list(classes)}"
             )
     return classes

@@ -85,7 +85,7 @@ def _scaled(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     values = np.asarray(image)
     if image.mode == "F":
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
-            raise ValueError("its floating-point values are not all from 0 to 1: scale them so")
+            raise ValueError("its floating-point values must lie between 0 and 1: scale them")
         white = 1.0
     else:
         bits = tags.get(_BITS_PER_SAMPLE, (16,))
@@ -94,7 +94,7 @@ def _scaled(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
         sample_format = sample_format[0] if isinstance(sample_format, tuple) else sample_format
         if bits not in range(9, 17) or sample_format == _SIGNED or values.min() < 0 or values.max() >= 1 << bits:
             raise ValueError(
-                "its whole numbers are not of 9 to 16 bits without a sign, so that no one knows what is white: "
+                "its pixels must be unsigned integers of 9 to 16 bits, or the value of white is unknown: "
                 "convert it to 8 or 16 bits"
             )
         white = float((1 << bits) - 1)

@@ -150,4 +150,4 @@ def warn_of_copies(parts: dict[str, ImageDataset | None]) -> None:
     if twice:
         lines.append(f"{twice:,} of its pictures are in more than one class")
     if lines:
-        warnings.warn(f"{train.origin}: {'; '.join(lines)}: take them away where they do not belong", stacklevel=2)
+        warnings.warn(f"{train.origin}: {'; '.join(lines)}: remove them where they do not belong", stacklevel=2)

@@ -253,7 +253,7 @@ _SMALLNORB = DataSource(
 )
 
 SOURCES: dict[str, DataSource] = {source.name: source for source in (_MNIST, _FASHION_MNIST, _SMALLNORB)}
-"""The sets that ``matcaps data fetch`` can bring, by name."""
+"""The sets that ``matcaps data fetch`` can download, by name."""
 
 
 def get_source(name: str) -> DataSource:

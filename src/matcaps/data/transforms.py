@@ -60,7 +60,7 @@ def _channel_sums(images: Tensor) -> tuple[Tensor, Tensor]:
     return values.sum(2), (values * values).sum(2)
 
 
-def _over(values: Tensor, number: float) -> Tensor:
+def _divide(values: Tensor, number: float) -> Tensor:
     """Values divided by a number, rounded once: on a GPU torch multiplies by the inverse of a number of the host."""
     return values / values.new_full((), number)
 
@@ -69,12 +69,12 @@ def _mean_and_deviation(first: Tensor, second: Tensor, pixels: int) -> tuple[Ten
     """Mean and standard deviation over pixels and channels, ``[B, 1]``, from sums ``[B, C]`` of first and second
     powers. A deviation is never below 1 over the root of their number, so that a blank image comes out as zeros."""
     count = pixels * first.shape[1]
-    mean = _over(_over_channels(first), count)
-    variance = (_over(_over_channels(second), count) - mean * mean).clamp_min(0)
+    mean = _divide(_sum_over_channels(first), count)
+    variance = (_divide(_sum_over_channels(second), count) - mean * mean).clamp_min(0)
     return mean, variance.sqrt().clamp_min(1 / math.sqrt(count))
 
 
-def _over_channels(values: Tensor) -> Tensor:
+def _sum_over_channels(values: Tensor) -> Tensor:
     """The sum over the second dimension, kept, one after the other: in the same order on every device."""
     total = values[:, :1]
     for channel in range(1, values.shape[1]):
@@ -241,7 +241,7 @@ class Transform:
         if images.ndim != 4 or images.shape[2:] != (size, size) or images.dtype != torch.uint8:
             raise ValueError(
                 f"images must be uint8 [B, C, {size}, {size}]; got {images.dtype} {list(images.shape)}: "
-                "bring them to the size that the transform was made for"
+                "resize them to the size that the transform was made for"
             )
 
     def _crops(self, images: Tensor, count: int) -> Tensor:
@@ -352,14 +352,14 @@ class Transform:
         normalise = self._number("normalise")
         pixels = images.shape[2] * images.shape[3]
         if normalise == "scale":
-            mean = 0.0 if is_neutral else _over(_channel_sums(images)[0], pixels)
-            factor, offset = _over(contrast, 255), _over(mean * (1 - contrast), 255) + shift
+            mean = 0.0 if is_neutral else _divide(_channel_sums(images)[0], pixels)
+            factor, offset = _divide(contrast, 255), _divide(mean * (1 - contrast), 255) + shift
         elif normalise == "image":
             mean, deviation = _mean_and_deviation(*_channel_sums(images), pixels)
             factor, offset = contrast / deviation, shift - contrast * mean / deviation
         else:
             # Contrast about each channel's mean over the whole image, as tf.image.adjust_contrast has it.
-            mean = 0.0 if is_neutral else _over(_channel_sums(images)[0], pixels)
+            mean = 0.0 if is_neutral else _divide(_channel_sums(images)[0], pixels)
             offset = mean * (1 - contrast) + shift
             first, second = _channel_sums(crops)
             count = crops.shape[2] * crops.shape[3]

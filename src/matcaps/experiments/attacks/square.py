@@ -79,9 +79,9 @@ def square_attack(
             turned = torch.where(inside, project(images[rows] - epsilon * colours, *around), best[rows])
             wasted = (proposal == best[rows]).flatten(1).all(dim=1)
             proposal = torch.where(wasted[:, None, None, None], turned, proposal)
-            found = margins_of(net, proposal, labels[rows], None if targets is None else targets[rows])
-            better = found > margins[rows]
-            best[rows[better]], margins[rows[better]] = proposal[better], found[better]
+            proposed = margins_of(net, proposal, labels[rows], None if targets is None else targets[rows])
+            better = proposed > margins[rows]
+            best[rows[better]], margins[rows[better]] = proposal[better], proposed[better]
     return best
 
 
