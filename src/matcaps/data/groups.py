@@ -80,9 +80,7 @@ def read_groups(layout: Layout, table: str | os.PathLike[str]) -> Groups:
             group_of[image] = group
     where = shown(layout.base)
     if unknown:
-        raise ValueError(
-            f"{shown(path)} names {_some(unknown)}, but no such image is in {where}: remove these lines"
-        )
+        raise ValueError(f"{shown(path)} names {_some(unknown)}, but no such image is in {where}: remove these lines")
     images = [(image, label) for label, own in enumerate(layout.files["train"].values()) for image in own]
     missing = [shown(image.relative_to(layout.base)) for image, _ in images if image not in group_of]
     if missing:
