@@ -15,6 +15,7 @@ from matcaps.routing import (
     conv_em_routing,
     cuda,
     em_routing,
+    require_implementation,
     resolve_implementation,
     trace_class_em_routing,
     trace_conv_em_routing,
@@ -179,7 +180,16 @@ def test_without_a_compiler_auto_takes_the_reference_with_one_warning(monkeypatc
     assert resolve_implementation("cuda", torch.float32) == "reference"  # warnings are errors here
     assert resolve_implementation("cpu", torch.float32) != "cuda"
     with pytest.raises(RuntimeError, match=r"implementation='cuda' is not available: .*pip install 'matcaps\[cuda\]'"):
-        route(*(x.cpu() for x in conv_inputs()))
+        require_implementation("cuda", torch.device("cuda"), torch.float32)
+
+
+def test_tensors_on_the_cpu_are_refused_as_such_whatever_is_installed(monkeypatch):
+    """A package would not help them."""
+    monkeypatch.setattr(cuda, "EMULATOR", None)
+    for missing in (None, "cuda-bindings is not installed"):
+        monkeypatch.setattr(cuda, "MISSING", missing)
+        with pytest.raises(ValueError, match=r"on CUDA devices; got torch\.float32 on cpu: move the tensors"):
+            route(*(x.cpu() for x in conv_inputs()))
 
 
 def test_a_gpu_that_is_too_old_takes_the_reference(monkeypatch):
@@ -232,7 +242,7 @@ if {block}:  # as where it is not installed
     importlib.util.find_spec = lambda name, *rest: None if name.startswith("cuda.") else find_spec(name, *rest)
     sys.modules["cuda"] = None
 import matcaps, matcaps.models, matcaps.layers
-from matcaps.routing import available_implementations, conv_em_routing, resolve_implementation
+from matcaps.routing import available_implementations, conv_em_routing, require_implementation, resolve_implementation
 inputs = torch.randn(1, 3, 3, 2, 4, 4), torch.rand(1, 3, 3, 2), torch.randn(3, 3, 2, 3, 4, 4), *torch.zeros(2, 3)
 conv_em_routing(*inputs, inverse_temperature=[1.0])
 available_implementations()
@@ -242,7 +252,7 @@ if {block}:
     assert "cuda" not in available_implementations()
     assert resolve_implementation("cuda", torch.float32) == "reference"
     try:
-        conv_em_routing(*inputs, inverse_temperature=[1.0], implementation="cuda")
+        require_implementation("cuda", torch.device("cuda"), torch.float32)
     except RuntimeError as error:
         print(error)
 """

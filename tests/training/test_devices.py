@@ -5,6 +5,7 @@ import torch
 
 from matcaps.cli import main
 from matcaps.models import create_model
+from matcaps.routing import cuda, native
 from matcaps.training.devices import place, resolve_device
 
 COMMANDS = {
@@ -33,11 +34,13 @@ def test_auto_takes_a_gpu_where_there_is_one(monkeypatch):
     assert resolve_device("cpu") == torch.device("cpu")
 
 
+@pytest.mark.skipif(native.MISSING is not None, reason="the compiled core is missing")
 def test_routing_that_only_the_cpu_has_stays_there(monkeypatch):
     """A run whose settings ask for the compiled core is tested by it, whatever the machine has."""
     put_in(monkeypatch, 1)
     assert resolve_device("auto", implementation="native") == torch.device("cpu")
-    assert resolve_device("gpu", implementation="native") == torch.device("cuda", 0)  # which the routing refuses
+    with pytest.raises(ValueError, match="implementation='native' computes in float32 or float64 on the CPU"):
+        resolve_device("gpu", implementation="native")
     assert place(create_model("quickstart", implementation="native")) == torch.device("cpu")
 
 
@@ -48,6 +51,21 @@ def test_each_process_of_several_has_its_own(monkeypatch, variable):
     monkeypatch.setenv(variable, "3")
     assert resolve_device("gpu", 4) == torch.device("cuda", 3)
     assert resolve_device("gpu") == torch.device("cuda", 0)  # the only one of its machine
+
+
+@pytest.mark.parametrize("implementation", ["native", "cuda"])
+def test_an_implementation_that_is_not_installed_is_refused_in_one_line(monkeypatch, implementation, tmp_path, capsys):
+    """By every command, before anything is written: it is a user's mistake, and not one of ours."""
+    monkeypatch.chdir(tmp_path)
+    put_in(monkeypatch, 1)
+    monkeypatch.setattr({"native": native, "cuda": cuda}[implementation], "MISSING", "something is not installed")
+    network = create_model("quickstart", implementation=implementation)
+    with pytest.raises(ValueError, match=f"implementation='{implementation}' is not available: something is not inst"):
+        place(network)
+    assert main(["train", "quickstart", "--output", "run", f"--model.implementation={implementation}"]) == 1
+    complaint = capsys.readouterr().err
+    assert f"implementation='{implementation}' is not available: something is not installed" in complaint
+    assert not (tmp_path / "run").exists()
 
 
 def test_refusals(monkeypatch):

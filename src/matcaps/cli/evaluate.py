@@ -92,8 +92,8 @@ def _print_evaluation(result: "Evaluation") -> None:
         share = "–" if accuracy is None else f"{100 * accuracy:.2f} %"
         table.add_row(f"{label} {printable(name)}", *(str(count) if count else "·" for count in counts), share)
     out.print(table)
-    for name, found in result.class_accuracy_by.items():
-        _print_errors_by(name, found, result.classes, result.value_names.get(name, {}))
+    for name, accuracies in result.class_accuracy_by.items():
+        _print_errors_by(name, accuracies, result.classes, result.value_names.get(name, {}))
     if result.agreement is not None:
         _print_agreement(result.agreement)
     if result.log_loss is not None:
@@ -105,12 +105,15 @@ def _print_evaluation(result: "Evaluation") -> None:
 
 
 def _print_errors_by(
-    name: str, found: Mapping[int, tuple[float | None, ...]], classes: tuple[str, ...], names: Mapping[int, str]
+    name: str,
+    accuracies_by_value: Mapping[int, tuple[float | None, ...]],
+    classes: tuple[str, ...],
+    names: Mapping[int, str],
 ) -> None:
     table = Table(title=f"errors, %, by {name}{'' if names else ' (-1: unknown)'}")
     for heading in (name, *map(printable, classes)):
         table.add_column(heading, justify="right")
-    for value, accuracies in found.items():
+    for value, accuracies in accuracies_by_value.items():
         errors = ("–" if accuracy is None else f"{100 * (1 - accuracy):.1f}" for accuracy in accuracies)
         table.add_row(printable(names.get(value, str(value))), *errors)
     out.print(table)
@@ -168,22 +171,22 @@ def predict_command(arguments: list[str]) -> int:
     parsed = parser.parse_args(arguments)
     from matcaps.training.prediction import predict_files
 
-    found = predict_files(
+    predictions = predict_files(
         parsed.run,
         parsed.images,
         invert=parsed.invert,
         checkpoint=parsed.checkpoint,
         accelerator=parsed.accelerator,
     )
-    if parsed.json and found.scores:
-        print(json.dumps(found.scores, indent=2))
-    for path, scores in found.scores.items() if not parsed.json else ():
+    if parsed.json and predictions.scores:
+        print(json.dumps(predictions.scores, indent=2))
+    for path, scores in predictions.scores.items() if not parsed.json else ():
         best = sorted(scores.items(), key=lambda item: -item[1])[:3]
         out.print(f"{path}: " + ", ".join(f"{name} {score:.3f}" for name, score in best), **PLAIN)
-    if found.failures:
-        reasons = [*found.failures.values()]
-        total = len(found.scores) + len(reasons)
+    if predictions.failures:
+        reasons = [*predictions.failures.values()]
+        total = len(predictions.scores) + len(reasons)
         said = f"{len(reasons)} of {total} could not be classified: " if total > 1 else ""
         more = f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
         err.print(f"matcaps predict: {said}{'; '.join(reasons[:_NAMED])}{more}", **PLAIN)
-    return 1 if found.failures else 0
+    return 1 if predictions.failures else 0

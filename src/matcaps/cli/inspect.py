@@ -21,6 +21,6 @@ def inspect_command(arguments: list[str]) -> int:
 
     from matcaps.findings import inspect_saved
 
-    found = inspect_saved(settings, lambda line: out.print(line, **PLAIN))
-    out.print(f"written to {found.folder}: {'; '.join(found.files)}", **PLAIN)
+    result = inspect_saved(settings, lambda line: out.print(line, **PLAIN))
+    out.print(f"written to {result.folder}: {'; '.join(result.files)}", **PLAIN)
     return 0

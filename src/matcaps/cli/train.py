@@ -127,10 +127,10 @@ def _base_settings(arguments: list[str]) -> TrainSettings:
             raise FileNotFoundError(f"no settings file {config}: give a YAML file, such as a run's settings.yaml")
         from matcaps.training.record import read_settings
 
-        found = read_settings(user_path(config))
-        named = named or str(found.get("recipe", "quickstart"))
-        whole = found.keys() >= _OF_A_RUN
-        earlier = whole and is_of_an_earlier_version(found["data"])
+        entries = read_settings(user_path(config))
+        named = named or str(entries.get("recipe", "quickstart"))
+        whole = entries.keys() >= _OF_A_RUN
+        earlier = whole and is_of_an_earlier_version(entries["data"])
     if named is None:
         if not {"-h", "--help"} & set(arguments):
             raise ValueError(f"name a recipe first: {', '.join(list_recipes())}")

@@ -158,8 +158,8 @@ def _runs_in(folder: Path) -> list[Path]:
         raise FileNotFoundError(f"no folder {folder}: give runs, or folders that hold runs")
     if (folder / SETTINGS_NAME).is_file():
         return [folder]
-    found = {path.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/{SETTINGS_NAME}")}
-    return sorted(found)
+    folders = {path.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/{SETTINGS_NAME}")}
+    return sorted(folders)
 
 
 def _unfinished(folder: Path) -> str:
@@ -212,7 +212,7 @@ def _tested_again(folder: Path, attribute: str, root: str | None, memory: Path |
 def _objects(test: dict[str, Any], attribute: str, data: DataSettings) -> dict[str, ObjectResult]:
     accuracies, counts = test["class_accuracy_by"][attribute], test.get("num_images_by", {}).get(attribute, {})
     losses = test.get("log_loss_by", {}).get(attribute, {})
-    found = {}
+    results = {}
     if attribute == "group":  # one object, whatever the classes of its images
         for value, by_class in accuracies.items():
             own = [label for label, accuracy in enumerate(by_class) if accuracy is not None]
@@ -221,15 +221,15 @@ def _objects(test: dict[str, Any], attribute: str, data: DataSettings) -> dict[s
                 sum(counts[value][label] * of[value][label] for label in own) / total for of in (accuracies, losses)
             )
             name = test["value_names"][attribute][value]
-            found[name] = ObjectResult(total, 100 * (1 - accuracy), loss)
-        return found
+            results[name] = ObjectResult(total, 100 * (1 - accuracy), loss)
+        return results
     for value, by_class in accuracies.items():
         for label, accuracy in enumerate(by_class):
             if accuracy is not None:
                 loss = losses[value][label] if losses else None
                 count = counts[value][label] if counts else None
-                found[f"{test['classes'][label]} {value}"] = ObjectResult(count, 100 * (1 - accuracy), loss)
-    return found
+                results[f"{test['classes'][label]} {value}"] = ObjectResult(count, 100 * (1 - accuracy), loss)
+    return results
 
 
 def _recipes(runs: Iterable[FoldRun]) -> tuple[FoldRecipe, ...]:

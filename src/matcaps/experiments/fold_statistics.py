@@ -200,12 +200,12 @@ def _seed_resampler(table: Table) -> Callable[[np.random.Generator, int], Values
         parts.append((rows, own[:, there] if there.any() else np.nanmean(own, axis=1, keepdims=True)))
 
     def resample(generator: np.random.Generator, count: int) -> Values:
-        found = np.empty((count, len(table.values)))
+        means = np.empty((count, len(table.values)))
         for rows, values in parts:
             number = values.shape[1]
             shares = generator.multinomial(number, np.full(number, 1 / number), count) / number
-            found[:, rows] = shares @ values.T
-        return found
+            means[:, rows] = shares @ values.T
+        return means
 
     return resample
 

@@ -55,14 +55,14 @@ def tabulate(recipe: FoldRecipe, objects: Sequence[str], measure: Measure) -> Ta
     folds: list[tuple[int | str, ...]] = [("none", place) for place in range(len(objects))]
     done: dict[tuple[str, int], str] = {}
     for run in recipe.runs:
-        for name, found in run.objects.items():
+        for name, result in run.objects.items():
             other = done.setdefault((name, run.settings.seed), run.folder.name)
             if other != run.folder.name:
                 raise ValueError(
                     f"each object must be left out once with a seed; {name} was by {other} and {run.folder.name}: "
                     "name one of them alone"
                 )
-            value = getattr(found, measure.attribute)
+            value = getattr(result, measure.attribute)
             if value is not None:
                 values[places[name], seeds.index(run.settings.seed)] = value
             folds[places[name]] = run.fold
@@ -124,9 +124,9 @@ def _overview(recipes: Sequence[FoldRecipe], tables: _Tables) -> str:
     return markdown(["recipe", *measured, "objects", "seeds", "runs", "epochs", "commit"], lines)
 
 
-def _with_interval(found: Estimate, measure: Measure, *, signed: bool = False) -> list[str]:
+def _with_interval(interval: Estimate, measure: Measure, *, signed: bool = False) -> list[str]:
     style = f"{'+' if signed else ''}.{measure.digits}f"
-    return [f"{found.mean:{style}}", f"{found.low:{style}} to {found.high:{style}}"]
+    return [f"{interval.mean:{style}}", f"{interval.low:{style}} to {interval.high:{style}}"]
 
 
 def _comparisons(recipes: Sequence[FoldRecipe], tables: _Tables) -> list[str]:
@@ -134,13 +134,13 @@ def _comparisons(recipes: Sequence[FoldRecipe], tables: _Tables) -> list[str]:
     lines, differing = [], []
     for place, recipe in enumerate(others, 1):
         differing.append(f"- {recipe.name}: {'; '.join(recipe_differences(first, recipe)) or 'no setting'}")
-        found: list[Comparison] = []
+        comparisons: list[Comparison] = []
         for measure in MEASURES:
             own = (tables[measure][0], tables[measure][place])
             cells = ["no object in common" if measure is MEASURES[0] else "–", "", "", "", ""]
             if (own[0].known & own[1].known).any():
                 comparison = compare(*own)
-                found.append(comparison)
+                comparisons.append(comparison)
                 cells = [
                     *_with_interval(comparison.difference, measure, signed=True),
                     _p(comparison.p),
@@ -148,8 +148,8 @@ def _comparisons(recipes: Sequence[FoldRecipe], tables: _Tables) -> list[str]:
                     str(comparison.num_objects),
                 ]
             lines.append([_cell(recipe.name), f"{measure.title.partition(',')[0]}, {measure.unit}", *cells])
-        if len(found) == len(MEASURES):
-            lower = sum(comparison.difference.mean < 0 for comparison in found)
+        if len(comparisons) == len(MEASURES):
+            lower = sum(comparison.difference.mean < 0 for comparison in comparisons)
             verdict = {
                 0: "neither measure is lower",
                 1: "one measure is lower, one is not",
@@ -185,12 +185,12 @@ def _p(p: float) -> str:
 def _noise(tables: _Tables) -> str:
     sentences = []
     for measure, own in tables.items():
-        found = noise_floor(own)
-        if found is not None:
+        noise = noise_floor(own)
+        if noise is not None:
             sentences.append(
-                f"of {measure.title.partition(',')[0]} {found.of_mean:.{measure.digits}f} {measure.unit} in the mean "
-                f"over {found.num_objects} objects, {found.of_object:.{measure.digits}f} on one object "
-                f"(root mean square of {found.num_pairs} pair{'s' if found.num_pairs > 1 else ''})"
+                f"of {measure.title.partition(',')[0]} {noise.of_mean:.{measure.digits}f} {measure.unit} in the mean "
+                f"over {noise.num_objects} objects, {noise.of_object:.{measure.digits}f} on one object "
+                f"(root mean square of {noise.num_pairs} pair{'s' if noise.num_pairs > 1 else ''})"
             )
     if not sentences:
         return "Noise floor: not known, for no recipe has two seeds on the same objects."

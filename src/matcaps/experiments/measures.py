@@ -51,10 +51,10 @@ def _attacks(experiment: Experiment, trial: Trial, base: Path) -> dict[str, Any]
     for network in networks.values():
         place(network, trial.settings.accelerator)
     started = time.perf_counter()
-    found = attack_networks(
+    attacked = attack_networks(
         networks, source.row.name, bundle.test, bundle.transform, AttackSettings(seed=trial.settings.seed)
     )
-    return _record(trial, bundle.test.origin, started, attacks=found)
+    return _record(trial, bundle.test.origin, started, attacks=attacked)
 
 
 def _distortions(experiment: Experiment, trial: Trial, base: Path) -> dict[str, Any]:
@@ -62,12 +62,12 @@ def _distortions(experiment: Experiment, trial: Trial, base: Path) -> dict[str, 
     network = from_pretrained(trial.training_folder(base))
     place(network, trial.settings.accelerator)
     started = time.perf_counter()
-    found = measure_distortions(network, bundle.test, bundle.transform)
-    return _record(trial, bundle.test.origin, started, distortions=found)
+    distorted = measure_distortions(network, bundle.test, bundle.transform)
+    return _record(trial, bundle.test.origin, started, distortions=distorted)
 
 
-def _record(trial: Trial, origin: str, started: float, **found: Any) -> dict[str, Any]:
-    """What was found, with what makes it repeatable."""
+def _record(trial: Trial, origin: str, started: float, **measured: Any) -> dict[str, Any]:
+    """What was measured, with what makes it repeatable."""
     return {
         "experiment": trial.experiment,
         "row": trial.row.name,
@@ -78,7 +78,7 @@ def _record(trial: Trial, origin: str, started: float, **found: Any) -> dict[str
         "commit": source_commit(),
         "machine": describe_machine(),
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
-        **found,
+        **measured,
     }
 
 

@@ -103,14 +103,14 @@ def _train(settings: TrainSettings, folder: Path, callbacks: Sequence[Callback],
     """Train, or go on, or leave what is done."""
     resume = (folder / SETTINGS_NAME).is_file()
     if resume:
-        found = read_run_settings(folder)
-        differing = differences(found, settings)
+        earlier = read_run_settings(folder)
+        differing = differences(earlier, settings)
         if differing:
             raise ValueError(
                 f"{folder} holds a run with other settings ({'; '.join(differing)}): choose another --folder, or "
                 "remove that run"
             )
-        settings = found.with_incidentals_of(settings)
+        settings = earlier.with_incidentals_of(settings)
     if (folder / DIVERGED_NAME).is_file():
         raise TrainingDivergedError(f"as it was found before; remove {folder} to try again")
     if (folder / RESULTS_NAME).is_file():

@@ -125,8 +125,8 @@ def viewpoint_matches(
     matches = {}
     for key, networks in longest.items():
         if len(networks) == 2:
-            found = match_familiar({name: read_curve(record.metrics) for name, record in networks.items()})
-            matches[key] = {name: (networks[name], errors) for name, errors in found.items()}
+            matched = match_familiar({name: read_curve(record.metrics) for name, record in networks.items()})
+            matches[key] = {name: (networks[name], errors) for name, errors in matched.items()}
     return matches
 
 
@@ -136,7 +136,7 @@ def _viewpoints(experiment: Experiment, records: Sequence[TrialRecord]) -> list[
     for row in experiment.rows:
         angle, network = row.name.split("-")
         paper = dict(row.paper)
-        own = [found[network] for (name, _), found in sorted(matches.items()) if name == angle]
+        own = [curves[network] for (name, _), curves in sorted(matches.items()) if name == angle]
         start = [row.title, f"{paper['familiar_test']:.1f} → {paper['test']:.1f}"]
         if not own:
             lines.append([*start, _result([r for r in records if r.row.name == row.name]) or "not run yet", *[""] * 8])
@@ -151,9 +151,9 @@ def _viewpoints(experiment: Experiment, records: Sequence[TrialRecord]) -> list[
             ]
         )
     for angle in ("elevation", "azimuth"):
-        own = [found for (name, _), found in sorted(matches.items()) if name == angle]
+        own = [curves for (name, _), curves in sorted(matches.items()) if name == angle]
         if own:
-            cnn, capsules = (statistics.mean(found[name][1].novel for found in own) for name in ("cnn", "capsules"))
+            cnn, capsules = (statistics.mean(curves[name][1].novel for curves in own) for name in ("cnn", "capsules"))
             paper_cnn, paper_capsules = (
                 dict(experiment.row(f"{angle}-{name}").paper)["test"] for name in ("cnn", "capsules")
             )
@@ -243,10 +243,10 @@ def _attacks(experiment: Experiment, records: Sequence[TrialRecord]) -> list[str
     ]
     if not measured:
         return parts
-    found = measured[0][0].measured["attacks"]
-    epsilons = found["epsilon"]
+    attacks = measured[0][0].measured["attacks"]
+    epsilons = attacks["epsilon"]
     parts.append(
-        f"{found['data']['num_images']} test images, evenly over the classes. ε is in units of {epsilons['unit']}, "
+        f"{attacks['data']['num_images']} test images, evenly over the classes. ε is in units of {epsilons['unit']}, "
         f"one of which is {epsilons['grey_levels_per_unit']:.0f} of 255 grey levels on average."
     )
     for aim, what in AIMS.items():
@@ -254,7 +254,7 @@ def _attacks(experiment: Experiment, records: Sequence[TrialRecord]) -> list[str
         for attack, name in ATTACKS.items():
             for group in measured:
                 for box, where in BOXES.items():
-                    if box == "black_box" and group[0].row.name == found["source"]:
+                    if box == "black_box" and group[0].row.name == attacks["source"]:
                         continue  # the same as its white box
                     values = [spread_of_percents(one) for one in attack_curve(group, attack, aim, box)]
                     lines.append([f"{name}, {aim}, {where}: {group[0].row.title}", *values])
@@ -271,8 +271,8 @@ def spread_of_percents(values: Sequence[float]) -> str:
 
 def _strong(group: Group) -> str:
     """What stronger attacks leave right, and what the checks for gradient masking say, of one row."""
-    found = [record.measured["attacks"]["networks"][record.row.name] for record in group]
-    strong = [one["strong"] for one in found]
+    results = [record.measured["attacks"]["networks"][record.row.name] for record in group]
+    strong = [one["strong"] for one in results]
     lines = [
         [
             name,
@@ -286,7 +286,7 @@ def _strong(group: Group) -> str:
     large = strong[0]["large_epsilon"]["epsilon"]
     left = spread_of_percents([100 * one["large_epsilon"]["pgd"] for one in strong])
     sentences = [f"PGD at ε {large:g} leaves {left} % right."]
-    for name, check in found[0]["masking"].items():
+    for name, check in results[0]["masking"].items():
         if check["sign_of_masking"]:
             sentences.append(f"A sign of masked gradients, {name}: {check['why']}.")
     if len(sentences) == 1:

@@ -7,6 +7,7 @@ from matcaps.routing.api import (
     em_routing,
     fit_class_em_routing,
     fit_conv_em_routing,
+    require_implementation,
     resolve_implementation,
 )
 from matcaps.routing.operators import RoutingFit
@@ -24,6 +25,7 @@ __all__ = [
     "fit_class_em_routing",
     "fit_conv_em_routing",
     "is_transformed",
+    "require_implementation",
     "resolve_implementation",
     "trace_class_em_routing",
     "trace_conv_em_routing",

@@ -15,6 +15,7 @@ from matcaps.routing.choice import (
     available_implementations,
     check_implementation,
     choose_implementation,
+    require_implementation,
     resolve_implementation,
 )
 from matcaps.routing.operators import RoutingFit
@@ -28,6 +29,7 @@ __all__ = [
     "em_routing",
     "fit_class_em_routing",
     "fit_conv_em_routing",
+    "require_implementation",
     "resolve_implementation",
 ]
 

@@ -108,6 +108,17 @@ def choose_implementation(implementation: str, tensors: Sequence[Tensor], option
             f"{list(weight.shape)}, 16×16 matrices for vector poses, which only the reference has: "
             "use implementation='auto' or 'reference'"
         )
+    require_implementation(implementation, device, dtype)
+    return implementation
+
+
+def require_implementation(implementation: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse an implementation that cannot compute tensors of this device and dtype on this machine.
+
+    Raises:
+        ValueError: the device or the dtype is not one of the implementation's.
+        RuntimeError: it is not installed, or cannot be loaded; the message says why.
+    """
     if implementation == "native":
         if native.MISSING is not None:
             raise RuntimeError(f"implementation='native' is not available: {native.MISSING}")
@@ -117,15 +128,14 @@ def choose_implementation(implementation: str, tensors: Sequence[Tensor], option
                 "move the tensors, or use implementation='auto'"
             )
     if implementation == "cuda":
-        reason = cuda.why_not(device) if device.type == "cuda" or cuda.EMULATOR is None else None
-        if reason is not None:
-            raise RuntimeError(f"implementation='cuda' is not available: {reason}")
-        if not cuda.supports(device, dtype):
+        if not cuda.supports(device, dtype):  # first, as no package would help
             raise ValueError(
                 f"implementation='cuda' computes in float32 or float64 on CUDA devices; got {dtype} on {device}: "
                 "move the tensors, or use implementation='auto'"
             )
-    return implementation
+        reason = cuda.why_not(device) if device.type == "cuda" else None
+        if reason is not None:
+            raise RuntimeError(f"implementation='cuda' is not available: {reason}")
 
 
 def check_implementation(implementation: str) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from matcaps.models import EMCapsNet
+from matcaps.routing import require_implementation
 from matcaps.training.settings import Accelerator
 
 
@@ -21,7 +22,8 @@ def resolve_device(accelerator: str = "auto", devices: int = 1, *, implementatio
         implementation: of the network's routing; "native", which the CPU alone has, makes "auto" the CPU.
 
     Raises:
-        ValueError: it is none of these, or a GPU is asked for that is not there.
+        ValueError: it is none of these, or a GPU is asked for that is not there, or the implementation cannot
+            compute there.
     """
     if accelerator not in get_args(Accelerator):
         raise ValueError(f"accelerator must be auto, cpu or gpu; got {accelerator!r}")
@@ -30,8 +32,14 @@ def resolve_device(accelerator: str = "auto", devices: int = 1, *, implementatio
         mend = "use --accelerator cpu" + (", or fewer --devices" if devices > 1 else "")
         raise ValueError(f"{devices} GPU must be there for accelerator gpu; torch can use {there} here: {mend}")
     if accelerator == "cpu" or there == 0 or (accelerator == "auto" and implementation == "native"):
-        return torch.device("cpu")
-    return torch.device("cuda", _local_rank() if devices > 1 else 0)
+        device = torch.device("cpu")
+    else:
+        device = torch.device("cuda", _local_rank() if devices > 1 else 0)
+    try:
+        require_implementation(implementation, device, torch.float32)
+    except RuntimeError as missing:
+        raise ValueError(str(missing)) from missing  # a user's choice, not a mistake of ours
+    return device
 
 
 def place(network: nn.Module, accelerator: str = "auto") -> torch.device:
