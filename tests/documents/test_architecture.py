@@ -99,6 +99,16 @@ def test_the_page_names_enough_to_be_worth_a_test():
     assert sum(is_path(name) for name in names) > 40
 
 
+def test_every_part_of_the_package_is_in_a_room_of_the_page():
+    """A folder with a slash, a file with its ending, in the rows of the table of rooms."""
+    table = re.search(r"^## Three rooms.*?^A room imports", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    assert table
+    package = ROOT / "src" / "matcaps"
+    parts = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    parts |= {path.name for path in package.glob("*.py") if not path.name.startswith("_")}
+    assert parts <= set(names_in(table[0])), "a part of the package has no room in the page"
+
+
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", PAGE.read_text(encoding="utf-8")):
         assert (PAGE.parent / target).exists(), target
