@@ -1,4 +1,4 @@
-"""Classes of unlike size: said at the start, and drawn equally often where that is asked for."""
+"""Classes of unequal size: a warning at the start, and sampling in equal numbers if wanted."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +67,7 @@ def _times_before(values: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def describe_unevenness(dataset: ImageDataset) -> str:
-    """How unlike in size the classes are, in words; empty unless the largest is four times the smallest or more.
+    """How unequal the classes are, in words; empty unless the largest is four times the smallest or more.
 
     Args:
         dataset: the images to train on.

@@ -1,4 +1,4 @@
-"""Between host and device, without one waiting for the other."""
+"""Copies from host to device that do not wait."""
 
 import torch
 from torch import Tensor
@@ -8,14 +8,14 @@ RESIDENT_SHARE = 0.25
 
 
 def send(values: Tensor, device: torch.device) -> Tensor:
-    """Values of the host on a device. A GPU gets them through pinned memory, and the host does not wait for it."""
+    """Copy values from the host to a device; to a GPU through pinned memory, without waiting."""
     if device.type == "cuda" and values.device.type == "cpu":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
 
 
 def fits(num_bytes: int, device: torch.device) -> bool:
-    """Whether so many bytes may stay on a device: :data:`RESIDENT_SHARE` of a GPU's free memory; elsewhere always."""
+    """Whether so many bytes may stay on a device: on a GPU up to :data:`RESIDENT_SHARE` of its free memory."""
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)

@@ -1,4 +1,4 @@
-"""Finding a published set's files on disk, and saying whether they are the published ones."""
+"""Find the files of a published set on disk, and check whether they are the published ones."""
 
 import hashlib
 import warnings
@@ -79,7 +79,7 @@ def file_sha256(path: Path) -> str:
 
 
 def new_md5() -> "hashlib._Hash":
-    """An md5 to compare with the published ones; it guards against accidents, not against an attacker."""
+    """An MD5 digest to compare with the published one; it guards against accidents, not against an attacker."""
     return hashlib.md5(usedforsecurity=False)
 
 

@@ -1,4 +1,4 @@
-"""What data a run was made with, in a few lines: so that it notices when they have become others."""
+"""A short description of a run's data, so that a later change of the data is noticed."""
 
 import hashlib
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ class Fingerprint:
     parts: Mapping[str, Mapping[str, ClassPrint]]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON can hold it."""
+        """The fingerprint as values that JSON can hold."""
         return {"version": VERSION, **asdict(self)}
 
     @classmethod
@@ -84,14 +84,14 @@ def _class_prints(part: ImageDataset) -> dict[str, ClassPrint]:
 
 
 def _content_keys(part: ImageDataset) -> np.ndarray:
-    """Of images that came without keys: hashes of their pixels as stored."""
+    """Hashes of the stored pixels, for images without keys."""
     images = part.images.contiguous().numpy()
     digests = b"".join(hashlib.blake2b(image, digest_size=8).digest() for image in images)
     return np.frombuffer(digests, dtype="<i8")
 
 
 def changes(before: Fingerprint, now: Fingerprint) -> str:
-    """What has become different, in words with counts; empty if nothing has."""
+    """Say what has changed, in words with counts; empty if nothing has."""
     if before.name != now.name:
         return f"the data set was {before.name} and is {now.name}"
     if before.classes != now.classes:

@@ -55,7 +55,7 @@ def load_image_folder(
 
 
 def say_passed_over(layout: Layout) -> None:
-    """Warn of what is not used of a folder, and of classes that a part lacks."""
+    """Warn about files that are not used, and about classes without images in a part."""
     if len(layout.passed_over):
         warnings.warn(layout.passed_over.describe(layout.base), stacklevel=3)
     for part, files in layout.files.items():
@@ -84,7 +84,7 @@ def read_earlier(
     fit: Fit,
     transparency: Transparency,
 ) -> ImageDataset | None:
-    """A folder as versions before content decided saw it, for runs that were trained with them.
+    """Read a folder as earlier versions did, by position, for runs that were trained with them.
 
     The parts are "train" and "test" by exactly these names, a file counts by the endings of then, and images have no
     keys: their places decide. Nothing here may change, or such runs would be tested on what they were trained on.

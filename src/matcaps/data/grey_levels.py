@@ -1,4 +1,4 @@
-"""What images look like on the whole, in three numbers: enough to tell black on white from white on black."""
+"""Three numbers about the grey levels of images, enough to tell black on white from white on black."""
 
 from dataclasses import dataclass
 

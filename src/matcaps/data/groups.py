@@ -156,12 +156,12 @@ def make_folds(groups: Groups, count: int) -> tuple[tuple[str, ...], ...]:
 
 
 def _unevenness_with(sums: np.ndarray, fold: int, added: np.ndarray) -> float:
-    """How much the folds' squares grow, over the classes and the images, where a group comes to one of them."""
+    """By how much the sum of squares, over classes and images, grows if a group is added to a fold."""
     return round(float((added * (2 * sums[fold] + added)).sum()), 12)
 
 
 def _even_out(fold_of: np.ndarray, sums: np.ndarray, shares: np.ndarray) -> None:
-    """Move groups, and let pairs change places, as long as the folds become more even; in place."""
+    """Move groups and swap pairs of groups as long as the folds become more even; in place."""
     for _ in range(10):
         changed = False
         for place in range(len(fold_of)):
@@ -197,7 +197,7 @@ def _even_out(fold_of: np.ndarray, sums: np.ndarray, shares: np.ndarray) -> None
 
 
 class _Known:
-    """The images of a folder by all that a table may call them."""
+    """The images of a folder, by every name that a table may use for them."""
 
     def __init__(self, layout: Layout):
         self._by_path: dict[str, Path] = {}
@@ -266,7 +266,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def count_images(groups: Groups, folds: Sequence[Sequence[str]]) -> Mapping[str, list[int]]:
-    """Of each class the images in each fold; for people who want to see how even folds are."""
+    """The number of images of each class in each fold, to see how even the folds are."""
     counts, places = groups.counts(), {name: place for place, name in enumerate(groups.names)}
     return {
         name: [int(sum(counts[places[group], label] for group in fold)) for fold in folds]

@@ -56,7 +56,7 @@ def read_exactly(file: BinaryIO, count: int, path: Path) -> bytes:
 
 
 def expect_end(file: BinaryIO, path: Path) -> None:
-    """A clear error if the file goes on.
+    """Raise an error if the file has more bytes.
 
     Raises:
         ValueError: the file is longer than its header says.

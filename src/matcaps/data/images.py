@@ -62,19 +62,19 @@ def formats() -> tuple[str, ...]:
 
 @cache
 def endings() -> tuple[str, ...]:
-    """How the names of files end that can be read here, in small letters."""
+    """File name endings that can be read here, in lower case."""
     there = formats()
     registered = Image.registered_extensions().items()
     return tuple(sorted(ending for ending, name in registered if _UNDER_OTHER_NAMES.get(name, name) in there))
 
 
 def missing_decoder(ending: str) -> str | None:
-    """The package that reads files with such an ending, if it is one that is not installed."""
+    """The package that is missing to read files with this ending; None if none is."""
     return None if ending in endings() else _NEEDS.get(ending)
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """A path as text that can be printed, also where its bytes are not UTF-8."""
+    """A path as printable text, even if its bytes are not UTF-8."""
     return printable(os.fspath(path))
 
 
@@ -116,7 +116,7 @@ def read_image(
 def read_known_image(
     path: str | os.PathLike[str], image_size: int, channels: int, *, fit: Fit, transparency: Transparency
 ) -> ReadImage:
-    """As :func:`read_image`, with the key by which the picture is known."""
+    """As :func:`read_image`, with the key that identifies the picture."""
     path = user_path(path)
     check_reading(image_size, channels, fit, transparency)
     try:
@@ -145,7 +145,7 @@ def read_known_image(
 
 
 def check_reading(image_size: int, channels: int, fit: str, transparency: str) -> None:
-    """Refuse to read images in a way that there is not; the arguments are those of :func:`read_image`."""
+    """Raise ValueError for unknown options; the arguments are those of :func:`read_image`."""
     if image_size < 1:
         raise ValueError(f"image_size must be 1 or more; got {image_size}")
     if channels not in (1, 2, 3):
@@ -190,7 +190,7 @@ def _border_colour(image: Image.Image) -> int | tuple[int, ...]:
 
 
 def _key(path: Path, image: Image.Image, upright: Image.Image) -> int:
-    """What a picture is known by: its pixels where every decoder agrees on them to the last bit, else its file."""
+    """The key of a picture: a hash of its pixels where all decoders agree on every bit, otherwise of its file."""
     digest = hashlib.blake2b(digest_size=8)
     if image.format in _EXACT and (
         image.format != "TIFF" or str(image.info.get("compression", "raw")) in _EXACT_IN_TIFF

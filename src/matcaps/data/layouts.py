@@ -1,4 +1,4 @@
-"""How a folder of images is laid out: which folders are classes, which are parts, and what is passed over.
+"""How a folder of images is laid out: which folders are classes, which are parts, and what is not used.
 
 Nothing is taken for something else in silence: a layout is recognised, or refused with the one that is wanted, and
 every file and folder that is not used is counted.
@@ -32,7 +32,7 @@ _OF_THE_SYSTEM = {
     "system volume information",
     "lost+found",
 }
-"""What systems leave in people's folders, beside what begins with a dot."""
+"""Files and folders that operating systems make; names that begin with a dot are known, too."""
 
 _WANTED = "a folder for each class with its images inside, or train, val and test with those folders inside"
 _EXAMPLES = 3
@@ -83,7 +83,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class _Folder:
-    """A folder and what is in it: images, and folders that are worth a look."""
+    """A folder and its contents: images and folders."""
 
     path: Path
     images: list[Path] = field(default_factory=list)
@@ -155,7 +155,7 @@ def check_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def _look(folder: Path, passed: PassedOver, within: frozenset[Path] = frozenset()) -> _Folder:
-    """All that is in a folder; ``within`` are the folders around it, by their real paths."""
+    """The contents of a folder; ``within`` are the resolved paths of the folders around it."""
     contents, known = _Folder(folder), endings()
     within |= {folder.resolve()}
     for path in sorted(folder.iterdir()):
@@ -217,7 +217,7 @@ def _share_no_class(filled: Mapping[str, _Folder], deep: Mapping[str, str]) -> b
 
 
 def _parts_classes(root: _Folder, parts: Mapping[str, str]) -> tuple[str, ...]:
-    """The classes of the training part, which the others may have and no more."""
+    """The classes of the training part; the other parts may have these only."""
     train = next(root.folders[name] for name, part in parts.items() if part == "train")
     classes = tuple(train.filled)
     for name, part in parts.items():
@@ -231,7 +231,7 @@ def _parts_classes(root: _Folder, parts: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _check_classes(root: _Folder) -> None:
-    """Refuse a folder that has no classes, or has something else in the place of classes."""
+    """Raise ValueError for a folder without classes, or with something else where classes should be."""
     filled, where = root.filled, shown(root.path)
     if not root.folders:
         there = f"{len(root.images):,} images and no folder" if root.images else "none"

@@ -115,7 +115,7 @@ class EpochSampler(Sampler[BatchKey]):
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next iteration is, from 0."""
+        """Set the epoch of the next iteration, from 0."""
         self.epoch = epoch
 
     def resume_at(self, epoch: int, batch: int) -> None:

@@ -1,12 +1,12 @@
-"""Names that people gave to classes, files and folders: which can be shown, and how those are shown that cannot."""
+"""Names of classes, files and folders: which can be printed, and how the others are escaped."""
 
 import unicodedata
 from collections.abc import Sequence
 
 _CONTROLS = ("Cc", "Cs", "Zl", "Zp")
-"""Unicode's categories of control characters, of what is no text (a file name that is no UTF-8), and of line ends."""
+"""Unicode's categories of control characters, of surrogates (a file name that is not UTF-8), and of line ends."""
 _TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-"""Characters that turn the direction of the text after them, so that a line does not say what it seems to."""
+"""Characters that change the direction of the text after them, so that a line can look like another."""
 
 
 def printable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""From what a decoder gives, whatever its mode, to upright pictures of eight bits a channel in grey or colour."""
+"""Turn a decoded image of any mode into an upright picture with eight bits a channel, in grey or colour."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,7 +37,7 @@ def turned_upright(image: Image.Image) -> Image.Image:
 
 
 def has_transparency(image: Image.Image) -> bool:
-    """Whether pixels can be transparent: by an alpha channel, a palette with some, or one colour that stands for it."""
+    """Whether pixels can be transparent: by an alpha channel, by a palette, or by one colour that means transparent."""
     return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
 
 

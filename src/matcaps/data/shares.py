@@ -15,13 +15,13 @@ from matcaps.data.random import make_keys, uniform
 from matcaps.data.settings import SplitSettings
 
 TEST, VALIDATION = 1, 2
-"""Which draw is for what: the two are independent."""
+"""Names of the two draws, which are independent."""
 
 _SEEDS_TRIED = 200
 
 
 class EmptyPartError(ValueError):
-    """No image of a folder fell to a part that was drawn.
+    """A part that was drawn from a folder's images is empty.
 
     Attributes:
         what: which part of what is empty.

@@ -99,7 +99,7 @@ def _has_instance(dataset: ImageDataset, instances: tuple[int, ...]) -> Tensor:
 
 
 def _familiar(dataset: ImageDataset, settings: SplitSettings, role: str) -> Tensor | None:
-    """Which images show a viewpoint to train on: ``[N]`` booleans; None if the rule is about none."""
+    """Which images show a viewpoint to train on: ``[N]`` booleans; None if the rule has no viewpoints."""
     if settings.rule not in ("elevation", "azimuth"):
         return None
     values = dataset.attributes[settings.rule]

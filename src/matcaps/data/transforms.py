@@ -61,7 +61,7 @@ def _channel_sums(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _divide(values: Tensor, number: float) -> Tensor:
-    """Values divided by a number, rounded once: on a GPU torch multiplies by the inverse of a number of the host."""
+    """Divide values by a number with one rounding: on a GPU torch would multiply by the inverse of a Python number."""
     return values / values.new_full((), number)
 
 
@@ -75,7 +75,7 @@ def _mean_and_deviation(first: Tensor, second: Tensor, pixels: int) -> tuple[Ten
 
 
 def _sum_over_channels(values: Tensor) -> Tensor:
-    """The sum over the second dimension, kept, one after the other: in the same order on every device."""
+    """The sum over the second dimension, which is kept; added in the same order on every device."""
     total = values[:, :1]
     for channel in range(1, values.shape[1]):
         total = total + values[:, channel : channel + 1]
@@ -145,7 +145,7 @@ class Transform:
         return self._number("num_test_crops")
 
     def to_dict(self) -> dict[str, Any]:
-        """All there is to know, as plain values to be stored beside the weights."""
+        """The settings and the size as plain values, to be stored beside the weights."""
         return {"image_size": self.image_size, **asdict(self.settings)}
 
     @classmethod
@@ -312,7 +312,7 @@ class Transform:
         return (2 * uniform(keys[:, None], _ELASTIC) - 1) * (2 * elastic / self.image_size)
 
     def _with_margin(self, images: Tensor) -> Tensor:
-        """What windows are cut from: the images with a margin for the shift."""
+        """The images with a margin for the shift, from which windows are cut."""
         margin = self._number("max_shift")
         if not margin:
             return images
