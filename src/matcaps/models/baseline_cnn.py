@@ -60,6 +60,11 @@ class BaselineCNN(nn.Module):
             )
         return self.classifier(self.features(images))
 
+    @staticmethod
+    def class_scores(output: Tensor) -> Tensor:
+        """What is compared of what :meth:`forward` returns: the logits' softmax, ``[B, classes]``."""
+        return output.softmax(dim=1)
+
     def save_pretrained(self, folder: str | PathLike[str], **metadata: object) -> None:
         """Write weights and configuration; see :func:`matcaps.models.pretrained.save_pretrained`."""
         save_pretrained(self, folder, **metadata)

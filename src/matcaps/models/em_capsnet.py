@@ -81,6 +81,11 @@ class EMCapsNet(nn.Module):
         """
         return self._walk(images, _through)
 
+    @staticmethod
+    def class_scores(output: Capsules) -> Tensor:
+        """What is compared of what :meth:`forward` returns: the class capsules' activations, ``[B, classes]``."""
+        return output.activations
+
     def layer_outputs(self, images: Tensor) -> "OrderedDict[str, Capsules]":
         """Return the capsules that leave each capsule layer, by the layer's name, in order."""
         outputs: OrderedDict[str, Capsules] = OrderedDict()
