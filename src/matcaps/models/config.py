@@ -210,3 +210,13 @@ def _check_positive(config: object, names: str) -> None:
         if not is_number(value) or not value > 0:
             raise ValueError(f"{name} must be positive; got {value!r}: give a finite number above 0")
         object.__setattr__(config, name, plain(value))
+
+
+CONFIGS: dict[str, type[ModelConfig]] = {"EMCapsNet": EMCapsNetConfig, "BaselineCNN": BaselineCNNConfig}
+"""The architectures that can be saved and made again, by their class's name."""
+
+ROUTED_LAYERS = ("conv_capsules1", "conv_capsules2", "class_capsules")
+"""Of a capsule network, in order."""
+
+FROM_DATA = ("num_classes", "in_channels", "image_size")
+"""What a network takes from the data, and what fine-tuning changes."""

@@ -14,10 +14,8 @@ from torch.nn import functional as F
 from matcaps.capsules import Capsules, as_capsules
 from matcaps.layers import ClassCapsules, ConvCapsules, PrimaryCapsules
 from matcaps.layers.normalisation import convolution
-from matcaps.models.config import EMCapsNetConfig
+from matcaps.models.config import ROUTED_LAYERS, EMCapsNetConfig
 from matcaps.models.geometry import Axis, receptive_field_coordinates, same_padding
-from matcaps.models.modules import ROUTED_LAYERS
-from matcaps.models.pretrained import from_pretrained, save_pretrained
 from matcaps.routing import RoutingIteration
 
 _KERNEL_SIZE = 3
@@ -215,11 +213,15 @@ class EMCapsNet(nn.Module):
 
     def save_pretrained(self, folder: str | PathLike[str], **metadata: object) -> None:
         """Write weights and configuration; see :func:`matcaps.models.pretrained.save_pretrained`."""
+        from matcaps.models.pretrained import save_pretrained
+
         save_pretrained(self, folder, **metadata)
 
     @classmethod
     def from_pretrained(cls, source: str | PathLike[str], **changes: Any) -> "EMCapsNet":
         """Load from a folder or a hub id, in evaluation mode; see :func:`matcaps.from_pretrained`."""
+        from matcaps.models.pretrained import from_pretrained
+
         return from_pretrained(source, expected=cls, **changes)
 
     def _named_layers(self, layers: Sequence[str]) -> tuple[str, ...]:
