@@ -54,9 +54,9 @@ class EMCapsNetConfig:
         conv_weight_deviation: standard deviation of the convolutional capsules' initial matrices; half of it with
             vector poses, whose votes sum four times as many products.
         class_weight_deviation: standard deviation of the class capsules' initial matrices; with vector poses half.
-        implementation: what computes the routing: "auto" takes the fastest that the tensors allow
-            (:func:`matcaps.routing.resolve_implementation`); "reference" can do everything that PyTorch can, slower and
-            with all votes in memory; "native" (CPU) and "cuda" (GPU) are the compiled ones.
+        implementation: what computes the routing; all agree up to rounding: "auto" takes the fastest that the tensors
+            allow (:func:`matcaps.routing.resolve_implementation`); "reference" can do everything that PyTorch can,
+            slower and with all votes in memory; "native" (CPU) and "cuda" (GPU) are the compiled ones.
     """
 
     in_channels: int = 1
@@ -156,10 +156,10 @@ class BaselineCNNConfig:
         in_channels: image channels.
         num_classes: classes.
         image_size: rows and columns of the images: the fully connected layer needs to know.
-        channels1: feature maps of the first 5×5 convolution.
-        channels2: feature maps of the second.
-        hidden_units: units of the fully connected layer.
-        dropout: share of them dropped in training.
+        channels1: feature maps of the CNN's first 5×5 convolution.
+        channels2: feature maps of the CNN's second convolution.
+        hidden_units: units of the CNN's fully connected layer.
+        dropout: share of the CNN's hidden units dropped in training.
     """
 
     in_channels: int = 2
