@@ -152,9 +152,8 @@ def test_model_settings_have_no_others():
 def test_every_setting_is_described():
     for settings in (ModelSettings, LossSettings, OptimizerSettings, TrainSettings):
         for entry in fields(settings):
-            assert re.search(rf"\n    {entry.name}: \w", inspect.getdoc(settings) or ""), (
-                f"{settings.__name__}.{entry.name}"
-            )
+            described = inspect.getdoc(settings) or ""
+            assert re.search(rf"\n    {entry.name}: \S", described), f"{settings.__name__}.{entry.name}"
             assert entry.default is not MISSING or entry.default_factory is not MISSING
 
 
