@@ -41,7 +41,7 @@ class EMCapsNetConfig:
             "relative": a unit of data costs what it costs more than the window's data do on average.
         variance_floor: added to every variance.
         annealing: factor on the log-densities in the E-step; 1 in the paper; with full calibration
-            1/16 learns far faster.
+            0.0625 learns far faster.
         coordinates: "receptive-field" for the centre of each capsule's receptive field over the image size,
             "grid" for (index + 1/2) / size, "none" for no coordinate addition.
         coordinate_components: the components of the flattened votes that take the row's and column's coordinate.
