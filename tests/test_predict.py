@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,19 @@ def draw(path: Path, *, ground: int = 0, ink: int = 255) -> Path:
 def run(tmp_path_factory) -> Path:
     """Trained on Fashion-MNIST, whose ground is black."""
     return train(tiny_settings(epochs=1, views_every=0), tmp_path_factory.mktemp("run")).folder
+
+
+def test_predicting_and_testing_need_no_lightning(run, tmp_path):
+    code = (
+        "import sys\n"
+        "from matcaps.training.inference import evaluate_saved\n"
+        "from matcaps.training.prediction import predict_files\n"
+        f"found = predict_files({str(run)!r}, [{str(draw(tmp_path / 'disc.png'))!r}], accelerator='cpu')\n"
+        "assert len(found.scores) == 1, found\n"
+        "assert 'lightning' not in sys.modules\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_files_folders_and_patterns_each_give_their_images_once(tmp_path):

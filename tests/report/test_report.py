@@ -12,9 +12,9 @@ import pytest
 
 from matcaps import cli
 from matcaps.data import load_data
+from matcaps.models.scores import class_scores
 from matcaps.report import collect_run, make_report
 from matcaps.training import load_run, train
-from matcaps.training.evaluation import class_scores
 from tests.support.runs import TINY_CNN, tiny_settings
 
 

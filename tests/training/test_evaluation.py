@@ -11,8 +11,8 @@ from matcaps.data import DataSettings, load_data, make_loader
 from matcaps.data.loader import Batch
 from matcaps.inspection import routing_agreement
 from matcaps.losses import cross_entropy_loss
+from matcaps.models.scores import class_scores
 from matcaps.training import evaluate
-from matcaps.training.evaluation import class_scores
 from matcaps.training.log_loss import best_exponent, log_losses
 
 

@@ -6,7 +6,7 @@ import torch
 import matcaps
 from matcaps.layers import ClassCapsules, ConvCapsules
 from matcaps.training import OptimizerSettings, Training, parameter_groups, train
-from matcaps.training.checkpoints import newest_checkpoint, read_checkpoint
+from matcaps.training.checkpoint_files import newest_checkpoint, read_checkpoint
 from tests.support.runs import TINY_CNN, tiny_settings
 
 MATRICES = {"conv_capsules1.weight", "conv_capsules2.weight", "class_capsules.weight"}

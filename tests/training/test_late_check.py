@@ -21,7 +21,7 @@ from matcaps.training import (
     train,
 )
 from matcaps.training.callbacks import AveragedWeights
-from matcaps.training.checkpoints import newest_checkpoint, read_checkpoint
+from matcaps.training.checkpoint_files import newest_checkpoint, read_checkpoint
 from matcaps.training.late_check import LateCheck
 from matcaps.training.stuck import StuckWatch
 from tests.support.runs import AT_EVERY_STEP, TINY, Spoil, repeatable_metrics, tiny_settings, weights

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from matcaps.training import LossSettings, OptimizerSettings, TrainSettings, train
-from matcaps.training.checkpoints import newest_checkpoint, read_checkpoint
+from matcaps.training.checkpoint_files import newest_checkpoint, read_checkpoint
 from tests.support.runs import (
     AT_EVERY_STEP,
     STEPS,

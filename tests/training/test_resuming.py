@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from matcaps import cli
 from matcaps.training import LossSettings, OptimizerSettings, TrainSettings, train
-from matcaps.training.checkpoints import read_checkpoint
+from matcaps.training.checkpoint_files import read_checkpoint
 from matcaps.training.record import read_json, read_metrics, read_run_settings, write_settings
 from tests.support.runs import STEPS, Stop, StoppedError, repeatable_metrics, tiny_settings, weights
 

@@ -30,7 +30,7 @@ from matcaps.training import (
     train,
 )
 from matcaps.training import folder as folder_module
-from matcaps.training.checkpoints import newest_checkpoint, read_checkpoint
+from matcaps.training.checkpoint_files import newest_checkpoint, read_checkpoint
 from matcaps.training.record import read_metrics, read_settings
 from tests.support.runs import AT_EVERY_STEP, STEPS, TINY_CNN, Stop, StoppedError, tiny_settings, weights
 

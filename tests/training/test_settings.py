@@ -1,5 +1,7 @@
+import inspect
 import math
-from dataclasses import MISSING, FrozenInstanceError, fields, replace
+import re
+from dataclasses import MISSING, FrozenInstanceError, dataclass, fields, replace
 
 import pytest
 import yaml
@@ -7,6 +9,7 @@ import yaml
 from matcaps.data import DataSettings, SplitSettings, TransformSettings, load_data
 from matcaps.experiments.differences import differences
 from matcaps.models import BaselineCNNConfig, EMCapsNetConfig, list_models, model_config
+from matcaps.models.config import CONFIGS
 from matcaps.training import (
     LossSettings,
     ModelSettings,
@@ -16,6 +19,7 @@ from matcaps.training import (
     recipe_settings,
 )
 from matcaps.training.module import margin_at
+from matcaps.training.network_fields import network_fields
 from matcaps.training.record import read_settings, write_settings
 from matcaps.training.run import make_network
 from tests.support.runs import TINY, tiny_settings
@@ -100,6 +104,40 @@ def test_every_field_of_a_model_can_be_set(config):
     assert not from_data & set(known)
 
 
+def test_a_new_field_of_a_configuration_is_a_setting_with_its_description(monkeypatch):
+    @dataclass(frozen=True)
+    class Larger:
+        """A network.
+
+        Attributes:
+            depth: layers, of ``one`` kind,
+                see :class:`Thing`.
+            num_classes: classes.
+        """
+
+        depth: int = 3
+        num_classes: int = 10
+
+    monkeypatch.setitem(CONFIGS, "Larger", Larger)
+
+    @dataclass(frozen=True)
+    @network_fields
+    class Settings:
+        """Settings.
+
+        Args:
+            preset: a name.
+        """
+
+        preset: str = "a"
+
+    depth = {entry.name: entry for entry in fields(Settings)}["depth"]
+    assert (depth.type, depth.default) == (int | None, None)
+    assert "    preset: a name.\n" in (Settings.__doc__ or "")
+    assert "\n    depth: layers, of one kind, see Thing.\n" in (Settings.__doc__ or "")
+    assert "num_classes" not in {entry.name for entry in fields(Settings)}
+
+
 def test_model_settings_have_no_others():
     models = {entry.name for config in (EMCapsNetConfig, BaselineCNNConfig) for entry in fields(config)}
     assert {entry.name for entry in fields(ModelSettings)} - models == {
@@ -114,7 +152,8 @@ def test_model_settings_have_no_others():
 def test_every_setting_is_described():
     for settings in (ModelSettings, LossSettings, OptimizerSettings, TrainSettings):
         for entry in fields(settings):
-            assert f"\n        {entry.name}: " in (settings.__doc__ or ""), f"{settings.__name__}.{entry.name}"
+            described = inspect.getdoc(settings) or ""
+            assert re.search(rf"\n    {entry.name}: \S", described), f"{settings.__name__}.{entry.name}"
             assert entry.default is not MISSING or entry.default_factory is not MISSING
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from matcaps.models import EMCapsNet
 from matcaps.report import collect_run, make_report
 from matcaps.training import LossSettings, train
 from matcaps.training import stuck as stuck_module
@@ -60,13 +61,13 @@ def test_it_is_not_said_again_when_the_run_goes_on(recwarn, tmp_path):
 
 @pytest.mark.filterwarnings("default")
 def test_a_class_that_is_never_predicted_is_named(recwarn, soon, monkeypatch, tmp_path):
-    scores = Training.class_scores
+    scores = EMCapsNet.class_scores
 
     def never_the_last(output):
         found = scores(output)
         return torch.cat([found[:, :-1], found[:, -1:] * 1e-3], dim=1)
 
-    monkeypatch.setattr(Training, "class_scores", staticmethod(never_the_last))
+    monkeypatch.setattr(EMCapsNet, "class_scores", staticmethod(never_the_last))
     train(SETTINGS, tmp_path)
     found = of(recwarn, "no training image has been taken for")
     assert len(found) == 1

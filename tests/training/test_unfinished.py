@@ -9,7 +9,7 @@ import torch
 from matcaps import cli
 from matcaps.findings import InspectSettings, inspect_saved
 from matcaps.training import OptimizerSettings, train
-from matcaps.training.checkpoints import read_checkpoint
+from matcaps.training.checkpoint_files import read_checkpoint
 from matcaps.training.inference import evaluate_saved, open_saved
 from tests.support.runs import STEPS, TINY_CNN, Stop, StoppedError, tiny_settings
 

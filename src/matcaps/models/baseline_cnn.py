@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from matcaps.models.config import BaselineCNNConfig
-from matcaps.models.pretrained import from_pretrained, save_pretrained
 
 
 class BaselineCNN(nn.Module):
@@ -60,8 +59,15 @@ class BaselineCNN(nn.Module):
             )
         return self.classifier(self.features(images))
 
+    @staticmethod
+    def class_scores(output: Tensor) -> Tensor:
+        """What is compared of what :meth:`forward` returns: the logits' softmax, ``[B, classes]``."""
+        return output.softmax(dim=1)
+
     def save_pretrained(self, folder: str | PathLike[str], **metadata: object) -> None:
         """Write weights and configuration; see :func:`matcaps.models.pretrained.save_pretrained`."""
+        from matcaps.models.pretrained import save_pretrained
+
         save_pretrained(self, folder, **metadata)
 
     @property
@@ -86,4 +92,6 @@ class BaselineCNN(nn.Module):
     @classmethod
     def from_pretrained(cls, source: str | PathLike[str], **changes: Any) -> "BaselineCNN":
         """Load from a folder or a hub id, in evaluation mode; see :func:`matcaps.from_pretrained`."""
+        from matcaps.models.pretrained import from_pretrained
+
         return from_pretrained(source, expected=cls, **changes)

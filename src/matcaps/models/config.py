@@ -41,7 +41,7 @@ class EMCapsNetConfig:
             "relative": a unit of data costs what it costs more than the window's data do on average.
         variance_floor: added to every variance.
         annealing: factor on the log-densities in the E-step; 1 in the paper; with full calibration
-            1/16 learns far faster.
+            0.0625 learns far faster.
         coordinates: "receptive-field" for the centre of each capsule's receptive field over the image size,
             "grid" for (index + 1/2) / size, "none" for no coordinate addition.
         coordinate_components: the components of the flattened votes that take the row's and column's coordinate.
@@ -54,9 +54,9 @@ class EMCapsNetConfig:
         conv_weight_deviation: standard deviation of the convolutional capsules' initial matrices; half of it with
             vector poses, whose votes sum four times as many products.
         class_weight_deviation: standard deviation of the class capsules' initial matrices; with vector poses half.
-        implementation: what computes the routing: "auto" takes the fastest that the tensors allow
-            (:func:`matcaps.routing.resolve_implementation`); "reference" can do everything that PyTorch can, slower and
-            with all votes in memory; "native" (CPU) and "cuda" (GPU) are the compiled ones.
+        implementation: what computes the routing; all agree up to rounding: "auto" takes the fastest that the tensors
+            allow (:func:`matcaps.routing.resolve_implementation`); "reference" can do everything that PyTorch can,
+            slower and with all votes in memory; "native" (CPU) and "cuda" (GPU) are the compiled ones.
     """
 
     in_channels: int = 1
@@ -156,10 +156,10 @@ class BaselineCNNConfig:
         in_channels: image channels.
         num_classes: classes.
         image_size: rows and columns of the images: the fully connected layer needs to know.
-        channels1: feature maps of the first 5×5 convolution.
-        channels2: feature maps of the second.
-        hidden_units: units of the fully connected layer.
-        dropout: share of them dropped in training.
+        channels1: feature maps of the CNN's first 5×5 convolution.
+        channels2: feature maps of the CNN's second convolution.
+        hidden_units: units of the CNN's fully connected layer.
+        dropout: share of the CNN's hidden units dropped in training.
     """
 
     in_channels: int = 2
@@ -210,3 +210,13 @@ def _check_positive(config: object, names: str) -> None:
         if not is_number(value) or not value > 0:
             raise ValueError(f"{name} must be positive; got {value!r}: give a finite number above 0")
         object.__setattr__(config, name, plain(value))
+
+
+CONFIGS: dict[str, type[ModelConfig]] = {"EMCapsNet": EMCapsNetConfig, "BaselineCNN": BaselineCNNConfig}
+"""The architectures that can be saved and made again, by their class's name."""
+
+ROUTED_LAYERS = ("conv_capsules1", "conv_capsules2", "class_capsules")
+"""Of a capsule network, in order."""
+
+FROM_DATA = ("num_classes", "in_channels", "image_size")
+"""What a network takes from the data, and what fine-tuning changes."""

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any
@@ -14,13 +14,12 @@ from torch.nn import functional as F
 from matcaps.capsules import Capsules, as_capsules
 from matcaps.layers import ClassCapsules, ConvCapsules, PrimaryCapsules
 from matcaps.layers.normalisation import convolution
-from matcaps.models.config import EMCapsNetConfig
+from matcaps.models.config import ROUTED_LAYERS, EMCapsNetConfig
 from matcaps.models.geometry import Axis, receptive_field_coordinates, same_padding
-from matcaps.models.modules import ROUTED_LAYERS
-from matcaps.models.pretrained import from_pretrained, save_pretrained
 from matcaps.routing import RoutingIteration
 
 _KERNEL_SIZE = 3
+_CONV_LAYERS = ROUTED_LAYERS[:-1]
 
 
 class EMCapsNet(nn.Module):
@@ -78,28 +77,29 @@ class EMCapsNet(nn.Module):
         Raises:
             ValueError: the number of channels differs from the network's, or the images are too small.
         """
-        coordinates = self._coordinates(images)
-        capsules = self.primary_capsules(self._features(images))
-        capsules = self.conv_capsules2(self.conv_capsules1(capsules))
-        return as_capsules(self.class_capsules(capsules, coordinates))  # what a hook may have put in its place
+        return self._walk(images, _through)
+
+    @staticmethod
+    def class_scores(output: Capsules) -> Tensor:
+        """What is compared of what :meth:`forward` returns: the class capsules' activations, ``[B, classes]``."""
+        return output.activations
 
     def layer_outputs(self, images: Tensor) -> "OrderedDict[str, Capsules]":
         """Return the capsules that leave each capsule layer, by the layer's name, in order."""
-        coordinates = self._coordinates(images)
-        outputs = OrderedDict(primary_capsules=as_capsules(self.primary_capsules(self._features(images))))
-        outputs["conv_capsules1"] = as_capsules(self.conv_capsules1(outputs["primary_capsules"]))
-        outputs["conv_capsules2"] = as_capsules(self.conv_capsules2(outputs["conv_capsules1"]))
-        outputs["class_capsules"] = as_capsules(self.class_capsules(outputs["conv_capsules2"], coordinates))
+        outputs: OrderedDict[str, Capsules] = OrderedDict()
+
+        def note(name: str, layer: Any, *inputs: Any) -> Capsules:
+            outputs.setdefault("primary_capsules", inputs[0])
+            outputs[name] = as_capsules(layer(*inputs))
+            return outputs[name]
+
+        self._walk(images, note)
         return outputs
 
     def trace(self, images: Tensor) -> "OrderedDict[str, list[RoutingIteration]]":
         """Return every iteration's state of each routed layer, by the layer's name, in order."""
-        outputs = self.layer_outputs(images)
-        return OrderedDict(
-            conv_capsules1=self.conv_capsules1.trace(outputs["primary_capsules"]),
-            conv_capsules2=self.conv_capsules2.trace(outputs["conv_capsules1"]),
-            class_capsules=self.class_capsules.trace(outputs["conv_capsules2"], self._coordinates(images)),
-        )
+        inputs = self._layer_inputs(images)
+        return OrderedDict((name, getattr(self, name).trace(*inputs[name])) for name in inputs)
 
     def votes(self, images: Tensor, layer: str) -> Tensor:
         """Write out one layer's votes, in the order of children that :meth:`trace` has; for some few images at a time.
@@ -114,14 +114,9 @@ class EMCapsNet(nn.Module):
         Raises:
             ValueError: there is no such layer, or the images do not fit.
         """
-        outputs = self.layer_outputs(images)
-        if layer == "conv_capsules1":
-            return self.conv_capsules1.votes(outputs["primary_capsules"])
-        if layer == "conv_capsules2":
-            return self.conv_capsules2.votes(outputs["conv_capsules1"])
-        if layer == "class_capsules":
-            return self.class_capsules.votes(outputs["conv_capsules2"], self._coordinates(images))
-        raise ValueError(f"layer must be conv_capsules1, conv_capsules2 or class_capsules; got {layer!r}")
+        if layer not in ROUTED_LAYERS:
+            raise ValueError(f"layer must be conv_capsules1, conv_capsules2 or class_capsules; got {layer!r}")
+        return getattr(self, layer).votes(*self._layer_inputs(images)[layer])
 
     def receptive_fields(self, height: int, width: int) -> "OrderedDict[str, tuple[Axis, Axis]]":
         """Where the positions of each map look in an image: rows and columns of each layer but the class capsules."""
@@ -131,8 +126,8 @@ class EMCapsNet(nn.Module):
             for size in (height, width)
         ]
         fields = OrderedDict(primary_capsules=(axes[0], axes[1]))
-        for name, layer in (("conv_capsules1", self.conv_capsules1), ("conv_capsules2", self.conv_capsules2)):
-            axes = [axis.convolve(_KERNEL_SIZE, layer.stride) for axis in axes]
+        for name in _CONV_LAYERS:
+            axes = [axis.convolve(_KERNEL_SIZE, getattr(self, name).stride) for axis in axes]
             fields[name] = axes[0], axes[1]
         return fields
 
@@ -142,6 +137,7 @@ class EMCapsNet(nn.Module):
         Raises:
             ValueError: the images do not fit.
         """
+        self._check_images(images)
         return self._coordinates(images)
 
     @torch.no_grad()
@@ -167,7 +163,8 @@ class EMCapsNet(nn.Module):
         Raises:
             ValueError: there are no images, or they do not fit; there is no such layer, or it is frozen.
         """
-        calibration, coordinates = self.config.calibration, self._coordinates(images)
+        self._check_images(images)
+        calibration = self.config.calibration
         if len(images) == 0:
             raise ValueError(f"images must hold at least one image to calibrate by; got {list(images.shape)}")
         chosen = self.new_layers() if layers is None else self._named_layers(layers)
@@ -180,11 +177,11 @@ class EMCapsNet(nn.Module):
                 stacklevel=3,  # of no_grad, too
             )
             return ()
-        capsules = self.primary_capsules(self._features(images))
-        for name, layer in (("conv_capsules1", self.conv_capsules1), ("conv_capsules2", self.conv_capsules2)):
-            capsules = layer.calibrate(capsules, calibration) if name in chosen else layer(capsules)
-        if "class_capsules" in chosen:
-            self.class_capsules.calibrate(capsules, coordinates, calibration)
+
+        def calibrate(name: str, layer: Any, *inputs: Any) -> Capsules:
+            return layer.calibrate(*inputs, calibration) if name in chosen else layer(*inputs)
+
+        self._walk(images, calibrate, ROUTED_LAYERS if "class_capsules" in chosen else _CONV_LAYERS)
         return chosen
 
     def new_layers(self) -> tuple[str, ...]:
@@ -216,11 +213,15 @@ class EMCapsNet(nn.Module):
 
     def save_pretrained(self, folder: str | PathLike[str], **metadata: object) -> None:
         """Write weights and configuration; see :func:`matcaps.models.pretrained.save_pretrained`."""
+        from matcaps.models.pretrained import save_pretrained
+
         save_pretrained(self, folder, **metadata)
 
     @classmethod
     def from_pretrained(cls, source: str | PathLike[str], **changes: Any) -> "EMCapsNet":
         """Load from a folder or a hub id, in evaluation mode; see :func:`matcaps.from_pretrained`."""
+        from matcaps.models.pretrained import from_pretrained
+
         return from_pretrained(source, expected=cls, **changes)
 
     def _named_layers(self, layers: Sequence[str]) -> tuple[str, ...]:
@@ -234,6 +235,36 @@ class EMCapsNet(nn.Module):
                 )
         return tuple(name for name in ROUTED_LAYERS if name in wanted)
 
+    def _walk(self, images: Tensor, step: Callable[..., Capsules], layers: Sequence[str] = ROUTED_LAYERS) -> Capsules:
+        """Take images through the network: the one place that has the order of its layers.
+
+        Args:
+            images: ``[B, C, H, W]``.
+            step: gets a routed layer's name, the layer, and what the layer takes; returns what the next one takes.
+            layers: the first routed layers, or all.
+
+        Returns:
+            What the last step returned.
+        """
+        self._check_images(images)
+        coordinates = self._coordinates(images)
+        capsules = as_capsules(self.primary_capsules(self._features(images)))
+        for name in layers:
+            inputs = (capsules, coordinates) if name == "class_capsules" else (capsules,)
+            capsules = as_capsules(step(name, getattr(self, name), *inputs))  # what a hook may have put in its place
+        return capsules
+
+    def _layer_inputs(self, images: Tensor) -> dict[str, tuple[Any, ...]]:
+        """What each routed layer takes, by the layer's name, in order."""
+        found: dict[str, tuple[Any, ...]] = {}
+
+        def note(name: str, layer: Any, *inputs: Any) -> Capsules:
+            found[name] = inputs
+            return layer(*inputs)
+
+        self._walk(images, note)
+        return found
+
     def _features(self, images: Tensor) -> Tensor:
         if self.config.stem_padding == "same":
             kernel_size, stride = self.config.stem_kernel_size, self.config.stem_stride
@@ -242,8 +273,7 @@ class EMCapsNet(nn.Module):
             images = F.pad(images, (left, right, top, bottom))
         return self.stem(images).relu()
 
-    def _coordinates(self, images: Tensor) -> Tensor | None:
-        """Coordinates of the last map's positions for the class capsules; also the check of the images' shape."""
+    def _check_images(self, images: Tensor) -> None:
         config = self.config
         if images.ndim != 4 or images.shape[1] != config.in_channels:
             mend = f"give a batch with {config.in_channels} channels"
@@ -258,9 +288,13 @@ class EMCapsNet(nn.Module):
                 f"images must have at least {self._smallest_size()} rows and columns, so that the last capsule layer "
                 f"has a position left; got {height}×{width}: enlarge them"
             )
-        if config.coordinates != "receptive-field":
+
+    def _coordinates(self, images: Tensor) -> Tensor | None:
+        """Coordinates of the last map's positions for the class capsules; None where these use their own grid."""
+        if self.config.coordinates != "receptive-field":
             return None
-        rows, columns = self.receptive_fields(height, width)["conv_capsules2"]
+        height, width = images.shape[-2:]
+        rows, columns = self.receptive_fields(height, width)[_CONV_LAYERS[-1]]
         return receptive_field_coordinates(rows, columns, height, width, images.device)
 
     def _smallest_size(self) -> int:
@@ -269,3 +303,7 @@ class EMCapsNet(nn.Module):
         if config.stem_padding == "same":
             return 6 * config.stem_stride + 1
         return 6 * config.stem_stride + config.stem_kernel_size
+
+
+def _through(_name: str, layer: Any, *inputs: Any) -> Capsules:
+    return layer(*inputs)

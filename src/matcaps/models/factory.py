@@ -5,13 +5,13 @@ from os import PathLike
 from typing import Any
 
 from matcaps.models.baseline_cnn import BaselineCNN
-from matcaps.models.config import ModelConfig
+from matcaps.models.config import FROM_DATA, ModelConfig
 from matcaps.models.em_capsnet import EMCapsNet
 from matcaps.models.modules import build_model, changed_fields, effective
 from matcaps.models.presets import DEFAULT_WEIGHTS, PRESETS, changed_config, list_models, model_config
 from matcaps.models.pretrained import load_tuned, read_model_config
 from matcaps.models.sources import list_pretrained, resolve_folder
-from matcaps.models.transfer import FROM_DATA, check_sizes
+from matcaps.models.transfer import check_sizes
 
 
 def create_model(

@@ -9,12 +9,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from matcaps.models.config import BaselineCNNConfig, EMCapsNetConfig, ModelConfig
-
-CONFIGS: dict[str, type[ModelConfig]] = {"EMCapsNet": EMCapsNetConfig, "BaselineCNN": BaselineCNNConfig}
-"""The architectures that can be saved and made again, by their class's name."""
-
-ROUTED_LAYERS = ("conv_capsules1", "conv_capsules2", "class_capsules")
+from matcaps.models.baseline_cnn import BaselineCNN
+from matcaps.models.config import CONFIGS, ROUTED_LAYERS, BaselineCNNConfig, EMCapsNetConfig, ModelConfig
+from matcaps.models.em_capsnet import EMCapsNet
 
 _OF_ONE_LAYER = ("activation_rule", "variance_floor", "annealing", "iterations", "competition")
 """What a single routed layer may have other than the network's configuration says, a new class layer above all."""
@@ -44,9 +41,6 @@ def build_model(config: ModelConfig, departures: Departures | None = None) -> An
     Raises:
         ValueError: ``departures`` name no routed layer, or an option that a single layer cannot have.
     """
-    from matcaps.models.baseline_cnn import BaselineCNN
-    from matcaps.models.em_capsnet import EMCapsNet
-
     network = EMCapsNet(config) if isinstance(config, EMCapsNetConfig) else BaselineCNN(config)
     for name, options in (departures or {}).items():
         if not isinstance(network, EMCapsNet) or name not in ROUTED_LAYERS or not isinstance(options, dict):
@@ -75,9 +69,6 @@ def describe(model: nn.Module) -> Description:
         ValueError: no configuration makes such a network: a layer of another kind, parameters that ours have not,
             layers that do not fit each other.
     """
-    from matcaps.models.baseline_cnn import BaselineCNN
-    from matcaps.models.em_capsnet import EMCapsNet
-
     model = unwrap(model)
     config: Any = getattr(model, "config", None)
     if type(model) not in (EMCapsNet, BaselineCNN) or not isinstance(config, CONFIGS[type(model).__name__]):

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from matcaps._paths import user_path
-from matcaps.models.config import EARLIER_IMPLEMENTATIONS, IMPLEMENTATIONS, ModelConfig
+from matcaps.models.config import CONFIGS, EARLIER_IMPLEMENTATIONS, IMPLEMENTATIONS, ModelConfig
 from matcaps.models.files import whole_file
-from matcaps.models.modules import CONFIGS, build_model, describe, named_tensors, unwrap
+from matcaps.models.modules import build_model, describe, named_tensors, unwrap
 from matcaps.models.sources import (
     CONFIG_NAME,
     DECODER_NAME,

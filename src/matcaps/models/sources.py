@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matcaps._paths import user_path
-from matcaps.models.modules import CONFIGS
+from matcaps.models.config import CONFIGS
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"

@@ -9,9 +9,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from matcaps.layers import ClassCapsules, ConvCapsules, NormalisedRoutingParameters
 from matcaps.layers.normalisation import NormalisedConv2d
+from matcaps.models.config import ROUTED_LAYERS
 from matcaps.models.em_capsnet import EMCapsNet
 from matcaps.models.modes import evaluation_mode
-from matcaps.models.modules import ROUTED_LAYERS
 
 _SETTLING = 12
 """Batches after which the routing's statistics have settled: a layer's costs change as those before it find theirs, so

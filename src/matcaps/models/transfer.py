@@ -7,12 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from matcaps.layers.parameters import fit_beta_activation
-from matcaps.models.config import BaselineCNNConfig, EMCapsNetConfig, ModelConfig
-from matcaps.models.modules import ROUTED_LAYERS, Departures, build_model, changed_fields, describe, effective
+from matcaps.models.config import FROM_DATA, ROUTED_LAYERS, BaselineCNNConfig, EMCapsNetConfig, ModelConfig
+from matcaps.models.modules import Departures, build_model, changed_fields, describe, effective
 from matcaps.models.presets import changed_config
-
-FROM_DATA = ("num_classes", "in_channels", "image_size")
-"""What a network takes from the data, and what fine-tuning changes."""
 
 _NEW_LAYERS_ONLY = ("calibration", "conv_weight_deviation", "class_weight_deviation", "implementation")
 """What says how a layer starts, or which program computes it: a kept layer is as it was."""

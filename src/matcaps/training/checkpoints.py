@@ -1,7 +1,6 @@
-"""Checkpoints that survive a kill at any moment and never execute code."""
+"""Write checkpoints that survive a kill at any moment; :mod:`matcaps.training.checkpoint_files` reads them."""
 
 import io
-import pickle
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,8 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from matcaps.models.files import whole_file
+from matcaps.training.checkpoint_files import AFTER_EPOCH, WITHIN_EPOCH, read_checkpoint
 from matcaps.training.stopping import Halt, StopRequest
-
-CHECKPOINTS_NAME = "checkpoints"
-AFTER_EPOCH = "after-epoch"
-WITHIN_EPOCH = "within-epoch"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -32,28 +28,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
         return read_checkpoint(Path(path))
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint's tensors and plain values.
-
-    Raises:
-        ValueError: the file is damaged, is no checkpoint, or holds objects that would need code to be run.
-    """
-    what = f"{path} is not a whole checkpoint of tensors and plain values"
-    mend = "remove it to go on from an earlier one"
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # whose own words would have it read with code
-        raise ValueError(f"{what}: it is damaged, or holds objects that only code could make: {mend}") from error
-    except OSError:
-        raise
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise ValueError(f"{what}: {error}; {mend}") from error
-    steps = checkpoint.get("global_step") if isinstance(checkpoint, dict) else None
-    if isinstance(steps, bool) or not isinstance(steps, int):
-        raise ValueError(f"{what}: it has no number of steps, global_step: {mend}")
-    return checkpoint
 
 
 class _Newest(ModelCheckpoint):
@@ -125,14 +99,3 @@ def checkpoint_callbacks(folder: Path, minutes: float, request: StopRequest) -> 
         _Newest(filename=AFTER_EPOCH, every_n_epochs=1, save_on_train_epoch_end=True, **common),
         _WithinEpoch(request, filename=WITHIN_EPOCH, train_time_interval=timedelta(minutes=minutes), **common),
     ]
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the most optimiser steps; None if there is none.
-
-    Raises:
-        ValueError: a checkpoint is damaged.
-    """
-    found = [folder / f"{name}.ckpt" for name in (AFTER_EPOCH, WITHIN_EPOCH)]
-    found = [path for path in found if path.is_file()]
-    return max(found, key=lambda path: read_checkpoint(path)["global_step"], default=None)

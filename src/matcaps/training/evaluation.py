@@ -17,8 +17,8 @@ from matcaps.data.loader import Batch
 from matcaps.inspection.agreement import AgreementTally, RoutingAgreement
 from matcaps.models import EMCapsNet
 from matcaps.models.modes import device_of, evaluation_mode
+from matcaps.models.scores import class_scores
 from matcaps.training.log_loss import best_exponent, log_losses
-from matcaps.training.module import Training
 
 _NUM_WORST = 24
 
@@ -187,7 +187,7 @@ def _measured_scores(tally: AgreementTally, images: Tensor, labels: Tensor) -> T
     """:func:`class_scores`, with the batch counted into a tally on the way: of several crops the first, the centre."""
     several = images.ndim == 5
     outputs = tally.network.layer_outputs(images.flatten(0, 1) if several else images)
-    scores = Training.class_scores(outputs["class_capsules"])
+    scores = tally.network.class_scores(outputs["class_capsules"])
     if several:
         scores = scores.unflatten(0, images.shape[:2]).mean(dim=1)
         crops = images.shape[1]
@@ -233,11 +233,3 @@ def _means(groups: _Groups, values: Tensor) -> dict[str, dict[int, tuple[float |
         }
         for name, by_value in groups.items()
     }
-
-
-def class_scores(network: nn.Module, images: Tensor) -> Tensor:
-    """Class scores ``[B, classes]`` of images ``[B, C, H, W]``, or of several crops each, ``[B, crops, C, H, W]``."""
-    if images.ndim == 4:
-        return Training.class_scores(network(images))
-    scores = Training.class_scores(network(images.flatten(0, 1)))
-    return scores.unflatten(0, images.shape[:2]).mean(dim=1)

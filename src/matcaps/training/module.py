@@ -20,7 +20,7 @@ from matcaps.losses import (
     spread_loss,
     tutorial_margin,
 )
-from matcaps.models import EMCapsNet, PoseDecoder
+from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder
 from matcaps.models.modes import evaluation_mode
 from matcaps.models.statistics import statistics_of
 from matcaps.training.groups import parameter_groups
@@ -55,7 +55,11 @@ class Training(lightning.LightningModule):
     """
 
     def __init__(
-        self, settings: TrainSettings, network: nn.Module, steps_per_epoch: int, decoder: PoseDecoder | None = None
+        self,
+        settings: TrainSettings,
+        network: EMCapsNet | BaselineCNN,
+        steps_per_epoch: int,
+        decoder: PoseDecoder | None = None,
     ):
         super().__init__()
         self.settings = settings
@@ -63,7 +67,7 @@ class Training(lightning.LightningModule):
         self.decoder = decoder
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = steps_per_epoch * settings.epochs
-        num_classes: int = network.num_classes  # type: ignore[assignment]
+        num_classes = network.num_classes
         self.train_loss = _Mean()
         # validating its arguments would wait for a GPU; labels are checked where the data are read
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
@@ -77,12 +81,7 @@ class Training(lightning.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images to class scores ``[B, classes]``: activations, or the CNN's probabilities."""
-        return self.class_scores(self.network(images))
-
-    @staticmethod
-    def class_scores(output: Capsules | Tensor) -> Tensor:
-        """What the losses compare: class activations, or the softmax of logits."""
-        return output.activations if isinstance(output, Capsules) else output.softmax(dim=1)
+        return self.network.class_scores(self.network(images))
 
     def margin(self, step: int, total_steps: int | None = None) -> float:
         """The spread loss's margin at an optimiser step, of this run or of one with so many steps."""
@@ -118,7 +117,7 @@ class Training(lightning.LightningModule):
         step = StepLoss(
             self.network,
             self.decoder,
-            self.class_scores,
+            self.network.class_scores,
             self._loss,
             # several processes take the mean of their gradients, so each counts its part of a sum as often as there are
             share=self.trainer.world_size if chosen.reduction == "sum" else 1,
@@ -170,7 +169,7 @@ class Training(lightning.LightningModule):
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         images = batch.images[:, 0] if batch.images.ndim == 5 else batch.images  # of several crops the centre
         output = self.network(images)
-        scores = self.class_scores(output)
+        scores = self.network.class_scores(output)
         self.validation_accuracy.update(scores, batch.labels)
         loss = self._loss(output, scores, batch.labels, margin=self.margin(self.global_step))
         self.log("validation/loss", loss, batch_size=len(batch.labels), sync_dist=True)

@@ -15,8 +15,8 @@ from matcaps.data import Appearance, appearance
 from matcaps.data.devices import send
 from matcaps.data.images import endings
 from matcaps.data.names import printable
+from matcaps.models.scores import class_scores
 from matcaps.training.devices import place, resolve_device
-from matcaps.training.evaluation import class_scores
 from matcaps.training.inference import SavedNetwork, open_saved
 
 _FAR, _NEAR = 0.4, 0.25

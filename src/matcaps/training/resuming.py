@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from matcaps.training.callbacks import ExactResume
-from matcaps.training.checkpoints import CHECKPOINTS_NAME, newest_checkpoint, read_checkpoint
+from matcaps.training.checkpoint_files import CHECKPOINTS_NAME, newest_checkpoint, read_checkpoint
 from matcaps.training.module import Training
 from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, read_json, read_run_settings, write_settings
 from matcaps.training.settings import TrainSettings, changes_of_a_run

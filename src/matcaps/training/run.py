@@ -36,11 +36,8 @@ from matcaps.training.callbacks import (
     Throughput,
     WatchedParts,
 )
-from matcaps.training.checkpoints import (
-    CHECKPOINTS_NAME,
-    AtomicCheckpointIO,
-    checkpoint_callbacks,
-)
+from matcaps.training.checkpoint_files import CHECKPOINTS_NAME
+from matcaps.training.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 from matcaps.training.data_record import begin_with_data, check_folder_is_there, load_for_training
 from matcaps.training.devices import resolve_device
 from matcaps.training.evaluation import Evaluation, evaluate

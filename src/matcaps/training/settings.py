@@ -5,10 +5,11 @@ The same objects stand behind the Python API, the YAML files and ``--help``.
 
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from matcaps.data.settings import DataSettings
 from matcaps.models.config import EARLIER_IMPLEMENTATIONS
+from matcaps.training.network_fields import network_fields
 
 Accelerator = Literal["auto", "cpu", "gpu"]
 """What computes: CUDA, the processor, or the first where there is one."""
@@ -52,10 +53,12 @@ def _one_of(settings: object, name: str, choices: tuple[str, ...]) -> None:
 
 
 @dataclass(frozen=True)
+@network_fields
 class ModelSettings:
     """Which network: a preset, and what departs from it. None: as the preset has it.
 
-    The number of channels and classes, and the image size where a network must know it, come from the data.
+    The number of channels and classes, and the image size where a network must know it, come from the data. Every other
+    field of :class:`matcaps.models.EMCapsNetConfig` and :class:`matcaps.models.BaselineCNNConfig` is one here, too.
 
     Args:
         preset: a name that "matcaps models" lists.
@@ -69,38 +72,6 @@ class ModelSettings:
         recalibrate: where the class layer starts anew, calibrate the kept layers, too, if they are not frozen: their
             matrices keep their directions, and scales and β are set for these images. Without it our digits were hardly
             learnt from weights of smallNORB.
-        stem_channels: feature maps of the ReLU convolution, the paper's A.
-        primary_capsules: types of primary capsules, the paper's B.
-        conv_capsules1: types of the first convolutional capsules, the paper's C.
-        conv_capsules2: types of the second convolutional capsules, the paper's D.
-        stem_kernel_size: rows and columns of the ReLU convolution.
-        stem_stride: its stride.
-        stem_padding: "valid" for none, "same" for TensorFlow's rule.
-        pose: "matrix" (the paper), or "vector" (its Table 1): 16 numbers transformed by 16×16 matrices; slower.
-        iterations: of EM, in every routed layer.
-        class_iterations: of EM, in the class capsules alone, in place of iterations.
-        temperature_schedule: "authors" for 0.01·(1 − 0.95^t); "tutorial" for 1, 2, 3.
-        class_temperature_ratio: the class layer's inverse temperature over the others'.
-        class_beta_activation: "each" (the paper) for a β_a of every class, or "shared" for one that all classes have.
-        competition: "child" (the paper) or "window" (the tutorial and most public code).
-        activation_rule: "paper" or "standardised" (the tutorial).
-        variance_floor: added to every variance.
-        annealing: factor on the log-densities in the E-step; 1 in the paper; with full calibration
-            0.0625 learns far faster.
-        coordinates: "receptive-field", "grid" or "none".
-        coordinate_components: the two components of the flattened votes that take the coordinates.
-        coordinate_scale: multiplies the coordinates.
-        calibration: what the first batch sets: "none", "beta" or "full".
-        normalisation: "none" (the paper), or "batch": batch normalisation of the stem and the primary capsules, under
-            the relative rule.
-        conv_weight_deviation: standard deviation of the convolutional capsules' initial matrices; half with vectors.
-        class_weight_deviation: standard deviation of the class capsules' initial matrices; half with vectors.
-        implementation: what computes the routing: "auto" for the fastest, "reference", "native" or "cuda"; they agree
-            up to rounding, so a run may go on with another. "triton", of earlier versions' files, is "cuda".
-        channels1: feature maps of the CNN's first convolution.
-        channels2: feature maps of the CNN's second convolution.
-        hidden_units: units of the CNN's fully connected layer.
-        dropout: share of them dropped in training.
     """
 
     preset: str = "quickstart"
@@ -108,35 +79,11 @@ class ModelSettings:
     pretrained_sha256: str | None = None
     freeze: tuple[str, ...] | str = ()
     recalibrate: bool = True
-    stem_channels: int | None = None
-    primary_capsules: int | None = None
-    conv_capsules1: int | None = None
-    conv_capsules2: int | None = None
-    stem_kernel_size: int | None = None
-    stem_stride: int | None = None
-    stem_padding: Literal["valid", "same"] | None = None
-    pose: Literal["matrix", "vector"] | None = None
-    iterations: int | None = None
-    class_iterations: int | None = None
-    temperature_schedule: Literal["authors", "tutorial"] | None = None
-    class_temperature_ratio: float | None = None
-    class_beta_activation: Literal["each", "shared"] | None = None
-    competition: Literal["child", "window"] | None = None
-    activation_rule: Literal["paper", "standardised", "relative"] | None = None
-    variance_floor: float | None = None
-    annealing: float | None = None
-    coordinates: Literal["receptive-field", "grid", "none"] | None = None
-    coordinate_components: tuple[int, int] | None = None
-    coordinate_scale: float | None = None
-    calibration: Literal["none", "beta", "full"] | None = None
-    normalisation: Literal["none", "batch"] | None = None
-    conv_weight_deviation: float | None = None
-    class_weight_deviation: float | None = None
-    implementation: Literal["auto", "reference", "native", "cuda", "triton"] | None = None
-    channels1: int | None = None
-    channels2: int | None = None
-    hidden_units: int | None = None
-    dropout: float | None = None
+    if TYPE_CHECKING:  # what network_fields adds
+
+        def __init__(self, preset: str = "quickstart", **changes: Any) -> None: ...
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __post_init__(self) -> None:
         if self.implementation in EARLIER_IMPLEMENTATIONS:

@@ -12,7 +12,7 @@ from torch import nn
 
 from matcaps._paths import user_path
 from matcaps.models.pretrained import CONFIG_NAME, WEIGHTS_NAME, from_pretrained
-from matcaps.training.checkpoints import CHECKPOINTS_NAME, newest_checkpoint, read_checkpoint
+from matcaps.training.checkpoint_files import CHECKPOINTS_NAME, newest_checkpoint, read_checkpoint
 from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, read_json, read_run_settings
 
 LAST = "last"

@@ -16,7 +16,7 @@ from matcaps.experiments.attacks.objectives import margins_and_gradients, prepar
 from matcaps.experiments.attacks.settings import AttackSettings
 from matcaps.experiments.attacks.square import square_attack
 from matcaps.models.modes import device_of
-from matcaps.training.evaluation import class_scores
+from matcaps.models.scores import class_scores
 
 AIMS = ("untargeted", "targeted")
 

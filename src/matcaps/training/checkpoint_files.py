@@ -1,0 +1,44 @@
+"""Find a run's checkpoints and read them, without Lightning, and never executing code."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CHECKPOINTS_NAME = "checkpoints"
+AFTER_EPOCH = "after-epoch"
+WITHIN_EPOCH = "within-epoch"
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint's tensors and plain values.
+
+    Raises:
+        ValueError: the file is damaged, is no checkpoint, or holds objects that would need code to be run.
+    """
+    what = f"{path} is not a whole checkpoint of tensors and plain values"
+    mend = "remove it to go on from an earlier one"
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # whose own words would have it read with code
+        raise ValueError(f"{what}: it is damaged, or holds objects that only code could make: {mend}") from error
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise ValueError(f"{what}: {error}; {mend}") from error
+    steps = checkpoint.get("global_step") if isinstance(checkpoint, dict) else None
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise ValueError(f"{what}: it has no number of steps, global_step: {mend}")
+    return checkpoint
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the most optimiser steps; None if there is none.
+
+    Raises:
+        ValueError: a checkpoint is damaged.
+    """
+    found = [folder / f"{name}.ckpt" for name in (AFTER_EPOCH, WITHIN_EPOCH)]
+    found = [path for path in found if path.is_file()]
+    return max(found, key=lambda path: read_checkpoint(path)["global_step"], default=None)
