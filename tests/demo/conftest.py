@@ -10,7 +10,7 @@ from matcaps.data.mnist import CLASSES
 from matcaps.demo.session import DemoNetwork, open_demo
 from matcaps.models import EMCapsNet, PoseDecoder
 from matcaps.models.pretrained import save_weights
-from tests.inspection.conftest import make_network
+from tests.inspect.conftest import make_network
 
 
 def save_digits(folder: Path, *, network: EMCapsNet | None = None, decoder: bool = True) -> Path:
