@@ -11,11 +11,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from matcaps import cli
-from matcaps.inspection.numbers import save_arrays
+from matcaps.inspect.numbers import save_arrays
+from matcaps.inspect.style import save_figure
 from matcaps.models.files import whole_file
 from matcaps.training import train
 from matcaps.training.record import write_json, write_text
-from matcaps.viz.style import save_figure
 from tests.support.runs import tiny_settings, write_config
 
 

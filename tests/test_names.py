@@ -12,9 +12,10 @@ from PIL import Image
 
 from matcaps import cli
 from matcaps.data.names import check_class_names, printable, short_name
+from matcaps.inspect.confusion import draw_confusion
+from matcaps.inspect.curves import draw_curves
+from matcaps.inspect.style import save_figure, save_svg, to_pixels
 from matcaps.training.record import read_json, write_json
-from matcaps.viz.runs import draw_confusion, draw_curves
-from matcaps.viz.style import save_figure, save_svg, to_pixels
 from tests.support.runs import TINY
 
 ODD = (

@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = {
     "operator": {"capsules", "routing"},
     "model room": {"layers", "losses", "models"},
-    "workshop": {"data", "training", "experiments", "inspection", "viz", "findings", "report", "demo", "cli"},
+    "workshop": {"data", "training", "experiments", "inspect", "report", "demo", "cli"},
 }
 ORDER = list(ROOMS)
 FOR_ALL = {"_version", "_lazy", "_numbers", "_paths"}
@@ -119,18 +119,14 @@ def test_within_the_workshop():
             "routing",
             "training",
             "experiments",
-            "inspection",
-            "viz",
-            "findings",
+            "inspect",
             "report",
             "demo",
             "cli",
         },
-        "viz": {"training", "findings", "report", "demo", "cli"},
-        "experiments": {"cli", "viz", "findings", "report", "demo"},
-        "training": {"cli", "experiments", "findings", "report", "demo"},
-        "inspection": {"training", "cli", "experiments", "viz", "findings", "report", "demo"},
-        "findings": {"cli", "experiments", "report", "demo"},
+        "experiments": {"cli", "report", "demo"},
+        "training": {"cli", "experiments", "report", "demo"},
+        "inspect": {"cli", "experiments", "report", "demo"},
         "report": {"demo", "cli"},
         "demo": {"report", "cli"},
     }
@@ -139,12 +135,23 @@ def test_within_the_workshop():
             assert part not in forbidden.get(part_of(path), set()), f"{relative(path)}:{line}: imports {name}"
 
 
-def test_training_draws_only_what_inspection_found():
+OF_THE_COMMAND = {"run", "opening", "journal", "settings"}
+"""What ``matcaps inspect`` does around its views: it opens a run, writes records, and has a decoder trained."""
+
+
+def test_views_never_train():
+    for path in MODULES:
+        if part_of(path) == "inspect" and path.stem not in OF_THE_COMMAND:
+            for line, name, part in own_imports(path):
+                assert part != "training", f"{relative(path)}:{line}: imports {name}"
+
+
+def test_training_knows_views_and_not_the_command():
     for path in MODULES:
         if part_of(path) == "training":
             for line, name, part in own_imports(path):
-                allowed = ("matcaps.viz.agreement", "matcaps.viz.inspection", "matcaps.viz.style")
-                assert part != "viz" or name in allowed, f"{relative(path)}:{line}: imports {name}"
+                asked = name.split(".")[2:3]
+                assert part != "inspect" or not OF_THE_COMMAND & set(asked), f"{relative(path)}:{line}: imports {name}"
 
 
 def test_the_page_alone_imports_gradio():

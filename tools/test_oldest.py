@@ -27,7 +27,7 @@ NOT_PINNED = {"contourpy", "scipy", "protobuf"}
 TOOLS = ["pytest", "pytest-xdist", "hypothesis", "foolbox", "sybil"]
 
 TESTS = [
-    "tests/data", "tests/models", "tests/layers", "tests/inspection", "tests/viz", "tests/report", "tests/training",
+    "tests/data", "tests/models", "tests/layers", "tests/inspect", "tests/report", "tests/training",
     "tests/experiments", "tests/demo", "tests/test_cli.py", "tests/test_cli_inspect.py", "tests/test_losses.py",
     "tests/routing/test_reference_values.py", "tests/routing/test_native_torch.py",
 ]  # fmt: skip

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from matcaps.experiments import gather, get_experiment, list_experiments, make_table
+from matcaps.experiments.figures import draw_experiment
+from matcaps.experiments.fold_figure import draw_folds
 from matcaps.experiments.fold_records import Gathered, gather_folds
 from matcaps.experiments.fold_table import make_fold_table
 from matcaps.experiments.folds import FOLDS
 from matcaps.experiments.tables import distinct, markdown, spread
+from matcaps.inspect.style import save_figure
 from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, write_text
-from matcaps.viz.experiments import draw_experiment
-from matcaps.viz.folds import draw_folds
-from matcaps.viz.style import save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- results: written by tools/write_results.py -->", "<!-- results: end -->"

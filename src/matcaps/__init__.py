@@ -6,7 +6,7 @@ from matcaps._lazy import lazy_names
 from matcaps._version import __version__
 
 if TYPE_CHECKING:
-    from matcaps import data, experiments, inspection, layers, losses, models, routing, training
+    from matcaps import data, experiments, inspect, layers, losses, models, routing, training
     from matcaps.capsules import Capsules
     from matcaps.models.factory import create_model
     from matcaps.models.presets import list_models
@@ -23,7 +23,7 @@ __getattr__, __dir__ = lazy_names(
         "save_pretrained": "matcaps.models.pretrained",
         **{
             name: f"matcaps.{name}"
-            for name in ("data", "experiments", "inspection", "layers", "losses", "models", "routing", "training")
+            for name in ("data", "experiments", "inspect", "layers", "losses", "models", "routing", "training")
         },
     },
 )
@@ -35,7 +35,7 @@ __all__ = [
     "data",
     "experiments",
     "from_pretrained",
-    "inspection",
+    "inspect",
     "layers",
     "list_models",
     "list_pretrained",

@@ -15,7 +15,7 @@ from PIL import Image
 from matcaps._numbers import short_number
 from matcaps.demo import charts, panels
 from matcaps.demo.session import attack, read
-from matcaps.viz.style import COLOURS
+from matcaps.inspect.style import COLOURS
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from matcaps.demo.examples import Examples, find_examples
 from matcaps.demo.panels import show_votes
 from matcaps.demo.session import attack, open_demo, pose_bounds, read, reconstruct
 from matcaps.experiments.attacks import fgsm
-from matcaps.inspection import vote_distances, vote_histogram
+from matcaps.inspect import vote_distances, vote_histogram
 from matcaps.models import PoseDecoder
 from matcaps.models.pretrained import save_weights
 from matcaps.training import train

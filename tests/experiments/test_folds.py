@@ -12,6 +12,7 @@ import pytest
 from matcaps import cli
 from matcaps.data import SplitSettings
 from matcaps.experiments import fold_records
+from matcaps.experiments.fold_figure import draw_folds
 from matcaps.experiments.fold_records import gather_folds
 from matcaps.experiments.fold_statistics import Table, compare, estimate, noise_floor, sign_flip_p
 from matcaps.experiments.fold_table import make_fold_table
@@ -19,7 +20,6 @@ from matcaps.experiments.folds import fold_experiment, folds_name
 from matcaps.experiments.plan import make_trials
 from matcaps.training import recipe_settings
 from matcaps.training.record import read_run_settings, write_json, write_settings
-from matcaps.viz.folds import draw_folds
 from tests.support.folders import make_folder, write_table
 
 TOYS = (4, 6, 7, 8, 9)

@@ -10,11 +10,11 @@ from filelock import FileLock
 
 from matcaps.experiments import Experiment, Row, gather, make_table, make_trials, run_trials
 from matcaps.experiments import runner as runner_module
+from matcaps.experiments.figures import draw_experiment
 from matcaps.experiments.measures import Measure
+from matcaps.inspect.style import save_figure
 from matcaps.training import TrainingDivergedError
 from matcaps.training.record import read_settings
-from matcaps.viz.experiments import draw_experiment
-from matcaps.viz.style import save_figure
 from tests.support.runs import TINY_CNN, Stop, StoppedError, repeatable_metrics, tiny_settings, weights
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from matcaps.inspection import VoteDistances
+from matcaps.inspect import VoteDistances
 
 
 def hand_made() -> VoteDistances:

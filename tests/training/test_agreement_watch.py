@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from matcaps.data import load_data
-from matcaps.inspection import routing_agreement
+from matcaps.inspect import routing_agreement
 from matcaps.training import LossSettings, OptimizerSettings, load_run, train
 from matcaps.training.record import read_metrics
 from matcaps.training.run import _watched

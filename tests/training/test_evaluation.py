@@ -9,7 +9,7 @@ from torch import nn
 from matcaps import create_model
 from matcaps.data import DataSettings, load_data, make_loader
 from matcaps.data.loader import Batch
-from matcaps.inspection import routing_agreement
+from matcaps.inspect import routing_agreement
 from matcaps.losses import cross_entropy_loss
 from matcaps.models.scores import class_scores
 from matcaps.training import evaluate

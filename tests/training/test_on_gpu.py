@@ -13,7 +13,7 @@ from PIL import Image
 
 from matcaps.data import load_data
 from matcaps.experiments.attacks import AttackSettings, attack_networks
-from matcaps.findings import InspectSettings, inspect_saved
+from matcaps.inspect import InspectSettings, inspect_saved
 from matcaps.training import LossSettings, OptimizerSettings, TrainingDivergedError, load_run, train
 from matcaps.training.checkpoint_files import newest_checkpoint, read_checkpoint
 from matcaps.training.inference import evaluate_saved

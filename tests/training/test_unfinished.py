@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from matcaps import cli
-from matcaps.findings import InspectSettings, inspect_saved
+from matcaps.inspect import InspectSettings, inspect_saved
 from matcaps.training import OptimizerSettings, train
 from matcaps.training.checkpoint_files import read_checkpoint
 from matcaps.training.inference import evaluate_saved, open_saved

@@ -23,7 +23,7 @@ _NAMED = 10
 """Files that could not be read that are named; of more, the number."""
 
 if TYPE_CHECKING:
-    from matcaps.inspection.agreement import RoutingAgreement
+    from matcaps.inspect.agreement import RoutingAgreement
     from matcaps.training.evaluation import Evaluation
 
 
@@ -150,7 +150,7 @@ def _print_agreement(measured: "RoutingAgreement") -> None:
         shares_of = (f"{100 * share:.1f}" for share in (layer.share_low, layer.share_high))
         layers.add_row(name, f"{layer.mean:.3f}", *shares_of, str(layer.dead_types))
     out.print(layers)
-    from matcaps.inspection.wording import agreement_in_words
+    from matcaps.inspect.agreement import agreement_in_words
 
     out.print(". ".join(agreement_in_words(measured)) + ".", **PLAIN)
 

@@ -65,11 +65,11 @@ def table_command(arguments: list[str]) -> int:
         raise FileNotFoundError(
             f"no folder {base}: run matcaps experiment {parsed.name}, or name another with --folder"
         )
+    from matcaps.experiments.figures import draw_experiment
     from matcaps.experiments.records import gather
     from matcaps.experiments.tables import make_table
+    from matcaps.inspect.style import save_figure
     from matcaps.training.record import write_text
-    from matcaps.viz.experiments import draw_experiment
-    from matcaps.viz.style import save_figure
 
     output = user_path(parsed.output) if parsed.output is not None else base / experiment.name
     records = gather(experiment, base)

@@ -108,11 +108,11 @@ def folds_table_command(arguments: list[str]) -> int:
     parser.add_argument("--root", type=str | None, help="folder that holds the data sets; default: as in each run")
     parser.add_argument("--output", type=str | None, help="folder for the table and figure; default: the first FOLDER")
     parsed = parser.parse_args(arguments)
+    from matcaps.experiments.fold_figure import draw_folds
     from matcaps.experiments.fold_records import gather_folds
     from matcaps.experiments.fold_table import make_fold_table
+    from matcaps.inspect.style import save_figure
     from matcaps.training.record import write_text
-    from matcaps.viz.folds import draw_folds
-    from matcaps.viz.style import save_figure
 
     folders = [user_path(folder) for folder in parsed.folders]
     output = folders[0] if parsed.output is None else user_path(parsed.output)

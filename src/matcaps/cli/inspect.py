@@ -1,7 +1,7 @@
 """``matcaps inspect``."""
 
 from matcaps.cli.parsing import PLAIN, SOURCE, as_train_names_them, make_parser, out
-from matcaps.findings.settings import InspectSettings
+from matcaps.inspect.settings import InspectSettings
 
 
 def inspect_command(arguments: list[str]) -> int:
@@ -19,7 +19,7 @@ def inspect_command(arguments: list[str]) -> int:
     parsed = parser.parse_args(as_train_names_them(arguments))
     settings = InspectSettings(**vars(parsed))
 
-    from matcaps.findings import inspect_saved
+    from matcaps.inspect import inspect_saved
 
     result = inspect_saved(settings, lambda line: out.print(line, **PLAIN))
     out.print(f"written to {result.folder}: {'; '.join(result.files)}", **PLAIN)

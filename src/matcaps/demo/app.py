@@ -195,72 +195,80 @@ def _image_page(demo: DemoNetwork) -> None:
     )  # fmt: skip
     attacked = gr.HTML(panels.show_attack(demo, None, None), elem_id="attacked")
 
-    def show(prepared: Prepared, name: str, number: int, truth: int | None = None) -> tuple[Any, ...]:
+    answers = _Answers(demo)
+    results = [reading, seen, votes, pose, decoded]
+    for event in (
+        pad.input(answers.draw, [pad, iteration], results, **LIVE),
+        examples.select(answers.choose, [iteration], [pad, *results], **LIVE),
+        upload.upload(answers.take, [upload, as_digit, iteration], [pad, *results], **QUIET),
+    ):
+        event.then(answers.fool, [reading, epsilon], attacked, **LIVE)
+    more.click(answers.turn, page, [page, examples], **QUIET)
+    iteration.input(lambda found, number: panels.show_votes(demo, found, number), [reading, iteration], votes, **LIVE)
+    pose.input(answers.move, [reading, pose], decoded, **LIVE)
+    epsilon.input(answers.fool, [reading, epsilon], attacked, **LIVE)
+
+
+class _Answers:
+    """What the page does as someone draws, chooses, uploads or moves a slider."""
+
+    def __init__(self, demo: DemoNetwork):
+        self._demo = demo
+
+    def show(self, prepared: Prepared, name: str, number: int, truth: int | None = None) -> tuple[Any, ...]:
         pixels = prepared.pixels
-        if pixels.shape[1] != demo.channels:
-            pixels = pixels[:, :1].repeat(1, demo.channels, 1, 1)
-        found = read(demo, pixels, name, truth)
+        if pixels.shape[1] != self._demo.channels:
+            pixels = pixels[:, :1].repeat(1, self._demo.channels, 1, 1)
+        found = read(self._demo, pixels, name, truth)
         return (
             found,
-            panels.show_reading(demo, found, prepared.said),
-            panels.show_votes(demo, found, number),
-            panels.pose_values(demo, found),
-            panels.show_pose(demo, found, None),
+            panels.show_reading(self._demo, found, prepared.said),
+            panels.show_votes(self._demo, found, number),
+            panels.pose_values(self._demo, found),
+            panels.show_pose(self._demo, found, None),
         )
 
-    def nothing(text: str) -> tuple[Any, ...]:
-        return None, text, panels.show_votes(demo, None, 1), "", panels.show_pose(demo, None, None)
+    def nothing(self, text: str) -> tuple[Any, ...]:
+        return None, text, panels.show_votes(self._demo, None, 1), "", panels.show_pose(self._demo, None, None)
 
-    def draw(text: str, number: int) -> tuple[Any, ...]:
+    def draw(self, text: str, number: int) -> tuple[Any, ...]:
         try:
             strokes = parse_strokes(text)
         except ValueError as error:
-            return nothing(panels.note(str(error), "problem"))
+            return self.nothing(panels.note(str(error), "problem"))
         if not strokes:
-            return nothing(panels.note(panels.EMPTY))
-        return show(draw_strokes(strokes, demo.transform.image_size), "your drawing", number)
+            return self.nothing(panels.note(panels.EMPTY))
+        return self.show(draw_strokes(strokes, self._demo.transform.image_size), "your drawing", number)
 
-    def choose(number: int, event: gr.EventData) -> tuple[Any, ...]:
-        assert demo.examples is not None
-        dataset, place = demo.examples.dataset, int(event.index)
+    def choose(self, number: int, event: gr.EventData) -> tuple[Any, ...]:
+        assert self._demo.examples is not None
+        dataset, place = self._demo.examples.dataset, int(event.index)
         if not 0 <= place < len(dataset):
-            return "", *nothing(panels.note("There is no such image.", "problem"))
+            return "", *self.nothing(panels.note("There is no such image.", "problem"))
         prepared = Prepared(dataset.images[place : place + 1], "")
-        return "", *show(prepared, f"{dataset.name}, number {place}", number, int(dataset.labels[place]))
+        return "", *self.show(prepared, f"{dataset.name}, number {place}", number, int(dataset.labels[place]))
 
-    def take(path: str, prepare: bool, number: int) -> tuple[Any, ...]:
+    def take(self, path: str, prepare: bool, number: int) -> tuple[Any, ...]:
         try:
-            reading = read_as(demo.saved.description)
-            size = demo.transform.image_size
-            prepared = read_upload(path, size, demo.channels, as_digit=prepare, reading=reading)
+            reading = read_as(self._demo.saved.description)
+            size = self._demo.transform.image_size
+            prepared = read_upload(path, size, self._demo.channels, as_digit=prepare, reading=reading)
         except (ValueError, OSError) as error:
             said = str(error).replace(str(path), os.path.basename(path))
-            return "", *nothing(panels.note(f"That picture could not be used: {said}.", "problem"))
-        return "", *show(prepared, "your picture", number)
+            return "", *self.nothing(panels.note(f"That picture could not be used: {said}.", "problem"))
+        return "", *self.show(prepared, "your picture", number)
 
-    def turn(number: int) -> tuple[int, str]:
-        return number + 1, panels.show_examples(demo.examples, number + 1)
+    def turn(self, number: int) -> tuple[int, str]:
+        return number + 1, panels.show_examples(self._demo.examples, number + 1)
 
-    def move(found: Reading | None, text: str) -> str:
+    def move(self, found: Reading | None, text: str) -> str:
         try:
-            return panels.show_pose(demo, found, panels.parse_pose(text))
+            return panels.show_pose(self._demo, found, panels.parse_pose(text))
         except ValueError as error:
             return panels.note(str(error), "problem")
 
-    def fool(found: Reading | None, size: float) -> str:
-        return panels.show_attack(demo, found, None if found is None else attack(found, float(size)))
-
-    results = [reading, seen, votes, pose, decoded]
-    for event in (
-        pad.input(draw, [pad, iteration], results, **LIVE),
-        examples.select(choose, [iteration], [pad, *results], **LIVE),
-        upload.upload(take, [upload, as_digit, iteration], [pad, *results], **QUIET),
-    ):
-        event.then(fool, [reading, epsilon], attacked, **LIVE)
-    more.click(turn, page, [page, examples], **QUIET)
-    iteration.input(lambda found, number: panels.show_votes(demo, found, number), [reading, iteration], votes, **LIVE)
-    pose.input(move, [reading, pose], decoded, **LIVE)
-    epsilon.input(fool, [reading, epsilon], attacked, **LIVE)
+    def fool(self, found: Reading | None, size: float) -> str:
+        return panels.show_attack(self._demo, found, None if found is None else attack(found, float(size)))
 
 
 def _pose_template() -> str:

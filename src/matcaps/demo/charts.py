@@ -1,7 +1,7 @@
 """Charts and pictures as SVG and PNG in HTML: made in a millisecond, sharp at any size, in the page's own colours.
 
 Text and axes take the page's colour, so they are legible in light and dark; marks have the colours of
-:mod:`matcaps.viz.style`, which colour-blind people tell apart, and never a meaning by colour alone.
+:mod:`matcaps.inspect.style`, which colour-blind people tell apart, and never a meaning by colour alone.
 """
 
 import base64
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from matcaps._numbers import short_number
 from matcaps.data.names import short_name
-from matcaps.viz.style import COLOURS
+from matcaps.inspect.style import COLOURS
 
 CHOSEN, OTHER, SECOND = COLOURS[0], "#8c8c8c", COLOURS[1]
 _DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "1 4")

@@ -10,7 +10,7 @@ from matcaps.data.devices import send
 from matcaps.data.mnist import CLASSES
 from matcaps.data.splits import limit_images
 from matcaps.demo.strokes import drawn_digits
-from matcaps.inspection.traversal import RANGE
+from matcaps.inspect.traversal import RANGE
 from matcaps.models import EMCapsNet
 from matcaps.models.modes import device_of
 from matcaps.training.inference import SavedNetwork, load_saved_data

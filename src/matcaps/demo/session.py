@@ -12,10 +12,9 @@ from matcaps.data.devices import send
 from matcaps.data.mnist import CLASSES
 from matcaps.demo.examples import Examples, find_examples, pose_ranges
 from matcaps.experiments.attacks import fgsm, input_bounds
-from matcaps.findings import InspectSettings
-from matcaps.findings.subject import find_decoder
-from matcaps.inspection import VoteHistogram, vote_distances, vote_histogram
-from matcaps.inspection.door import on_host
+from matcaps.inspect import InspectSettings, VoteHistogram, vote_distances, vote_histogram
+from matcaps.inspect.door import on_host
+from matcaps.inspect.opening import find_decoder
 from matcaps.models import EMCapsNet, PoseDecoder
 from matcaps.models.modes import device_of
 from matcaps.models.pretrained import DECODER_NAME

@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping
 
-from matcaps.inspection.agreement import RoutingAgreement
-from matcaps.inspection.wording import agreement_in_words, measures_in_words
+from matcaps.inspect.agreement import AgreementDisplay, RoutingAgreement, agreement_in_words, measures_in_words
+from matcaps.inspect.curves import draw_agreement_by_epoch, measured_iterations
 from matcaps.report.collect import RunFacts
 from matcaps.report.parts import Picture, Section, picture
 from matcaps.training.record import RESULTS_NAME
-from matcaps.viz.agreement import draw_agreement
-from matcaps.viz.runs import draw_agreement_by_epoch, measured_iterations
 
 _HOW = (
     "Routing is to give the true class data from iteration to iteration, and to bring its votes together: ln σ below "
@@ -42,7 +40,7 @@ def agreement_sections(run: RunFacts) -> list[Section]:
     said = f"{'. '.join(agreement_in_words(measured))}."
     figures.append(
         picture(
-            draw_agreement(measured, f"final network, {part} part"),
+            AgreementDisplay(measured, f"final network, {part} part").plot(),
             f"By iteration of the final network: {said} {_layers_in_words(measured)}",
             f"The final network by iteration. {_layers_in_words(measured)}",
         )

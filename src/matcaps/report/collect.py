@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from matcaps._paths import user_path
 from matcaps.data import load_data
-from matcaps.findings.settings import INSPECTION_NAME, RECORD_NAME
+from matcaps.inspect.settings import INSPECTION_NAME, RECORD_NAME
 from matcaps.training.data_record import changed_data
 from matcaps.training.devices import place
 from matcaps.training.evaluation import Mistake, evaluate

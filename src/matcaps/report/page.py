@@ -11,11 +11,14 @@ from jinja2 import Environment, StrictUndefined
 
 from matcaps._version import __version__
 from matcaps.data.names import short_name
+from matcaps.inspect.confusion import draw_confusion
+from matcaps.inspect.curves import draw_curves, draw_health_by_epoch
+from matcaps.inspect.images import draw_images
+from matcaps.inspect.views import VIEWS
 from matcaps.report.agreement import agreement_sections
 from matcaps.report.collect import RunFacts
 from matcaps.report.parts import Picture, Section, data_url, picture
 from matcaps.training.tested import describe_tested
-from matcaps.viz.runs import draw_confusion, draw_curves, draw_health, draw_images
 
 
 def make_report(runs: Sequence[RunFacts], *, title: str | None = None) -> str:
@@ -94,7 +97,7 @@ def _sections(run: RunFacts) -> list[Section]:
             "the accuracy the share of images whose most active class is the true one.",
         )
     ]
-    health = draw_health(run.metrics)
+    health = draw_health_by_epoch(run.metrics)
     if health is not None:
         curves.append(
             picture(
@@ -159,35 +162,12 @@ def _hardest_objects(test: dict[str, Any], count: int = 3) -> str:
     return f"By object, most are wrong of {named}; of all others {sum(others) / len(others):.1f} % on average."
 
 
-_INSPECTED = {
-    "votes": "For each class and after each iteration, how far the votes lie from the class capsule's mean, each vote "
-    "weighed by how much of its child the class has.",
-    "true_and_wrong": "The true class's votes beside those of the wrong class that has most data, on the same axes: "
-    "where routing finds agreement, the true class's bars move to the left from iteration to iteration, and grow.",
-    "true_and_wrong_set": "The same over many images.",
-    "agreement": "What routing does for the true class over many images, by iteration: its share of the data, how wide "
-    "its votes spread, on how many images they are the nearest to their mean; and how active each layer is.",
-    "assignments": "What the winning class was made from: shares of the positions and of the child types, layer by "
-    "layer back to the primary capsules.",
-    "activations": "Every capsule's activation, one tile a type and one row an iteration.",
-    "health": "The least, mean and largest activation of each capsule type over many images: a type that is never on, "
-    "or always, says nothing.",
-    "em_steps": "The votes for the winner and the runner-up in the plane in which they spread most, with the Gaussian "
-    "that EM fits to them, step by step.",
-    "poses": "What the decoder draws as each of the 16 numbers of the class's pose goes through the range that it has "
-    "on real images, the others kept.",
-    "viewpoint": "What the pose knows of how the object was seen: how well the viewpoint, or known shifts and "
-    "rotations, can be read off it. Of azimuths it says next to nothing.",
-}
-"""The figures of ``matcaps inspect`` in the order in which a newcomer should meet them, and what each means."""
-
-
 def _inspection(run: RunFacts) -> list[Section]:
     if not run.inspected:
         return []
     pictures = tuple(
-        Picture(data_url(run.inspected[name], "image/png"), f"{name.replace('_', ' ')}: {caption}", caption)
-        for name, caption in _INSPECTED.items()
+        Picture(data_url(run.inspected[name], "image/png"), f"{name.replace('_', ' ')}: {view.caption}", view.caption)
+        for name, view in VIEWS.items()
         if name in run.inspected
     )
     said = " ".join(f"{name[:1].upper()}{name[1:]}: {sentence}." for name, sentence in run.findings.items())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from matcaps.viz.style import save_svg
+from matcaps.inspect.style import save_svg
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch import nn
 from matcaps.data import ImageDataset, Transform
 from matcaps.data.devices import send
 from matcaps.data.loader import Batch
-from matcaps.inspection.agreement import RoutingAgreement, routing_agreement
-from matcaps.inspection.door import copy_to_look_into
+from matcaps.inspect.agreement import RoutingAgreement, routing_agreement
+from matcaps.inspect.door import copy_to_look_into
 from matcaps.models import EMCapsNet
 from matcaps.models.modes import device_of
 from matcaps.training.callbacks import AveragedWeights

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from matcaps.data.loader import Batch, EpochSampler
-from matcaps.inspection.activations import DEAD_BELOW
+from matcaps.inspect.health import DEAD_BELOW
 from matcaps.models import EMCapsNet
 from matcaps.models.modes import evaluation_mode
 from matcaps.models.statistics import update_statistics

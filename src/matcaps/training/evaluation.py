@@ -14,7 +14,7 @@ from matcaps.capsules import Capsules
 from matcaps.data.dataset import ImageDataset
 from matcaps.data.devices import send
 from matcaps.data.loader import Batch
-from matcaps.inspection.agreement import AgreementTally, RoutingAgreement
+from matcaps.inspect.agreement import AgreementTally, RoutingAgreement
 from matcaps.models import EMCapsNet
 from matcaps.models.modes import device_of, evaluation_mode
 from matcaps.models.scores import class_scores
@@ -112,7 +112,7 @@ def evaluate(
         classes: the classes' names, in the order of their labels.
         by: an attribute of the images, or several, by whose values to break the accuracy down; see
             :class:`matcaps.data.ImageDataset`.
-        agreement: measure what routing does for the true class, too, as :func:`matcaps.inspection.routing_agreement`
+        agreement: measure what routing does for the true class, too, as :func:`matcaps.inspect.routing_agreement`
             does, in the same pass.
 
     Raises:

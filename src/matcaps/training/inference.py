@@ -156,7 +156,7 @@ def evaluate_saved(
         by: an attribute of the images, such as smallNORB's "instance", or several, by whose values to break the
             accuracy down.
         checkpoint: "last", or a path: a checkpoint of the run in place of its final weights.
-        agreement: measure what routing does for the true class, too; see :func:`matcaps.inspection.routing_agreement`.
+        agreement: measure what routing does for the true class, too; see :func:`matcaps.inspect.routing_agreement`.
         accelerator: "gpu" for CUDA, "cpu", or "auto" for the first where there is one.
 
     Raises:

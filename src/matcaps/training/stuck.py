@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from matcaps.data.loader import Batch
-from matcaps.inspection.activations import DEAD_BELOW, SATURATED_ABOVE
+from matcaps.inspect.health import DEAD_BELOW, SATURATED_ABOVE
 from matcaps.models import EMCapsNet
 from matcaps.models.modes import evaluation_mode
 from matcaps.training.module import Training

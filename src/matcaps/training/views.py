@@ -14,10 +14,18 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig  
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from matcaps import inspection
+from matcaps import inspect
 from matcaps.data import ImageDataset, Transform
-from matcaps.data.names import short_name
-from matcaps.inspection.door import copy_on_cpu
+from matcaps.inspect.activations import ActivationsDisplay
+from matcaps.inspect.assignments import AssignmentsDisplay
+from matcaps.inspect.contrast import ImageContrastDisplay, SetContrastDisplay
+from matcaps.inspect.display import Display
+from matcaps.inspect.door import copy_on_cpu
+from matcaps.inspect.steps import StepsDisplay
+from matcaps.inspect.style import to_pixels
+from matcaps.inspect.subject import Subject
+from matcaps.inspect.traversal import PosesDisplay
+from matcaps.inspect.votes import VotesDisplay
 from matcaps.models import EMCapsNet, PoseDecoder
 from matcaps.training.callbacks import AveragedWeights
 from matcaps.training.module import Training
@@ -112,21 +120,19 @@ class _Look:
         with torch.no_grad():
             output = self.network(self.images)
         self.poses = output.poses.flatten(2)[torch.arange(len(self.labels)), self.labels]
-        self.label = int(self.labels[0])
-        taken = int(output.activations[0].argmax())
-        self.title = (
-            f"{dataset.name}, {dataset.split} image {int(dataset.indices[0])}: {short_name(self.classes[self.label])}, "
-            f"taken for {short_name(self.classes[taken])} ({float(output.activations[0, taken]):.2f})"
+        self.subject = Subject(
+            network=self.network,
+            image=self.images[:1],
+            classes=self.classes,
+            truth=int(self.labels[0]),
+            name=f"{dataset.name}, {dataset.split} image {int(dataset.indices[0])}",
+            scores=tuple(output.activations[0].tolist()),
         )
-
-    @property
-    def image(self) -> Tensor:
-        return self.images[:1]
 
 
 def _distances(look: _Look, writer: SummaryWriter, epoch: int) -> None:
     """Histograms and means of the vote distances, of the true class and of the others, by iteration."""
-    found = inspection.vote_distances(look.network, look.images)
+    found = inspect.vote_distances(look.network, look.images)
     true = torch.nn.functional.one_hot(look.labels, len(look.classes)).bool()
     means = found.mean()
     for iteration in range(found.distances.shape[1]):
@@ -181,73 +187,42 @@ def _keep_listed(writer: SummaryWriter) -> None:
         writer._projector_config = config  # type: ignore[attr-defined]
 
 
-def _votes(look: _Look, writer: SummaryWriter, epoch: int) -> None:
-    from matcaps.viz.inspection import draw_votes
+def _figure(tag: str, measure: Callable[[_Look], Display]) -> Callable[[_Look, SummaryWriter, int], None]:
+    """A view of the one image, as it is drawn for ``matcaps inspect``."""
 
-    found = inspection.vote_histogram(inspection.vote_distances(look.network, look.image))
-    _add_figure(writer, "vote distances", draw_votes(found, look.classes, look.label, look.title), epoch)
+    def add(look: _Look, writer: SummaryWriter, epoch: int) -> None:
+        _add_figure(writer, tag, measure(look), epoch)
+
+    return add
 
 
 def _true_and_wrong(look: _Look, writer: SummaryWriter, epoch: int) -> None:
     """Vote distances of the true class beside those of the strongest wrong one: of the image, and of all images."""
-    from matcaps.viz.agreement import draw_vote_contrast
-
-    found = inspection.vote_contrast(inspection.vote_distances(look.network, look.image), look.labels[:1])
-    true, wrong = (short_name(look.classes[label]) for label in found.labels[0].tolist())
-    figure = draw_vote_contrast(found, f"{true}, true", f"{wrong}, most data of the others", look.title)
-    _add_figure(writer, "true and wrong", figure, epoch)
-    found = inspection.vote_contrast(inspection.vote_distances(look.network, look.images), look.labels)
-    figure = draw_vote_contrast(found, "true class", "wrong class with most data", f"{found.num_images} images")
-    _add_figure(writer, "true and wrong, all images", figure, epoch)
+    _add_figure(writer, "true and wrong", ImageContrastDisplay.from_subject(look.subject), epoch)
+    found = inspect.vote_contrast(inspect.vote_distances(look.network, look.images), look.labels)
+    display = SetContrastDisplay.of_images(found, f"{found.num_images} images")
+    _add_figure(writer, "true and wrong, all images", display, epoch)
 
 
-def _activations(look: _Look, writer: SummaryWriter, epoch: int) -> None:
-    from matcaps.viz.inspection import draw_activations
-
-    maps = inspection.activation_maps(look.network, look.image)
-    _add_figure(writer, "activations", draw_activations(maps, look.classes, look.title), epoch)
-
-
-def _assignments(look: _Look, writer: SummaryWriter, epoch: int) -> None:
-    from matcaps.viz.inspection import draw_assignments
-
-    found = inspection.contributions(look.network, look.image)
-    title = f"{look.title}\nwhat the class capsule {look.classes[int(found.classes[0])]} was made from"
-    _add_figure(writer, "assignments", draw_assignments(found, look.images[0], title), epoch)
-
-
-def _em_steps(look: _Look, writer: SummaryWriter, epoch: int) -> None:
-    from matcaps.viz.inspection import draw_em_steps
-
-    found = inspection.em_steps(look.network, look.image, look.label)
-    _add_figure(writer, "EM steps", draw_em_steps([found], [look.classes[look.label]], look.title), epoch)
-
-
-def _traversal(look: _Look, writer: SummaryWriter, epoch: int) -> None:
-    from matcaps.viz.inspection import draw_poses
-
+def _traversal(look: _Look) -> Display:
     assert look.decoder is not None
-    seen = look.poses[look.labels == look.label]
-    found = inspection.pose_traversal(look.network, look.decoder, look.image, look.label, seen)
-    title = f"{look.title}\nreconstruction as each component of its pose goes through its range on {len(seen)} images"
-    _add_figure(writer, "poses", draw_poses(found, title), epoch)
+    label = look.subject.label
+    return PosesDisplay.from_poses(look.subject, look.decoder, label, look.poses[look.labels == label])
 
 
-def _add_figure(writer: SummaryWriter, name: str, figure: object, epoch: int) -> None:
-    from matcaps.viz.style import to_pixels
-
-    writer.add_image(f"inside/{name}", to_pixels(figure), epoch, dataformats="HWC")  # type: ignore[arg-type]
+def _add_figure(writer: SummaryWriter, tag: str, display: Display, epoch: int) -> None:
+    writer.add_image(f"inside/{tag}", to_pixels(display.plot()), epoch, dataformats="HWC")
 
 
 # The cheap ones first, so that a short run has at least these.
 _VIEWS: dict[str, Callable[[_Look, SummaryWriter, int], None]] = {
     "distances": _distances,
     "embedding": _embedding,
-    "votes": _votes,
+    "votes": _figure("vote distances", lambda look: VotesDisplay.from_subject(look.subject)),
     "true_and_wrong": _true_and_wrong,
-    "activations": _activations,
-    "assignments": _assignments,
-    "em_steps": _em_steps,
-    "poses": _traversal,
+    "activations": _figure("activations", lambda look: ActivationsDisplay.from_subject(look.subject)),
+    "assignments": _figure("assignments", lambda look: AssignmentsDisplay.from_subject(look.subject)),
+    "em_steps": _figure("EM steps", lambda look: StepsDisplay.from_subject(look.subject, [look.subject.label])),
+    "poses": _figure("poses", _traversal),
 }
 _OF_NUMBERS = ("distances", "embedding")

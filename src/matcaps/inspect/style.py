@@ -1,0 +1,135 @@
+"""What all figures share: colours that colour-blind people tell apart, and how a figure is saved."""
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter
+from torch import Tensor
+
+from matcaps.models.files import whole_file
+
+# Okabe and Ito, "Color Universal Design" (2008), in the order in which they are used here
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+NETWORK_COLOURS = {"capsules": COLOURS[0], "cnn": COLOURS[1], "tutorial": COLOURS[2]}
+"""A network keeps its colour through all figures."""
+HEAT = "viridis"  # its lightness rises evenly, so that it reads without colour too
+GREY = "#8c8c8c"
+LAYER_TITLES = {
+    "primary_capsules": "primary capsules",
+    "conv_capsules1": "conv capsules 1",
+    "conv_capsules2": "conv capsules 2",
+    "class_capsules": "class capsules",
+}
+
+
+def new_figure(columns: int = 1, rows: int = 1, *, width: float = 4.5, height: float = 3.4) -> Figure:
+    """A figure of panels ``width`` × ``height`` inches each, on no global state of matplotlib's."""
+    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> list[Path]:
+    """Write a figure as PNG and as SVG, each whole or not at all.
+
+    Args:
+        figure: what to write.
+        path: without an ending.
+
+    Returns:
+        The two paths.
+    """
+    paths = []
+    for ending in ("png", "svg"):
+        target = path.with_name(f"{path.name}.{ending}")
+        with whole_file(target) as partial:
+            if ending == "svg":
+                save_svg(figure, partial)
+            else:
+                with _names_as_they_are(figure):
+                    figure.savefig(partial, format=ending, dpi=150)
+        paths.append(target)
+    return paths
+
+
+def save_svg(figure: Figure, target: Path | IO[bytes]) -> None:
+    """Write a figure as SVG: without a date or names by chance, so that the same figure is the same file."""
+    with rc_context({"svg.hashsalt": "matcaps"}), _names_as_they_are(figure):
+        figure.savefig(target, format="svg", metadata={"Date": None})
+
+
+def to_pixels(figure: Figure, dots_per_inch: float = 80) -> np.ndarray:
+    """Return a figure as a picture, ``[height, width, 3]``, uint8."""
+    figure.set_dpi(dots_per_inch)
+    canvas = FigureCanvasAgg(figure)
+    with _names_as_they_are(figure):
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+@contextmanager
+def _names_as_they_are(figure: Figure) -> Iterator[None]:
+    """Draw texts as they stand, dollars and all; matplotlib takes what stands between two dollars for mathematics.
+
+    Only the numbers of a logarithmic axis are left to it, whose powers of ten are such mathematics. Letters that the
+    font lacks are drawn as boxes, and said in one warning, not one each.
+    """
+    numbers = {
+        label
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        if isinstance(axis.get_major_formatter(), LogFormatter)
+        for label in axis.get_ticklabels(which="both")
+    }
+    for text in figure.findobj(Text):
+        if text not in numbers:
+            text.set_parse_math(False)  # type: ignore[attr-defined]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    lacking = [one for one in caught if _GLYPH.search(str(one.message))]
+    for one in caught:
+        if one not in lacking:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    if lacking:
+        letters = {chr(int(found[1])) for one in lacking if (found := _GLYPH.search(str(one.message)))}
+        warnings.warn(
+            f"the figures' font has no letter {' '.join(sorted(letters))}: boxes stand for them; tables and reports "
+            "have them right",
+            stacklevel=3,
+        )
+
+
+def to_picture(image: Tensor, reference: Tensor | None = None) -> np.ndarray:
+    """A network's input as a picture in [0, 1]: ``[H, W]``, of a stereo pair the first, or ``[H, W, 3]`` of colour.
+
+    Args:
+        image: ``[C, H, W]``.
+        reference: whose darkest and lightest pixel are black and white; None: the image's own.
+    """
+    shown = image if image.shape[0] == 3 else image[:1]
+    measure = shown if reference is None else (reference if reference.shape[0] == 3 else reference[:1])
+    low, high = float(measure.min()), float(measure.max())
+    picture = ((shown - low) / max(high - low, 1e-12)).clamp(0, 1).movedim(0, -1).numpy()
+    return picture if picture.shape[-1] == 3 else picture[..., 0]
+
+
+def show_picture(axes: Axes, picture: np.ndarray) -> None:
+    """Draw a picture without ticks."""
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+_GLYPH = re.compile(r"Glyph (\d+) .*missing from")

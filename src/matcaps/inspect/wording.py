@@ -1,0 +1,30 @@
+"""Numbers by iteration, in words that claim nothing else."""
+
+import itertools
+from collections.abc import Sequence
+
+from matcaps._numbers import short_number
+
+NOTICEABLE = 0.05
+"""Part by which a distance or a share must differ to be said to."""
+
+
+def arrows(values: Sequence[float], factor: float = 1.0) -> str:
+    """Numbers by iteration: ``"20 → 30.8 → 59"``."""
+    return " → ".join(short_number(factor * value).replace("-", "−") for value in values)
+
+
+def rises(values: Sequence[float]) -> bool:
+    """Whether each number is larger than the one before."""
+    return all(after > before for before, after in itertools.pairwise(values))
+
+
+def change(values: Sequence[float]) -> float:
+    """From the first iteration to the last, as a part of the first."""
+    return values[-1] / max(values[0], 1e-20) - 1
+
+
+def direction(values: Sequence[float]) -> int:
+    """From the first iteration to the last: 1 up, -1 down, 0 neither, or not known."""
+    part = change(values)
+    return 1 if part >= NOTICEABLE else -1 if part <= -NOTICEABLE else 0

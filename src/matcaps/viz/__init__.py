@@ -1,1 +1,0 @@
-"""Figures, drawn from records and traces; nothing here trains or measures."""
