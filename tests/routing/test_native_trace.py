@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
+from matcaps.capsules import RoutingIteration
 from matcaps.routing import native, trace_class_em_routing, trace_conv_em_routing
-from matcaps.routing.reference import RoutingIteration
 from tests.routing.test_native_values import SIZES
 from tests.support.routings import class_inputs, conv_inputs
 
