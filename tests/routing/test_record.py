@@ -1,7 +1,6 @@
 """The layout of a record, which stands once in Python and once in each language of kernels, is one."""
 
 import re
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from matcaps.routing import record
 from matcaps.routing.cuda_launch import GRAD_RECORD
 
 JOB = Path(__file__).parents[2] / "native" / "src" / "job.h"
-CUDA = Path(str(files("matcaps.routing"))) / "cuda_kernels" / "common.cuh"
+CUDA = Path(record.__file__).parent / "cuda_kernels" / "common.cuh"
 
 
 def constants(path: Path) -> dict[str, int]:
@@ -30,13 +29,13 @@ def test_kernels_have_the_layout_that_python_reads(header):
     if not header.is_file():
         pytest.skip("no sources here")
     there = constants(header)
-    parts = {
-        name: width(getattr(record, name.upper())) for name in ("Mean", "Spread", "Mass", "Description", "Evidence")
-    }
+    names = ("Mean", "Spread", "Mass", "Description", "Evidence")
+    parts = {name: width(getattr(record, name.upper())) for name in names}
     assert {name: there[name] for name in parts} == {name: start for name, (start, _) in parts.items()}
     assert there["Record"] == record.RECORD
     taken = [place for start, count in parts.values() for place in range(start, start + count)]
-    assert len(taken) == len(set(taken)) and max(taken) < record.RECORD
+    assert len(taken) == len(set(taken))
+    assert max(taken) < record.RECORD
 
 
 def test_gradients_of_records_have_the_size_that_python_allocates():
