@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a script it f
 
 from benchmarks.gpu import kernels, quick_check
 from benchmarks.gpu.layers import LAYERS
-from matcaps.routing.checks import ACTIVATION_RULES
 from matcaps.routing.cuda_launch import Cut, Plan, Shape, plan_for
+from matcaps.routing.spec import ACTIVATION_RULES
 
 
 def plans(limit: int) -> list[Plan]:

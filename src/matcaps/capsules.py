@@ -39,6 +39,26 @@ class Capsules(NamedTuple):
     activations: Tensor
 
 
+class RoutingIteration(NamedTuple):
+    """The state of one routing after one M-step.
+
+    Attributes:
+        assignment: ``[..., I, J]``, what share of each child the M-step gave to each parent.
+        mean: ``[..., J, P]``, each parent's mean vote.
+        variance: ``[..., J, P]``, the votes' variance about it, floor included.
+        mass: ``[..., J]``, how much data each parent has: assignment times the child's activation, summed.
+        cost: ``[..., J]``, the cost of describing the parent's data, in nats.
+        activation: ``[..., J]``, in [0, 1].
+    """
+
+    assignment: Tensor
+    mean: Tensor
+    variance: Tensor
+    mass: Tensor
+    cost: Tensor
+    activation: Tensor
+
+
 CapsulesLike = Capsules | tuple[Tensor, Tensor]
 """What a capsule layer takes: capsules, or the plain pair that hooks and checkpointing make of them."""
 

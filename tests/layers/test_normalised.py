@@ -1,6 +1,7 @@
 """Routing whose β and λ follow from running statistics."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,11 @@ import torch
 from matcaps.capsules import Capsules
 from matcaps.layers import ClassCapsules, ConvCapsules, NormalisedRoutingParameters
 from matcaps.layers.normalisation import NormalisedConv2d
-from matcaps.routing import available_implementations, class_em_routing, conv_em_routing
+from matcaps.routing import (
+    available_implementations,
+    fit_class_em_routing,
+    fit_conv_em_routing,
+)
 
 
 def capsules(seed: int = 0, batch: int = 6, scale: float = 1.0) -> Capsules:
@@ -48,12 +53,12 @@ def trained(layer, steps: int = 300, images: Capsules | None = None):
 
 def test_in_evaluation_a_layer_is_procedure_1_with_plain_numbers():
     layer, images = conv_layer().eval(), capsules(1)
-    options = {**layer.routing.options(), "stride": 2, "competition": "child", "implementation": "reference"}
-    expected = conv_em_routing(*images, layer.routing.matrices(layer.weight), **options)
+    spec = replace(layer.routing.spec, stride=2, competition="child", implementation="reference")
+    expected, _ = fit_conv_em_routing(layer.routing.inputs(images, layer.weight), spec)
     torch.testing.assert_close(layer(images).activations, expected.activations)
     torch.testing.assert_close(layer.trace(images)[-1].activation, expected.activations)
     classes = class_layer(coordinate_components=None).eval()
-    plain = class_em_routing(*images, classes.routing.matrices(classes.weight), **classes.routing.options())
+    plain, _ = fit_class_em_routing(classes.routing.inputs(images, classes.weight), classes.routing.spec)
     torch.testing.assert_close(classes(images).activations, plain.activations)
 
 

@@ -4,7 +4,8 @@ this needs neither NVIDIA's compiler nor a GPU."""
 import pytest
 import torch
 
-from matcaps.routing import cuda
+from matcaps.routing import RoutingInputs, RoutingSpec, cuda
+from matcaps.routing.operators import operator_options
 
 NAMES = ("poses", "activations", "weight", "beta_use", "beta_activation", "inverse_temperature", "coordinates")
 STATE = ("records", "logits", "partitions")
@@ -87,5 +88,7 @@ def test_the_state_is_what_the_shapes_say():
     poses, weight = torch.empty(2, 5, 4, 3, 4, 4), torch.empty(3, 3, 3, 2, 4, 4)
     schedule = torch.empty(3)
     for child in (True, False):
-        results = cuda._empty_results(poses, weight, schedule, 1, child, False, True)
-        assert [part.shape for part in results[2:]] == list(cuda._state_shapes(poses, weight, schedule, 1, child))
+        inputs = RoutingInputs(poses, poses[..., 0, 0], weight, schedule, schedule, schedule)
+        options = operator_options(RoutingSpec(competition="child" if child else "window"))
+        results = cuda._empty_results(inputs, options, False, True)
+        assert [part.shape for part in results[2:]] == list(cuda._state_shapes(inputs, options))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from matcaps.routing import native
+from matcaps.routing import RoutingInputs, RoutingSpec, native
 from matcaps.routing.native_library import load
 
 pytestmark = pytest.mark.skipif(native.MISSING is not None, reason="the compiled core is missing")
@@ -63,19 +63,12 @@ def test_instruction_sets_agree(target):
     torch.manual_seed(0)
     inputs = torch.randn(2, 6, 5, 3, 4, 4), torch.rand(2, 6, 5, 3), torch.randn(3, 3, 3, 11, 4, 4)
     inputs = [x.requires_grad_() for x in (*inputs, torch.randn(11), torch.randn(11))]
-    options = {
-        "stride": 2,
-        "inverse_temperature": [0.01, 0.02],
-        "competition": "child",
-        "activation_rule": "paper",
-        "variance_floor": 5e-4,
-        "annealing": 1 / 16,
-    }
+    spec = RoutingSpec(stride=2, annealing=1 / 16)
     best = next(name for name in ("avx512", "avx2", "baseline", "neon") if native.LIBRARY.set_target(name))
     results = {}
     for name in (best, target):
         assert native.LIBRARY.set_target(name)
-        parents = native.conv_em_routing(*inputs, **options)
+        parents, _ = native.route(RoutingInputs(*inputs, torch.tensor([0.01, 0.02])), spec, False)
         total = parents[0].sum() + parents[1].sum()
         results[name] = [*parents, *torch.autograd.grad(total, inputs)]
     for found, expected in zip(results[target], results[best], strict=True):

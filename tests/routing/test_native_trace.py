@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
+from matcaps.capsules import RoutingIteration
 from matcaps.routing import native, trace_class_em_routing, trace_conv_em_routing
-from matcaps.routing.reference import RoutingIteration
 from tests.support.routings import CONV_SIZES, class_inputs, conv_inputs
 
 pytestmark = pytest.mark.skipif(native.LIBRARY is None, reason=str(native.MISSING))

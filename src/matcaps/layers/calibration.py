@@ -181,7 +181,7 @@ def _set_beta(routing: RoutingParameters, state: _State, gain: float | None, *, 
         cost = cost - state.mass * usual
     data = components * state.mass.mean()
     but_types = tuple(range(cost.ndim - 1))
-    if routing.activation_rule == "standardised":  # what counts is a cost beside those of the window's other parents
+    if routing.activation_rule == "standardised":  # what counts is a cost beside the other parents'
         centred = cost - cost.mean(dim=-1, keepdim=True)
         deviation = centred.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(_TINY)
         cost, data, scale = centred / deviation, data / deviation.mean(), 1.0

@@ -10,7 +10,7 @@ from matcaps.capsules import POSE_COMPONENTS, Capsules, CapsulesLike, as_capsule
 from matcaps.layers.calibration import calibrate_routing
 from matcaps.layers.evidence import make_routing_parameters
 from matcaps.layers.transformation import random_transformations, transform_poses
-from matcaps.routing import RoutingIteration, fit_class_em_routing, trace_class_em_routing
+from matcaps.routing import RoutingIteration, RoutingSpec, fit_class_em_routing, trace_class
 
 
 class ClassCapsules(nn.Module):
@@ -96,10 +96,12 @@ class ClassCapsules(nn.Module):
         self.routing = make_routing_parameters(
             num_classes,
             inverse_temperature=inverse_temperature,
-            activation_rule=activation_rule,
-            variance_floor=variance_floor,
-            annealing=annealing,
-            implementation=implementation,
+            spec=RoutingSpec(
+                activation_rule=activation_rule,
+                variance_floor=variance_floor,
+                annealing=annealing,
+                implementation=implementation,
+            ),
             normalise=normalise,
             matrix_size=weight_deviation,
             gain=gain,
@@ -115,26 +117,15 @@ class ClassCapsules(nn.Module):
                 receptive field over the image's size; without it ``(index + 1/2) / size``, as in the tutorial.
         """
         capsules = as_capsules(capsules)
-        parents, fit = fit_class_em_routing(
-            *capsules,
-            self.routing.matrices(self.weight),
-            **self.routing.options(),
-            coordinates=self._vote_offset(capsules, coordinates),
-            implementation=self.routing.implementation,
-            wants_fit=self.routing.wants_fit,
-        )
+        inputs = self.routing.inputs(capsules, self.weight, self._vote_offset(capsules, coordinates))
+        parents, fit = fit_class_em_routing(inputs, self.routing.spec, wants_fit=self.routing.wants_fit)
         return self.routing.finish(parents, fit)
 
     def trace(self, capsules: CapsulesLike, coordinates: Tensor | None = None) -> list[RoutingIteration]:
         """Return every iteration's state; see :func:`matcaps.routing.trace_class_em_routing`."""
         capsules = as_capsules(capsules)
-        return trace_class_em_routing(
-            *capsules,
-            self.routing.matrices(self.weight),
-            **self.routing.options(),
-            coordinates=self._vote_offset(capsules, coordinates),
-            implementation=self.routing.implementation,
-        )
+        inputs = self.routing.inputs(capsules, self.weight, self._vote_offset(capsules, coordinates))
+        return trace_class(inputs, self.routing.spec)
 
     def votes(self, capsules: CapsulesLike, coordinates: Tensor | None = None) -> Tensor:
         """Write out the votes of some few images, coordinates added: ``[B, H·W·I, J, 16]``, ordered as in a trace."""

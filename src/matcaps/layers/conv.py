@@ -9,8 +9,9 @@ from matcaps._numbers import check_count
 from matcaps.capsules import Capsules, CapsulesLike, as_capsules
 from matcaps.layers.calibration import calibrate_routing
 from matcaps.layers.evidence import make_routing_parameters
+from matcaps.layers.parameters import option
 from matcaps.layers.transformation import random_transformations, transform_poses
-from matcaps.routing import RoutingIteration, fit_conv_em_routing, trace_conv_em_routing
+from matcaps.routing import RoutingIteration, RoutingSpec, fit_conv_em_routing, trace_conv
 
 
 class ConvCapsules(nn.Module):
@@ -80,9 +81,7 @@ class ConvCapsules(nn.Module):
             ("stride", stride),
         ):
             check_count(name, value)
-        self.stride = stride
         self.pose = pose
-        self.competition = competition
         self.weight = nn.Parameter(
             random_transformations(
                 kernel_size, kernel_size, in_capsules, num_capsules, pose=pose, deviation=weight_deviation
@@ -91,40 +90,34 @@ class ConvCapsules(nn.Module):
         self.routing = make_routing_parameters(
             num_capsules,
             inverse_temperature=inverse_temperature,
-            activation_rule=activation_rule,
-            variance_floor=variance_floor,
-            annealing=annealing,
-            implementation=implementation,
+            spec=RoutingSpec(stride, competition, activation_rule, variance_floor, annealing, implementation),
             normalise=normalise,
             matrix_size=weight_deviation,
             gain=gain,
         )
 
+    @property
+    def spec(self) -> RoutingSpec:
+        """The options of the routing."""
+        return self.routing.spec
+
+    @spec.setter
+    def spec(self, spec: RoutingSpec) -> None:
+        self.routing.spec = spec
+
+    stride = option("stride")
+    competition = option("competition")
+
     def forward(self, capsules: CapsulesLike) -> Capsules:
         """Map capsules ``[B, H, W, I, ...]`` to ``[B, H', W', J, ...]``, ``H' = (H - K) // stride + 1``."""
         capsules = as_capsules(capsules)
-        parents, fit = fit_conv_em_routing(
-            *capsules,
-            self.routing.matrices(self.weight),
-            **self.routing.options(),
-            stride=self.stride,
-            competition=self.competition,
-            implementation=self.routing.implementation,
-            wants_fit=self.routing.wants_fit,
-        )
+        inputs = self.routing.inputs(capsules, self.weight)
+        parents, fit = fit_conv_em_routing(inputs, self.routing.spec, wants_fit=self.routing.wants_fit)
         return self.routing.finish(parents, fit)
 
     def trace(self, capsules: CapsulesLike) -> list[RoutingIteration]:
         """Return every iteration's state; see :func:`matcaps.routing.trace_conv_em_routing`."""
-        capsules = as_capsules(capsules)
-        return trace_conv_em_routing(
-            *capsules,
-            self.routing.matrices(self.weight),
-            **self.routing.options(),
-            stride=self.stride,
-            competition=self.competition,
-            implementation=self.routing.implementation,
-        )
+        return trace_conv(self.routing.inputs(as_capsules(capsules), self.weight), self.routing.spec)
 
     def votes(self, capsules: CapsulesLike) -> Tensor:
         """Write out the votes of some few images, ``[B, H', W', K·K·I, J, 16]``, children as :meth:`trace` has them."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from matcaps.capsules import POSE_COMPONENTS, Capsules
 from matcaps.layers.parameters import RoutingParameters
-from matcaps.routing import RoutingFit, is_transformed
+from matcaps.routing import RoutingFit, RoutingSpec, is_transformed
 
 MOMENTUM = 0.05
 """Share of a new batch in the running statistics."""
@@ -37,12 +37,12 @@ class NormalisedRoutingParameters(RoutingParameters):
 
     In training the costs that decide the activations which leave the layer are divided by their deviation in the batch,
     values and gradient, as batch normalisation does it (Ioffe and Szegedy 2015), and the statistics move by
-    :attr:`momentum`. In evaluation all is Procedure 1's, with the β and λ that :meth:`options` gives.
+    :attr:`momentum`. In evaluation all is Procedure 1's, with the β and λ that :meth:`inputs` gives.
 
     Args:
         num_parents: parent types, ``J``.
         inverse_temperature: one positive value an iteration; what counts is each one's share of the last.
-        activation_rule: must be "relative".
+        spec: the options of the routing; the activation rule must be "relative".
         matrix_size: root mean square at which each parent's matrices are held, column by column.
         gain: what the logits of the last iteration deviate by at first, and what those of the others would with its
             share of the schedule.
@@ -70,21 +70,19 @@ class NormalisedRoutingParameters(RoutingParameters):
         num_parents: int,
         *,
         inverse_temperature: Sequence[float],
-        activation_rule: str,
+        spec: RoutingSpec,
         matrix_size: float,
         gain: float = 1.0,
         **settings: Any,
     ):
-        if activation_rule != "relative":
+        if spec.activation_rule != "relative":
             raise ValueError(
-                f"activation_rule must be 'relative' where routing is normalised; got {activation_rule!r}: under the "
-                "paper's, agreement does not stay rewarded; the standardised rule has a normalisation of its own"
+                f"activation_rule must be 'relative' where routing is normalised; got {spec.activation_rule!r}: "
+                "under the paper's, agreement does not stay rewarded; the standardised has a normalisation of its own"
             )
         if not 0 < gain < float("inf"):
             raise ValueError(f"gain must be positive and finite; got {gain!r}: 1 is usual, 2.5 for class capsules")
-        super().__init__(
-            num_parents, inverse_temperature=inverse_temperature, activation_rule=activation_rule, **settings
-        )
+        super().__init__(num_parents, inverse_temperature=inverse_temperature, spec=spec, **settings)
         self.inverse_temperature.mul_(gain / self.inverse_temperature[-1])
         self.momentum = MOMENTUM
         self.log_gain = nn.Parameter(self.inverse_temperature[-1].log())

@@ -1,13 +1,26 @@
 """What every routed layer holds beside its transformation matrices: β, the inverse temperature, the options."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from matcaps.capsules import Capsules
-from matcaps.routing import RoutingFit
+from matcaps.routing import RoutingFit, RoutingInputs, RoutingSpec
+
+
+def option(name: str) -> property:
+    """An option of a module's ``spec`` as an attribute of the module, which may be set."""
+
+    def read(module: Any) -> Any:
+        return getattr(module.spec, name)
+
+    def write(module: Any, value: Any) -> None:
+        module.spec = replace(module.spec, **{name: value})
+
+    return property(read, write, doc=f"See :class:`matcaps.routing.RoutingSpec`: {name}.")
 
 
 class RoutingParameters(nn.Module):
@@ -20,30 +33,30 @@ class RoutingParameters(nn.Module):
     Args:
         num_parents: parent types, ``J``.
         inverse_temperature: one positive value an iteration; a buffer ``[T]``, so that it travels with the weights.
-        activation_rule: ``"paper"`` or ``"standardised"``.
-        variance_floor: added to every variance.
-        annealing: factor on the log-densities in the E-step.
-        implementation: which implementation of the operator to use.
+        spec: the options of the routing.
         shared_beta_activation: whether all parent types have one β_a in common.
 
     Attributes:
         beta_use: ``[J]``, in logits: times the inverse temperature and ``data_scale``.
         beta_activation: ``[J]``, or ``[1]`` where it is shared, in logits: times the inverse temperature.
+        spec: the options of the routing; each is an attribute, too, which may be set.
         data_scale: a buffer, what a typical parent's cost rises by when its β_u rises by one; 1 until calibrated.
     """
 
     inverse_temperature: Tensor
     data_scale: Tensor
 
+    activation_rule = option("activation_rule")
+    variance_floor = option("variance_floor")
+    annealing = option("annealing")
+    implementation = option("implementation")
+
     def __init__(
         self,
         num_parents: int,
         *,
         inverse_temperature: Sequence[float],
-        activation_rule: str,
-        variance_floor: float,
-        annealing: float,
-        implementation: str,
+        spec: RoutingSpec,
         shared_beta_activation: bool = False,
     ):
         super().__init__()
@@ -57,10 +70,7 @@ class RoutingParameters(nn.Module):
         self.beta_activation = nn.Parameter(torch.zeros(1 if shared_beta_activation else num_parents))
         self.register_buffer("inverse_temperature", torch.tensor(list(inverse_temperature), dtype=torch.float32))
         self.register_buffer("data_scale", torch.tensor(1.0))
-        self.activation_rule = activation_rule
-        self.variance_floor = variance_floor
-        self.annealing = annealing
-        self.implementation = implementation
+        self.spec = spec
 
     def is_untouched(self) -> bool:
         """Whether both β and their unit are still a new layer's: neither calibrated, nor trained, nor loaded."""
@@ -94,16 +104,16 @@ class RoutingParameters(nn.Module):
         """β_a in the paper's units, ``[J]``, also where it is shared."""
         return self.beta_activation.expand_as(self.beta_use) / self.inverse_temperature[-1]
 
-    def options(self) -> dict[str, Any]:
-        """Arguments of the tracing operators: β in the paper's units, the schedule and the rule."""
-        return {
-            "beta_use": self.paper_beta_use(),
-            "beta_activation": self.paper_beta_activation(),
-            "inverse_temperature": self.paper_inverse_temperature(),
-            "activation_rule": self.activation_rule,
-            "variance_floor": self.variance_floor,
-            "annealing": self.annealing,
-        }
+    def inputs(self, capsules: Capsules, weight: Tensor, coordinates: Tensor | None = None) -> RoutingInputs:
+        """The tensors of a routing: children, matrices, β in the paper's units and the schedule."""
+        return RoutingInputs(
+            *capsules,
+            self.matrices(weight),
+            self.paper_beta_use(),
+            self.paper_beta_activation(),
+            self.paper_inverse_temperature(),
+            coordinates,
+        )
 
     @torch.no_grad()
     def scale_temperature(self, factor: Tensor | float) -> None:

@@ -219,15 +219,24 @@ def _compare_tensors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> N
 
 def _compare_settings(found: dict[str, nn.Module], expected: dict[str, nn.Module]) -> None:
     for name, module in expected.items():
-        for setting, value in vars(module).items():
+        others = _settings(found[name])
+        for setting, value in _settings(module).items():
             if setting.startswith("_") or setting in _CHANGE_NO_NUMBER:
                 continue
-            got = getattr(found[name], setting, None)
+            got = others.get(setting)
             if got != value:
+                layer = name.removesuffix(".routing") if setting in ("stride", "competition") else name
                 raise ValueError(
-                    f"{name}.{setting} must be {value!r}, as the network's configuration has it; got {got!r}: "
+                    f"{layer}.{setting} must be {value!r}, as the network's configuration has it; got {got!r}: "
                     f"set it back, or {_INSTEAD}"
                 )
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """What a module holds by name, the options of a routing one by one."""
+    settings = dict(vars(module))
+    spec = settings.pop("spec", None)
+    return settings if spec is None else {**settings, **vars(spec)}
 
 
 _INSTEAD = "save such a network's state_dict() with safetensors.torch.save_file"

@@ -1,5 +1,6 @@
 """The operator: EM routing between capsules, what it computes and the ways to compute it."""
 
+from matcaps.capsules import RoutingIteration
 from matcaps.routing.api import (
     available_implementations,
     class_em_routing,
@@ -11,13 +12,21 @@ from matcaps.routing.api import (
     resolve_implementation,
 )
 from matcaps.routing.operators import RoutingFit
-from matcaps.routing.reference import RoutingIteration
-from matcaps.routing.trace import trace_class_em_routing, trace_conv_em_routing, trace_em_routing
+from matcaps.routing.spec import RoutingInputs, RoutingSpec
+from matcaps.routing.trace import (
+    trace_class,
+    trace_class_em_routing,
+    trace_conv,
+    trace_conv_em_routing,
+    trace_em_routing,
+)
 from matcaps.routing.transforms import is_transformed
 
 __all__ = [
     "RoutingFit",
+    "RoutingInputs",
     "RoutingIteration",
+    "RoutingSpec",
     "available_implementations",
     "class_em_routing",
     "conv_em_routing",
@@ -27,7 +36,9 @@ __all__ = [
     "is_transformed",
     "require_implementation",
     "resolve_implementation",
+    "trace_class",
     "trace_class_em_routing",
+    "trace_conv",
     "trace_conv_em_routing",
     "trace_em_routing",
 ]

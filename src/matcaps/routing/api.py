@@ -1,15 +1,14 @@
 """The operator's public functions: check, choose an implementation, call it."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from matcaps.capsules import POSE_SIZE, Capsules
+from matcaps.capsules import POSE_SIZE, Capsules, RoutingIteration
 from matcaps.routing import cuda, native, reference
 from matcaps.routing.autocast import without_autocast
-from matcaps.routing.checks import prepare_class, prepare_conv, prepare_votes
+from matcaps.routing.checks import as_schedule, prepare_class, prepare_conv, prepare_votes
 from matcaps.routing.choice import (
     IMPLEMENTATIONS,
     available_implementations,
@@ -18,8 +17,8 @@ from matcaps.routing.choice import (
     require_implementation,
     resolve_implementation,
 )
-from matcaps.routing.operators import RoutingFit
-from matcaps.routing.reference import RoutingIteration
+from matcaps.routing.operators import Route, RoutingFit
+from matcaps.routing.spec import RoutingInputs, RoutingSpec
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -86,18 +85,11 @@ def em_routing(
             f"em_routing has no implementation {implementation!r}, whose gain is never to have the votes in memory: "
             "use conv_em_routing or class_em_routing, or implementation='reference'"
         )
-    tensors, options = prepare_votes(
-        votes,
-        activations,
-        beta_use,
-        beta_activation,
-        inverse_temperature=inverse_temperature,
-        activation_rule=activation_rule,
-        variance_floor=variance_floor,
-        annealing=annealing,
-    )
+    schedule = as_schedule(inverse_temperature, beta_use)
+    spec = RoutingSpec(activation_rule=activation_rule, variance_floor=variance_floor, annealing=annealing)
+    tensors = prepare_votes(votes, activations, beta_use, beta_activation, schedule)
     with without_autocast(votes.device):
-        last = _last(reference.em_routing(*tensors, **options))
+        last = _last(reference.em_routing(*tensors, spec))
     dtype = _promoted(votes, activations, beta_use, beta_activation)
     return last.mean.to(dtype), last.activation.to(dtype)
 
@@ -159,18 +151,10 @@ def conv_em_routing(
         >>> parents.poses.shape
         torch.Size([1, 6, 6, 16, 4, 4])
     """
-    tensors = poses, activations, weight, beta_use, beta_activation
-    parents, _ = fit_conv_em_routing(
-        *tensors,
-        stride=stride,
-        inverse_temperature=inverse_temperature,
-        competition=competition,
-        activation_rule=activation_rule,
-        variance_floor=variance_floor,
-        annealing=annealing,
-        implementation=implementation,
-        wants_fit=False,
-    )
+    schedule = as_schedule(inverse_temperature, beta_use)
+    spec = RoutingSpec(stride, competition, activation_rule, variance_floor, annealing, implementation)
+    inputs = RoutingInputs(poses, activations, weight, beta_use, beta_activation, schedule)
+    parents, _ = fit_conv_em_routing(inputs, spec, wants_fit=False)
     return parents
 
 
@@ -224,78 +208,62 @@ def class_em_routing(
         >>> classes.activations.shape
         torch.Size([1, 5])
     """
-    tensors = poses, activations, weight, beta_use, beta_activation
-    parents, _ = fit_class_em_routing(
-        *tensors,
-        coordinates=coordinates,
-        inverse_temperature=inverse_temperature,
+    schedule = as_schedule(inverse_temperature, beta_use)
+    spec = RoutingSpec(
         activation_rule=activation_rule,
         variance_floor=variance_floor,
         annealing=annealing,
         implementation=implementation,
-        wants_fit=False,
     )
+    inputs = RoutingInputs(poses, activations, weight, beta_use, beta_activation, schedule, coordinates)
+    parents, _ = fit_class_em_routing(inputs, spec, wants_fit=False)
     return parents
 
 
 def fit_conv_em_routing(
-    *tensors: Tensor, implementation: str = "auto", wants_fit: bool = True, **options: Any
+    inputs: RoutingInputs, spec: RoutingSpec, *, wants_fit: bool = True
 ) -> tuple[Capsules, RoutingFit | None]:
     """Do what :func:`conv_em_routing` does, and say how the last iteration's Gaussians fit their data.
 
     It costs nothing beside the routing, whichever implementation computes it: what layers keep statistics by.
 
     Args:
-        *tensors: as :func:`conv_em_routing` has them.
-        implementation: as there.
+        inputs: the tensors that :func:`conv_em_routing` takes; no coordinates.
+        spec: its options.
         wants_fit: False for None in its place.
-        **options: as there, ``activation_rule``, ``variance_floor`` and ``annealing`` with no default.
 
     Returns:
         The parents, and a :class:`RoutingFit`, which has no gradient.
     """
-    check_implementation(implementation)
-    checked, options = prepare_conv(*tensors, **options)
-    return _route("conv_em_routing", tensors, checked, options, implementation, wants_fit)
+    check_implementation(spec.implementation)
+    return _route(inputs, prepare_conv(inputs), spec, wants_fit)
 
 
 def fit_class_em_routing(
-    *tensors: Tensor, implementation: str = "auto", wants_fit: bool = True, **options: Any
+    inputs: RoutingInputs, spec: RoutingSpec, *, wants_fit: bool = True
 ) -> tuple[Capsules, RoutingFit | None]:
     """Do for :func:`class_em_routing` what :func:`fit_conv_em_routing` does for that function."""
-    check_implementation(implementation)
-    checked, options = prepare_class(*tensors, **options)
-    return _route("class_em_routing", tensors, checked, options, implementation, wants_fit)
+    check_implementation(spec.implementation)
+    return _route(inputs, prepare_class(inputs), spec.of_one_window(), wants_fit)
 
 
-_IMPLEMENTATIONS: dict[str, Any] = {"cuda": cuda, "native": native}
+_ROUTES: dict[str, Route] = {"cuda": cuda.route, "native": native.route}
 
 
 def _route(
-    function: str,
-    given: Sequence[Tensor],
-    tensors: Sequence[Tensor],
-    options: dict[str, Any],
-    implementation: str,
-    wants_fit: bool,
+    given: RoutingInputs, inputs: RoutingInputs, spec: RoutingSpec, wants_fit: bool
 ) -> tuple[Capsules, RoutingFit | None]:
     """Choose an implementation for tensors that are checked, and return what it makes in the dtype of those given."""
-    chosen = choose_implementation(implementation, tensors, options)
-    fit = None
-    with without_autocast(tensors[0].device):
+    chosen = choose_implementation(inputs, spec)
+    with without_autocast(inputs.poses.device):
         if chosen == "reference":
-            last = _last(getattr(reference, function)(*tensors, **options))
-            parents = _as_capsules(last)
-            if wants_fit:
-                fit = RoutingFit(last.mass.detach(), last.cost.detach())
+            last = _last(reference.route(inputs, spec))
+            parents = Capsules(last.mean.unflatten(-1, (POSE_SIZE, POSE_SIZE)), last.activation)
+            fit = RoutingFit(last.mass.detach(), last.cost.detach()) if wants_fit else None
         else:
-            routed = getattr(_IMPLEMENTATIONS[chosen], function)(*tensors, **options, wants_fit=wants_fit)
-            parents = Capsules(*routed[:2])
-            if wants_fit:
-                mass, description = routed[2:]
-                fit = RoutingFit(mass, mass * description)
-    dtype = _promoted(*given)
-    return Capsules(parents[0].to(dtype), parents[1].to(dtype)), fit
+            parents, fit = _ROUTES[chosen](inputs, spec, wants_fit)
+    dtype = _promoted(given.poses, given.activations, given.weight, given.beta_use, given.beta_activation)
+    return Capsules(parents.poses.to(dtype), parents.activations.to(dtype)), fit
 
 
 def _last(iterations: Iterator[RoutingIteration]) -> RoutingIteration:
@@ -310,7 +278,3 @@ def _promoted(*tensors: Tensor) -> torch.dtype:
     for tensor in tensors[1:]:
         dtype = torch.promote_types(dtype, tensor.dtype)
     return dtype
-
-
-def _as_capsules(last: RoutingIteration) -> Capsules:
-    return Capsules(last.mean.unflatten(-1, (POSE_SIZE, POSE_SIZE)), last.activation)

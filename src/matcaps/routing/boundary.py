@@ -12,36 +12,17 @@ import torch
 from torch import Tensor
 
 from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE
-from matcaps.routing.checks import ACTIVATION_RULES
+from matcaps.routing.spec import ACTIVATION_RULES, RoutingInputs, output_shape
 
 
-def output_shape(poses: Tensor, weight: Tensor, stride: int) -> tuple[int, ...]:
-    """``[B, H', W', J]``, or ``[B, J]`` for class capsules, whose weights have no places in a kernel."""
-    if weight.ndim == 4:
-        return poses.shape[0], weight.shape[1]
-    rows, columns = ((size - weight.shape[0]) // stride + 1 for size in poses.shape[1:3])
-    return poses.shape[0], rows, columns, weight.shape[3]
-
-
-def check_routing(
-    operator: str,
-    dtypes: Sequence[torch.dtype],
-    poses: Tensor,
-    activations: Tensor,
-    weight: Tensor,
-    beta_use: Tensor,
-    beta_activation: Tensor,
-    inverse_temperature: Tensor,
-    coordinates: Tensor | None,
-    stride: int,
-    rule: int,
-) -> None:
+def check_routing(operator: str, dtypes: Sequence[torch.dtype], inputs: RoutingInputs, stride: int, rule: int) -> None:
     """Refuse the inputs of a routing that do not fit one another.
 
     Raises:
         ValueError: a shape, a device, the stride or the rule does not fit.
         TypeError: a dtype does not.
     """
+    poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates = inputs
     if not 0 <= rule < len(ACTIVATION_RULES):
         raise ValueError(
             f"matcaps::{operator}: activation_rule must be a place in {ACTIVATION_RULES}, from 0; got {rule}"
@@ -80,10 +61,11 @@ def check_routing(
 
 
 def check_gradients(
-    operator: str, poses: Tensor, weight: Tensor, stride: int, grad_poses: Tensor, grad_activations: Tensor
+    operator: str, inputs: RoutingInputs, stride: int, grad_poses: Tensor, grad_activations: Tensor
 ) -> None:
     """Refuse gradients of the results that do not have their shape; the inputs have passed :func:`check_routing`."""
-    shape = output_shape(poses, weight, stride)
+    poses = inputs.poses
+    shape = output_shape(poses, inputs.weight, stride)
     expected = [
         ("grad_poses", grad_poses, (*shape, POSE_SIZE, POSE_SIZE)),
         ("grad_activations", grad_activations, shape),

@@ -1,6 +1,5 @@
 """What the public doors of the operator accept, and how a refusal reads; inner code trusts what passed here."""
 
-import math
 import numbers
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +8,7 @@ import torch
 from torch import Tensor
 
 from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE
-
-COMPETITIONS = ("child", "window")
-ACTIVATION_RULES = ("paper", "standardised", "relative")
+from matcaps.routing.spec import RoutingInputs, is_positive
 
 _TRANSFORMATIONS = ((POSE_SIZE, POSE_SIZE), (POSE_COMPONENTS, POSE_COMPONENTS))
 """Shapes of what maps a pose to a vote: of matrix poses, and of vector poses."""
@@ -21,9 +18,9 @@ _CLASS_WEIGHT = "[I, J, 4, 4] or, for vector poses, [I, J, 16, 16]"
 
 
 def prepare_votes(
-    votes: Tensor, activations: Tensor, beta_use: Tensor, beta_activation: Tensor, **options: Any
-) -> tuple[list[Tensor], dict[str, Any]]:
-    """Check the arguments of ``em_routing``; return its tensors in one computing dtype, and its options."""
+    votes: Tensor, activations: Tensor, beta_use: Tensor, beta_activation: Tensor, inverse_temperature: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Check the arguments of ``em_routing``; return them in one computing dtype."""
     tensors = {
         "votes": votes,
         "activations": activations,
@@ -41,27 +38,21 @@ def prepare_votes(
         )
     _check_not_empty("votes", "[..., I, J, P]", votes, {"I": -3, "J": -2, "P": -1})
     _check_betas(beta_use, beta_activation, votes.shape[-2])
-    return _in_computing_dtype(tensors), _check_options(options, beta_use)
+    _check_schedule(inverse_temperature, beta_use)
+    dtype = _computing_dtype(tensors)
+    return (
+        votes.to(dtype),
+        activations.to(dtype),
+        beta_use.to(dtype),
+        beta_activation.to(dtype),
+        inverse_temperature.to(dtype),
+    )
 
 
-def prepare_conv(
-    poses: Tensor,
-    activations: Tensor,
-    weight: Tensor,
-    beta_use: Tensor,
-    beta_activation: Tensor,
-    **options: Any,
-) -> tuple[list[Tensor], dict[str, Any]]:
-    """Check the arguments of ``conv_em_routing``; return its tensors in one computing dtype, and its options."""
-    tensors = {
-        "poses": poses,
-        "activations": activations,
-        "weight": weight,
-        "beta_use": beta_use,
-        "beta_activation": beta_activation,
-    }
-    _check_tensors(tensors)
-    _check_capsules(poses, activations)
+def prepare_conv(inputs: RoutingInputs) -> RoutingInputs:
+    """Check the arguments of ``conv_em_routing``; return its tensors in one computing dtype."""
+    poses, weight = inputs.poses, inputs.weight
+    tensors = _check_capsules(inputs)
     if weight.ndim != 6 or weight.shape[0] != weight.shape[1] or weight.shape[-2:] not in _TRANSFORMATIONS:
         raise ValueError(
             f"weight must have shape {_CONV_WEIGHT}; got {_shape(weight)}: "
@@ -69,40 +60,21 @@ def prepare_conv(
         )
     _check_not_empty("weight", _CONV_WEIGHT, weight, {"K": 0, "I": 2, "J": 3})
     _check_child_types(poses, weight, weight.shape[2])
-    _check_betas(beta_use, beta_activation, weight.shape[3])
-    stride, kernel_size = options["stride"], weight.shape[0]
-    if isinstance(stride, bool) or not isinstance(stride, int) or stride < 1:
-        raise ValueError(f"stride must be a whole number of at least 1; got {stride!r}")
+    _check_betas(inputs.beta_use, inputs.beta_activation, weight.shape[3])
+    kernel_size = weight.shape[0]
     if poses.shape[1] < kernel_size or poses.shape[2] < kernel_size:
         raise ValueError(
             f"poses must have at least as many rows and columns as the kernel, which is {kernel_size}×{kernel_size}; "
             f"got {poses.shape[1]}×{poses.shape[2]}: use a larger image, or a smaller kernel or stride before it"
         )
-    if options["competition"] not in COMPETITIONS:
-        raise ValueError(f"competition must be one of {COMPETITIONS}; got {options['competition']!r}")
-    return _in_computing_dtype(tensors), _check_options(options, beta_use)
+    _check_schedule(inputs.inverse_temperature, inputs.beta_use)
+    return _converted(inputs, _computing_dtype(tensors))
 
 
-def prepare_class(
-    poses: Tensor,
-    activations: Tensor,
-    weight: Tensor,
-    beta_use: Tensor,
-    beta_activation: Tensor,
-    *,
-    coordinates: Tensor | None,
-    **options: Any,
-) -> tuple[list[Tensor], dict[str, Any]]:
-    """Check the arguments of ``class_em_routing``; return its tensors in one computing dtype, and its options."""
-    tensors = {
-        "poses": poses,
-        "activations": activations,
-        "weight": weight,
-        "beta_use": beta_use,
-        "beta_activation": beta_activation,
-    }
-    _check_tensors(tensors if coordinates is None else {**tensors, "coordinates": coordinates})
-    _check_capsules(poses, activations)
+def prepare_class(inputs: RoutingInputs) -> RoutingInputs:
+    """Check the arguments of ``class_em_routing``; return its tensors in one computing dtype."""
+    poses, weight, coordinates = inputs.poses, inputs.weight, inputs.coordinates
+    tensors = _check_capsules(inputs)
     if weight.ndim != 4 or weight.shape[-2:] not in _TRANSFORMATIONS:
         raise ValueError(
             f"weight must have shape {_CLASS_WEIGHT}; got {_shape(weight)}: "
@@ -111,17 +83,15 @@ def prepare_class(
     _check_not_empty("weight", _CLASS_WEIGHT, weight, {"I": 0, "J": 1})
     _check_not_empty("poses", "[B, H, W, I, 4, 4]", poses, {"H": 1, "W": 2})
     _check_child_types(poses, weight, weight.shape[0])
-    _check_betas(beta_use, beta_activation, weight.shape[1])
+    _check_betas(inputs.beta_use, inputs.beta_activation, weight.shape[1])
     expected = [poses.shape[1], poses.shape[2], POSE_COMPONENTS]
     if coordinates is not None and list(coordinates.shape) != expected:
         raise ValueError(
             f"coordinates must have shape [H, W, P] = {expected}; got {_shape(coordinates)}: "
             "give what to add to each of the 16 components of the votes from each position"
         )
-    ready = _in_computing_dtype(tensors)
-    if coordinates is not None:
-        coordinates = coordinates.to(ready[0].dtype)
-    return ready, {"coordinates": coordinates, **_check_options(options, beta_use)}
+    _check_schedule(inputs.inverse_temperature, inputs.beta_use)
+    return _converted(inputs, _computing_dtype(tensors))
 
 
 def _shape(tensor: Tensor) -> list[int]:
@@ -142,7 +112,13 @@ def _check_tensors(tensors: dict[str, Any]) -> None:
             )
 
 
-def _check_capsules(poses: Tensor, activations: Tensor) -> None:
+def _check_capsules(inputs: RoutingInputs) -> dict[str, Tensor]:
+    """Check what both kinds of layer take alike; return the tensors that decide the computing dtype, by name."""
+    poses, activations = inputs.poses, inputs.activations
+    named = inputs._asdict()
+    coordinates = named.pop("coordinates")
+    del named["inverse_temperature"]
+    _check_tensors(named if coordinates is None else {**named, "coordinates": coordinates})
     if poses.ndim != 6 or poses.shape[-2:] != (POSE_SIZE, POSE_SIZE):
         raise ValueError(
             f"poses must have shape [B, H, W, I, 4, 4]; got {_shape(poses)}: "
@@ -153,6 +129,7 @@ def _check_capsules(poses: Tensor, activations: Tensor) -> None:
             f"activations must have shape [B, H, W, I] = {list(poses.shape[:-2])}, as poses have; "
             f"got {_shape(activations)}"
         )
+    return named
 
 
 def _check_not_empty(name: str, form: str, tensor: Tensor, dimensions: dict[str, int]) -> None:
@@ -177,36 +154,50 @@ def _check_betas(beta_use: Tensor, beta_activation: Tensor, num_parents: int) ->
             )
 
 
-def _check_options(options: dict[str, Any], beta: Tensor) -> dict[str, Any]:
-    schedule = options["inverse_temperature"]
+def as_schedule(inverse_temperature: Sequence[float] | Tensor, beta: Tensor) -> Tensor:
+    """Check a schedule of inverse temperatures; return it as a tensor ``[T]``, on the device of ``beta``."""
+    schedule = inverse_temperature
     if isinstance(schedule, Tensor):
-        if schedule.ndim != 1 or not schedule.is_floating_point() or schedule.device != beta.device:
-            raise ValueError(
-                "inverse_temperature, where it is a tensor, must be floating point, of shape [T] and on the device "
-                f"of the votes; got {_shape(schedule)}, {schedule.dtype}, {schedule.device}"
-            )
-    elif not isinstance(schedule, Sequence) or isinstance(schedule, str):
+        return schedule
+    if not isinstance(schedule, Sequence) or isinstance(schedule, str):
         mend = f"for one iteration write [{schedule!r}]" if isinstance(schedule, numbers.Real) else "make it a list"
         raise TypeError(f"inverse_temperature must be a sequence with one value an iteration; got {schedule!r}: {mend}")
-    elif not all(_is_positive(value) for value in schedule):
+    if not all(is_positive(value) for value in schedule):
         raise ValueError(f"inverse_temperature must be positive and finite; got {list(schedule)}")
+    device = beta.device if isinstance(beta, Tensor) else torch.device("cpu")
+    if device.type == "cpu" or len(schedule) == 0:
+        return torch.tensor(schedule, dtype=torch.float64, device=device)
+    # filled in on the device: a copy to it would not go into a CUDA graph
+    dtype = torch.float64 if device.type == "cuda" else torch.float32
+    return torch.stack([torch.full((), value, dtype=dtype, device=device) for value in schedule])
+
+
+def _check_schedule(schedule: Tensor, beta: Tensor) -> None:
+    if schedule.ndim != 1 or not schedule.is_floating_point() or schedule.device != beta.device:
+        raise ValueError(
+            "inverse_temperature, where it is a tensor, must be floating point, of shape [T] and on the device "
+            f"of the votes; got {_shape(schedule)}, {schedule.dtype}, {schedule.device}"
+        )
     if len(schedule) == 0:
         raise ValueError("inverse_temperature must have at least one value, one an iteration; got none")
-    if options["activation_rule"] not in ACTIVATION_RULES:
-        raise ValueError(f"activation_rule must be one of {ACTIVATION_RULES}; got {options['activation_rule']!r}")
-    for name in ("variance_floor", "annealing"):
-        if not _is_positive(options[name]):
-            raise ValueError(f"{name} must be positive and finite; got {options[name]!r}")
-    return options
 
 
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and 0 < float(value) < math.inf
-
-
-def _in_computing_dtype(tensors: dict[str, Tensor]) -> list[Tensor]:
-    """All tensors in the widest of their dtypes, and never in less than float32."""
+def _computing_dtype(tensors: dict[str, Tensor]) -> torch.dtype:
+    """The widest of their dtypes, and never less than float32."""
     dtype = torch.float32
     for tensor in tensors.values():
         dtype = torch.promote_types(dtype, tensor.dtype)
-    return [tensor.to(dtype) for tensor in tensors.values()]
+    return dtype
+
+
+def _converted(inputs: RoutingInputs, dtype: torch.dtype) -> RoutingInputs:
+    poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates = inputs
+    return RoutingInputs(
+        poses.to(dtype),
+        activations.to(dtype),
+        weight.to(dtype),
+        beta_use.to(dtype),
+        beta_activation.to(dtype),
+        inverse_temperature.to(dtype),
+        None if coordinates is None else coordinates.to(dtype),
+    )

@@ -1,16 +1,14 @@
 """Which implementation routes: ``"auto"`` asks here, and an explicit choice is refused here if it cannot be had."""
 
 import warnings
-from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from matcaps.capsules import POSE_COMPONENTS
 from matcaps.routing import cuda, native
 from matcaps.routing.operators import lacks
+from matcaps.routing.spec import RoutingInputs, RoutingSpec
 from matcaps.routing.transforms import SECOND_ORDER, lacking
 
 IMPLEMENTATIONS = ("reference", "native", "cuda")
@@ -81,22 +79,17 @@ def _warn_of_slow_routing(reason: str) -> None:
     )
 
 
-def tensors_among(tensors: Sequence[Tensor], options: Mapping[str, Any]) -> list[Tensor]:
-    """The tensors of a call: its own, and those among its options."""
-    return [*tensors, *(value for value in options.values() if isinstance(value, Tensor))]
-
-
-def choose_implementation(implementation: str, tensors: Sequence[Tensor], options: Mapping[str, Any]) -> str:
+def choose_implementation(inputs: RoutingInputs, spec: RoutingSpec) -> str:
     """Resolve ``"auto"``, and refuse what cannot be had, with the reason; the name has passed the check below.
 
     Args:
-        implementation: as the caller asks.
-        tensors: of the call, poses first and weight third, in the computing dtype.
-        options: of the call.
+        inputs: of the call, in the computing dtype.
+        spec: of the call; its ``implementation`` is what the caller asks for.
     """
-    device, dtype, weight = tensors[0].device, tensors[0].dtype, tensors[2]
+    implementation, weight = spec.implementation, inputs.weight
+    device, dtype = inputs.poses.device, inputs.poses.dtype
     vector_poses = weight.shape[-1] == POSE_COMPONENTS
-    lacks_rule = lacking(tensors_among(tensors, options))
+    lacks_rule = lacking(inputs.tensors())
     if implementation == "auto":
         return "reference" if lacks_rule else resolve_implementation(device, dtype, vector_poses=vector_poses)
     # a gradient of a gradient that is not asked for is no harm, and one that is, the operator refuses

@@ -8,21 +8,27 @@ derivation of the backward pass, and what the kernels cost, are in this folder's
 import contextlib
 import importlib.util
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from matcaps.routing import cuda_launch
-from matcaps.routing.boundary import check_gradients, check_routing, check_state, output_shape
-from matcaps.routing.operators import call_operator, make_implementation, register_derivatives
+from matcaps.routing.boundary import check_gradients, check_routing, check_state
+from matcaps.routing.operators import (
+    OperatorOptions,
+    RoutingFit,
+    make_route,
+    register_derivatives,
+    register_operators,
+)
+from matcaps.routing.record import DESCRIPTION, MASS, RECORD
+from matcaps.routing.spec import RoutingInputs, output_shape
 
 DTYPES = (torch.float32, torch.float64)
 
-MEAN, SPREAD, MASS, DESCRIPTION, EVIDENCE = slice(0, 16), slice(16, 32), 32, 33, 34
-"""Where a record has what; as in ``cuda_kernels/common.cuh``."""
-
+_OPERATOR = "cuda_routing"
 _STATE = ("records", "logits", "partitions")
 
 
@@ -91,29 +97,20 @@ def supports(device: torch.device, dtype: torch.dtype) -> bool:
     return dtype in DTYPES and (device.type == "cuda" or (device.type == "cpu" and EMULATOR is not None))
 
 
-def _plan(
-    poses: Tensor,
-    weight: Tensor,
-    inverse_temperature: Tensor,
-    coordinates: Tensor | None,
-    stride: int,
-    child_competition: bool,
-    rule: int,
-    wants_backward: bool,
-) -> cuda_launch.Plan:
+def _plan(inputs: RoutingInputs, options: OperatorOptions, wants_backward: bool) -> cuda_launch.Plan:
     limit = cuda_launch.SHARED_LIMIT
-    if poses.device.type == "cuda":
+    if inputs.poses.device.type == "cuda":
         from matcaps.routing import cuda_program
 
-        limit = cuda_program.shared_limit(poses.device)
+        limit = cuda_program.shared_limit(inputs.poses.device)
     return cuda_launch.plan_for(
-        poses,
-        weight,
-        len(inverse_temperature),
-        stride,
-        child_competition,
-        coordinates is not None,
-        rule,
+        inputs.poses,
+        inputs.weight,
+        len(inputs.inverse_temperature),
+        options.stride,
+        options.child_competition,
+        inputs.coordinates is not None,
+        options.activation_rule,
         limit,
         wants_backward=wants_backward,
     )
@@ -132,111 +129,65 @@ def _launcher(plan: cuda_launch.Plan, device: torch.device, wants_backward: bool
     return program.launch
 
 
-@torch.library.custom_op("matcaps::cuda_routing", mutates_args=(), device_types=("cpu", "cuda"))
-def _forward(
-    poses: Tensor,
-    activations: Tensor,
-    weight: Tensor,
-    beta_use: Tensor,
-    beta_activation: Tensor,
-    inverse_temperature: Tensor,
-    coordinates: Tensor | None,
-    stride: int,
-    child_competition: bool,
-    activation_rule: int,
-    variance_floor: float,
-    annealing: float,
-    keep_state: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("cuda_routing", DTYPES, *tensors, stride, activation_rule)
-    results = _empty_results(poses, weight, inverse_temperature, stride, child_competition, True, keep_state)
-    if len(poses) > 0:
+def _forward_pass(inputs: RoutingInputs, options: OperatorOptions, keep_state: bool) -> tuple[Tensor, ...]:
+    check_routing(_OPERATOR, DTYPES, inputs, options.stride, options.activation_rule)
+    results = _empty_results(inputs, options, True, keep_state)
+    if len(inputs.poses) > 0:
         names = ("out_poses", "out_activations", *_STATE)
-        buffers = _inputs(*tensors) | dict(zip(names, results, strict=True))
-        with _on(poses.device):
-            plan = _plan(
-                poses, weight, inverse_temperature, coordinates, stride, child_competition, activation_rule, keep_state
-            )
-            cuda_launch.forward(plan, buffers, variance_floor, annealing, _launcher(plan, poses.device, keep_state))
+        buffers = _readable(inputs) | dict(zip(names, results, strict=True))
+        with _on(inputs.poses.device):
+            plan = _plan(inputs, options, keep_state)
+            launch = _launcher(plan, inputs.poses.device, keep_state)
+            cuda_launch.forward(plan, buffers, options.variance_floor, options.annealing, launch)
     if keep_state:
         return results
-    nothing = [part.new_empty([0, *part.shape[1:]]) for part in results[2:]]
-    return results[0], results[1], nothing[0], nothing[1], nothing[2]
+    return *results[:2], *(part.new_empty([0, *part.shape[1:]]) for part in results[2:])
 
 
-@_forward.register_fake
-def _(
-    poses,
-    activations,
-    weight,
-    beta_use,
-    beta_activation,
-    inverse_temperature,
-    coordinates,
-    stride,
-    child_competition,
-    activation_rule,
-    variance_floor,
-    annealing,
-    keep_state,
-):
-    tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("cuda_routing", DTYPES, *tensors, stride, activation_rule)
-    return _empty_results(poses, weight, inverse_temperature, stride, child_competition, False, keep_state)
+def _fake_forward_pass(inputs: RoutingInputs, options: OperatorOptions, keep_state: bool) -> tuple[Tensor, ...]:
+    check_routing(_OPERATOR, DTYPES, inputs, options.stride, options.activation_rule)
+    return _empty_results(inputs, options, False, keep_state)
 
 
 def _empty_results(
-    poses: Tensor,
-    weight: Tensor,
-    inverse_temperature: Tensor,
-    stride: int,
-    child_competition: bool,
-    for_work: bool,
-    keep_state: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    inputs: RoutingInputs, options: OperatorOptions, for_work: bool, keep_state: bool
+) -> tuple[Tensor, ...]:
     """Poses, activations and the state, whose parts have no iterations if it is not kept; or, while kernels are at
     work, as many as they need."""
-    shape = output_shape(poses, weight, stride)
-    parts = _state_shapes(poses, weight, inverse_temperature, stride, child_competition)
+    poses = inputs.poses
+    shape = output_shape(poses, inputs.weight, options.stride)
+    parts = _state_shapes(inputs, options)
     iterations, kept = parts[0][0], parts[1][0]
     if not keep_state:
         kept = min(kept, 2) if for_work else 0
         iterations = iterations if for_work else 0
-    records, logits, partitions = (
-        poses.new_empty([count, *part[1:]]) for count, part in zip((iterations, kept, kept), parts, strict=True)
-    )
-    return poses.new_empty([*shape, 4, 4]), poses.new_empty(shape), records, logits, partitions
+    state = (poses.new_empty([count, *part[1:]]) for count, part in zip((iterations, kept, kept), parts, strict=True))
+    return poses.new_empty([*shape, 4, 4]), poses.new_empty(shape), *state
 
 
-def _state_shapes(
-    poses: Tensor, weight: Tensor, inverse_temperature: Tensor, stride: int, child_competition: bool
-) -> tuple[tuple[int, ...], ...]:
+def _state_shapes(inputs: RoutingInputs, options: OperatorOptions) -> tuple[tuple[int, ...], ...]:
     """The shapes of a state that is kept: the records ``[T, RECORD, windows, J]``, logits
     ``[T-1, windows, children, J]``, and of each child the largest logit and the inverse of the sum of
     ``exp(logit - largest)``: ``[T-1, children, 2]``, children of all maps, or with window competition of all windows.
     """
-    batch, *windows, parents = output_shape(poses, weight, stride)
+    poses, weight = inputs.poses, inputs.weight
+    batch, *windows, parents = output_shape(poses, weight, options.stride)
     _, height, width, types = poses.shape[:4]
-    iterations = inverse_temperature.shape[0]
-    is_class = weight.ndim == 4
-    num_windows = batch if is_class else batch * windows[0] * windows[1]
-    children = types * (height * width if is_class else weight.shape[0] * weight.shape[1])
-    is_shared = child_competition and not is_class
+    iterations = inputs.inverse_temperature.shape[0]
+    num_windows = batch if inputs.is_class else batch * windows[0] * windows[1]
+    children = types * (height * width if inputs.is_class else weight.shape[0] * weight.shape[1])
+    is_shared = options.child_competition and not inputs.is_class
     competitors = batch * height * width * types if is_shared else num_windows * children
     return (
-        (iterations, cuda_launch.RECORD, num_windows, parents),
+        (iterations, RECORD, num_windows, parents),
         (iterations - 1, num_windows, children, parents),
         (iterations - 1, competitors, 2),
     )
 
 
-_NAMES = ("poses", "activations", "weight", "beta_use", "beta_activation", "inverse_temperature", "coordinates")
-
-
-def _inputs(*tensors: Tensor | None) -> dict[str, Tensor | None]:
+def _readable(inputs: RoutingInputs) -> dict[str, Tensor | None]:
     """Inputs as the kernels read them: contiguous, and from addresses that are multiples of 16 bytes."""
-    return {name: None if tensor is None else _aligned(tensor) for name, tensor in zip(_NAMES, tensors, strict=True)}
+    return {name: None if tensor is None else _aligned(tensor) for name, tensor in inputs._asdict().items()}
 
 
 def _aligned(tensor: Tensor) -> Tensor:
@@ -248,83 +199,58 @@ def _on(device: torch.device) -> contextlib.AbstractContextManager:
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
-@torch.library.custom_op("matcaps::cuda_routing_backward", mutates_args=(), device_types=("cpu", "cuda"))
-def _backward(
-    grad_poses: Tensor,
-    grad_activations: Tensor,
-    records: Tensor,
-    logits: Tensor,
-    partitions: Tensor,
-    poses: Tensor,
-    activations: Tensor,
-    weight: Tensor,
-    beta_use: Tensor,
-    beta_activation: Tensor,
-    inverse_temperature: Tensor,
-    coordinates: Tensor | None,
-    stride: int,
-    child_competition: bool,
-    activation_rule: int,
-    variance_floor: float,
-    annealing: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("cuda_routing_backward", DTYPES, *tensors, stride, activation_rule)
-    check_gradients("cuda_routing_backward", poses, weight, stride, grad_poses, grad_activations)
-    state = (records, logits, partitions)
-    shapes = _state_shapes(poses, weight, inverse_temperature, stride, child_competition)
-    check_state("cuda_routing_backward", poses, list(zip(_STATE, state, shapes, strict=True)))
-    nothing = [] if coordinates is not None else [poses.new_empty(0)]
+def _check_backward(
+    grads: Sequence[Tensor], inputs: RoutingInputs, options: OperatorOptions, state: Sequence[Tensor] | None
+) -> None:
+    operator = f"{_OPERATOR}_backward"
+    check_routing(operator, DTYPES, inputs, options.stride, options.activation_rule)
+    check_gradients(operator, inputs, options.stride, *grads)
+    if state is not None:
+        shapes = _state_shapes(inputs, options)
+        check_state(operator, inputs.poses, list(zip(_STATE, state, shapes, strict=True)))
+
+
+def _backward_pass(
+    grads: Sequence[Tensor], state: Sequence[Tensor], inputs: RoutingInputs, options: OperatorOptions
+) -> tuple[Tensor, ...]:
+    _check_backward(grads, inputs, options, state)
+    poses = inputs.poses
+    nothing = [] if inputs.coordinates is not None else [poses.new_empty(0)]
     if len(poses) == 0:
-        there = [tensor for tensor in tensors if tensor is not None]
-        zeros = [torch.zeros_like(tensor, memory_format=torch.contiguous_format) for tensor in there]
-        return tuple(zeros + nothing)  # type: ignore[return-value]
-    buffers = _inputs(*tensors) | dict(zip(_STATE, map(_aligned, state), strict=True))
-    buffers |= {"grad_out_poses": _aligned(grad_poses), "grad_out_activations": _aligned(grad_activations)}
+        zeros = (torch.zeros_like(x, memory_format=torch.contiguous_format) for x in inputs if x is not None)
+        return *zeros, *nothing
+    buffers = _readable(inputs) | dict(zip(_STATE, map(_aligned, state), strict=True))
+    buffers |= dict(zip(("grad_out_poses", "grad_out_activations"), map(_aligned, grads), strict=True))
     with _on(poses.device):
-        plan = _plan(poses, weight, inverse_temperature, coordinates, stride, child_competition, activation_rule, True)
-        grads = cuda_launch.backward(plan, buffers, variance_floor, annealing, _launcher(plan, poses.device))
-    return (*grads, *nothing)  # type: ignore[return-value]
+        plan = _plan(inputs, options, True)
+        launch = _launcher(plan, poses.device)
+        results = cuda_launch.backward(plan, buffers, options.variance_floor, options.annealing, launch)
+    return *results, *nothing
 
 
-@_backward.register_fake
-def _(
-    grad_poses,
-    grad_activations,
-    records,
-    logits,
-    partitions,
-    poses,
-    activations,
-    weight,
-    beta_use,
-    beta_activation,
-    inverse_temperature,
-    coordinates,
-    stride,
-    child_competition,
-    activation_rule,
-    variance_floor,
-    annealing,
-):
-    tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("cuda_routing_backward", DTYPES, *tensors, stride, activation_rule)
-    check_gradients("cuda_routing_backward", poses, weight, stride, grad_poses, grad_activations)
-    if all(type(size) is int for size in poses.shape):  # a symbol may have another name by now
-        shapes = _state_shapes(poses, weight, inverse_temperature, stride, child_competition)
-        state = zip(_STATE, (records, logits, partitions), shapes, strict=True)
-        check_state("cuda_routing_backward", poses, list(state))
-    return tuple(poses.new_empty(0 if tensor is None else tensor.shape) for tensor in tensors)
+def _fake_backward_pass(
+    grads: Sequence[Tensor], state: Sequence[Tensor], inputs: RoutingInputs, options: OperatorOptions
+) -> tuple[Tensor, ...]:
+    # a symbol may have another name by now
+    _check_backward(grads, inputs, options, state if all(type(n) is int for n in inputs.poses.shape) else None)
+    return tuple(inputs.poses.new_empty(0 if tensor is None else tensor.shape) for tensor in inputs)
 
 
-def _read_fit(
-    state: Sequence[Tensor], poses: Tensor, weight: Tensor, shape: torch.Size, iterations: int
-) -> tuple[Tensor, Tensor]:
-    """Mass and description of the last iteration, from its records."""
-    last = state[0][iterations - 1]
-    return last[MASS].reshape(shape), last[DESCRIPTION].reshape(shape)
+def _read_fit(state: Sequence[Tensor], inputs: RoutingInputs, shape: torch.Size) -> RoutingFit:
+    """Mass and cost of the last iteration, from its records."""
+    last = state[0][len(inputs.inverse_temperature) - 1]
+    mass = last[MASS].reshape(shape)
+    return RoutingFit(mass, mass * last[DESCRIPTION].reshape(shape))
 
 
-_call = register_derivatives(_forward, _backward, "cuda", batch_dimensions=(0, 0, 2, 1, 1))
-forward = partial(call_operator, _call)
-conv_em_routing, class_em_routing = make_implementation(_call, _read_fit)
+_forward, _backward = register_operators(
+    _OPERATOR,
+    _STATE,
+    ("cpu", "cuda"),
+    forward=_forward_pass,
+    fake_forward=_fake_forward_pass,
+    backward=_backward_pass,
+    fake_backward=_fake_backward_pass,
+)
+forward = register_derivatives(_forward, _backward, "cuda", batch_dimensions=(0, 0, 2, 1, 1))
+route = make_route(forward, _read_fit)

@@ -12,8 +12,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-RECORD, GRAD_RECORD = 36, 32
-"""Planes of a record and of its gradients; as in ``cuda_kernels/common.cuh``."""
+GRAD_RECORD = 32
+"""Planes of a record's gradients; as in ``cuda_kernels/common.cuh``."""
 
 SHARED_LIMIT = 227 * 1024
 """Bytes of shared memory that a block can have on GPUs of compute capability 9.0 and 10.0; others have less."""

@@ -5,21 +5,25 @@ of the backward pass is in this folder's README.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from matcaps.routing.boundary import check_gradients, check_routing, check_state, output_shape
+from matcaps.routing.boundary import check_gradients, check_routing, check_state
 from matcaps.routing.native_library import Library, Problem, load
-from matcaps.routing.operators import call_operator, make_implementation, register_derivatives
+from matcaps.routing.operators import (
+    OperatorOptions,
+    RoutingFit,
+    make_route,
+    register_derivatives,
+    register_operators,
+)
+from matcaps.routing.record import DESCRIPTION, MASS, RECORD
+from matcaps.routing.spec import RoutingInputs, output_shape
 
 DTYPES = (torch.float32, torch.float64)
 
-_INPUTS = ("poses", "activations", "weight", "beta_use", "beta_activation", "inverse_temperature", "coordinates")
-
-RECORD = 36  # kRecord in native/src/job.h
-MEAN, SPREAD, MASS, DESCRIPTION, EVIDENCE = slice(0, 16), slice(16, 32), 32, 33, 34  # where a record has what; as there
+_OPERATOR = "native_routing"
 
 LIBRARY: Library | None
 """The compiled core, where it could be loaded."""
@@ -91,53 +95,30 @@ def _sizes(height: int, width: int, child_types: int, weight: Tensor, stride: in
     )
 
 
-def _problem(
-    inputs: list[Tensor | None],
-    stride: int,
-    child_competition: bool,
-    activation_rule: int,
-    variance_floor: float,
-    annealing: float,
-) -> Problem:
+def _problem(inputs: RoutingInputs, options: OperatorOptions) -> Problem:
     """Describe a routing to the core. The tensors have passed :func:`check_routing` and must outlive the call."""
-    poses, _, weight, _, _, inverse_temperature, _ = inputs
-    batch, height, width, child_types = poses.shape[:4]  # type: ignore[union-attr]
-    problem = _sizes(height, width, child_types, weight, stride, len(inverse_temperature))  # type: ignore[arg-type]
+    poses = inputs.poses
+    batch, height, width, child_types = poses.shape[:4]
+    problem = _sizes(height, width, child_types, inputs.weight, options.stride, len(inputs.inverse_temperature))
     problem.batch = batch
-    problem.child_competition = child_competition
-    problem.activation_rule = activation_rule
-    problem.double_precision = poses.dtype == torch.float64  # type: ignore[union-attr]
+    problem.child_competition = options.child_competition
+    problem.activation_rule = options.activation_rule
+    problem.double_precision = poses.dtype == torch.float64
     problem.threads = torch.get_num_threads()
-    problem.variance_floor = variance_floor
-    problem.annealing = annealing
-    for name, tensor in zip(_INPUTS, inputs, strict=True):
+    problem.variance_floor = options.variance_floor
+    problem.annealing = options.annealing
+    for name, tensor in inputs._asdict().items():
         if tensor is not None:
             setattr(problem, name, tensor.data_ptr())
     return problem
 
 
-@torch.library.custom_op("matcaps::native_routing", mutates_args=(), device_types="cpu")
-def _forward(
-    poses: Tensor,
-    activations: Tensor,
-    weight: Tensor,
-    beta_use: Tensor,
-    beta_activation: Tensor,
-    inverse_temperature: Tensor,
-    coordinates: Tensor | None,
-    stride: int,
-    child_competition: bool,
-    activation_rule: int,
-    variance_floor: float,
-    annealing: float,
-    keep_state: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("native_routing", DTYPES, *tensors, stride, activation_rule)
-    inputs = _contiguous(*tensors)
-    problem = _problem(inputs, stride, child_competition, activation_rule, variance_floor, annealing)
+def _forward_pass(inputs: RoutingInputs, options: OperatorOptions, keep_state: bool) -> tuple[Tensor, ...]:
+    check_routing(_OPERATOR, DTYPES, inputs, options.stride, options.activation_rule)
+    contiguous = _contiguous(inputs)
+    problem = _problem(contiguous, options)
     size = _library().state_size(problem) if keep_state else 0
-    out_poses, out_activations, state = _empty_results(poses, weight, stride, size)
+    out_poses, out_activations, state = _empty_results(inputs, options, size)
     problem.out_poses = out_poses.data_ptr()
     problem.out_activations = out_activations.data_ptr()
     problem.state = state.data_ptr() if keep_state else None
@@ -146,119 +127,74 @@ def _forward(
     return out_poses, out_activations, state
 
 
-@_forward.register_fake
-def _(
-    poses,
-    activations,
-    weight,
-    beta_use,
-    beta_activation,
-    inverse_temperature,
-    coordinates,
-    stride,
-    child_competition,
-    activation_rule,
-    variance_floor,
-    annealing,
-    keep_state,
-):
-    tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("native_routing", DTYPES, *tensors, stride, activation_rule)
-    size = _state_size(poses, weight, stride, inverse_temperature.shape[0]) if keep_state else 0
-    return _empty_results(poses, weight, stride, size)
+def _fake_forward_pass(inputs: RoutingInputs, options: OperatorOptions, keep_state: bool) -> tuple[Tensor, ...]:
+    check_routing(_OPERATOR, DTYPES, inputs, options.stride, options.activation_rule)
+    return _empty_results(inputs, options, _size_for(inputs, options) if keep_state else 0)
 
 
-def _empty_results(poses: Tensor, weight: Tensor, stride: int, state_size: int) -> tuple[Tensor, Tensor, Tensor]:
+def _size_for(inputs: RoutingInputs, options: OperatorOptions) -> int:
+    return _state_size(inputs.poses, inputs.weight, options.stride, inputs.inverse_temperature.shape[0])
+
+
+def _empty_results(inputs: RoutingInputs, options: OperatorOptions, state_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Poses, activations and the state ``[B, state_size]``, whose rows are empty if it is not kept."""
-    shape = output_shape(poses, weight, stride)
+    poses = inputs.poses
+    shape = output_shape(poses, inputs.weight, options.stride)
     return poses.new_empty([*shape, 4, 4]), poses.new_empty(shape), poses.new_empty([poses.shape[0], state_size])
 
 
-def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
-    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
+def _contiguous(inputs: RoutingInputs) -> RoutingInputs:
+    return RoutingInputs(*(None if tensor is None else tensor.contiguous() for tensor in inputs))  # type: ignore
 
 
-@torch.library.custom_op("matcaps::native_routing_backward", mutates_args=(), device_types="cpu")
-def _backward(
-    grad_poses: Tensor,
-    grad_activations: Tensor,
-    state: Tensor,
-    poses: Tensor,
-    activations: Tensor,
-    weight: Tensor,
-    beta_use: Tensor,
-    beta_activation: Tensor,
-    inverse_temperature: Tensor,
-    coordinates: Tensor | None,
-    stride: int,
-    child_competition: bool,
-    activation_rule: int,
-    variance_floor: float,
-    annealing: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("native_routing_backward", DTYPES, *tensors, stride, activation_rule)
-    check_gradients("native_routing_backward", poses, weight, stride, grad_poses, grad_activations)
-    inputs = _contiguous(*tensors)
-    problem = _problem(inputs, stride, child_competition, activation_rule, variance_floor, annealing)
+def _backward_pass(
+    grads: Sequence[Tensor], state: Sequence[Tensor], inputs: RoutingInputs, options: OperatorOptions
+) -> tuple[Tensor, ...]:
+    operator = f"{_OPERATOR}_backward"
+    check_routing(operator, DTYPES, inputs, options.stride, options.activation_rule)
+    check_gradients(operator, inputs, options.stride, *grads)
+    contiguous = _contiguous(inputs)
+    problem = _problem(contiguous, options)
     shape = problem.batch, _library().state_size(problem)
-    check_state("native_routing_backward", poses, [("state", state, shape)])
-    grads = _empty_grads(*tensors)
-    grad_poses, grad_activations = grad_poses.contiguous(), grad_activations.contiguous()
-    problem.state = state.data_ptr()
+    check_state(operator, inputs.poses, [("state", state[0], shape)])
+    results = _empty_grads(inputs)
+    grad_poses, grad_activations = (grad.contiguous() for grad in grads)
+    problem.state = state[0].data_ptr()
     problem.grad_out_poses = grad_poses.data_ptr()
     problem.grad_out_activations = grad_activations.data_ptr()
-    for name, grad, tensor in zip(_INPUTS, grads, inputs, strict=True):
+    for name, grad, tensor in zip(inputs._fields, results, inputs, strict=True):
         if tensor is not None:
             setattr(problem, f"grad_{name}", grad.data_ptr())
     if problem.batch > 0:
         _library().backward(problem)
     else:
-        for grad in grads:
+        for grad in results:
             grad.zero_()
-    return grads
+    return results
 
 
-@_backward.register_fake
-def _(
-    grad_poses,
-    grad_activations,
-    state,
-    poses,
-    activations,
-    weight,
-    beta_use,
-    beta_activation,
-    inverse_temperature,
-    coordinates,
-    stride,
-    child_competition,
-    activation_rule,
-    variance_floor,
-    annealing,
-):
-    tensors = (poses, activations, weight, beta_use, beta_activation, inverse_temperature, coordinates)
-    check_routing("native_routing_backward", DTYPES, *tensors, stride, activation_rule)
-    check_gradients("native_routing_backward", poses, weight, stride, grad_poses, grad_activations)
+def _fake_backward_pass(
+    grads: Sequence[Tensor], state: Sequence[Tensor], inputs: RoutingInputs, options: OperatorOptions
+) -> tuple[Tensor, ...]:
+    operator = f"{_OPERATOR}_backward"
+    check_routing(operator, DTYPES, inputs, options.stride, options.activation_rule)
+    check_gradients(operator, inputs, options.stride, *grads)
+    poses = inputs.poses
     if all(type(size) is int for size in poses.shape):  # a symbol may have another name by now
-        size = _state_size(poses, weight, stride, inverse_temperature.shape[0])
-        check_state("native_routing_backward", poses, [("state", state, (poses.shape[0], size))])
-    return _empty_grads(*tensors)
+        check_state(operator, poses, [("state", state[0], (poses.shape[0], _size_for(inputs, options)))])
+    return _empty_grads(inputs)
 
 
-def _empty_grads(
-    poses: Tensor, *others: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _empty_grads(inputs: RoutingInputs) -> tuple[Tensor, ...]:
     """One for each input; that of coordinates has no elements where there are none."""
-    return tuple(poses.new_empty(0 if tensor is None else tensor.shape) for tensor in (poses, *others))  # type: ignore
+    return tuple(inputs.poses.new_empty(0 if tensor is None else tensor.shape) for tensor in inputs)  # type: ignore
 
 
-def _read_fit(
-    state: Sequence[Tensor], poses: Tensor, weight: Tensor, shape: torch.Size, iterations: int
-) -> tuple[Tensor, Tensor]:
-    """Mass and description of the last iteration; its records are read, and no more of the state."""
+def _read_fit(state: Sequence[Tensor], inputs: RoutingInputs, shape: torch.Size) -> RoutingFit:
+    """Mass and cost of the last iteration; its records are read, and no more of the state."""
+    poses, weight, iterations = inputs.poses, inputs.weight, len(inputs.inverse_temperature)
     batch, parents, windows = shape[0], shape[-1], shape[1:-1].numel()
-    children = (poses.shape[1:4] if weight.ndim == 4 else weight.shape[:3]).numel()
+    children = (poses.shape[1:4] if inputs.is_class else weight.shape[:3]).numel()
     width = lanes(poses.dtype)
     blocks = (parents + width - 1) // width
     records = windows * blocks * width * RECORD
@@ -267,9 +203,17 @@ def _read_fit(
     mass, description = (
         record[:, :, :, field].flatten(2)[..., :parents].reshape(shape) for field in (MASS, DESCRIPTION)
     )
-    return mass, description
+    return RoutingFit(mass, mass * description)
 
 
-_call = register_derivatives(_forward, _backward, "native", batch_dimensions=(0, 0, 0))
-forward = partial(call_operator, _call)
-conv_em_routing, class_em_routing = make_implementation(_call, _read_fit)
+_forward, _backward = register_operators(
+    _OPERATOR,
+    ("state",),
+    "cpu",
+    forward=_forward_pass,
+    fake_forward=_fake_forward_pass,
+    backward=_backward_pass,
+    fake_backward=_fake_backward_pass,
+)
+forward = register_derivatives(_forward, _backward, "native", batch_dimensions=(0, 0, 0))
+route = make_route(forward, _read_fit)

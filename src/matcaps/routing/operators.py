@@ -1,4 +1,4 @@
-"""From a forward and a backward operator of torch to an implementation like any other; it knows no kernel."""
+"""From a forward and a backward function to operators of torch, and to an implementation; it knows no kernel."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -7,38 +7,111 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from matcaps.routing.checks import ACTIVATION_RULES
+from matcaps.capsules import Capsules
 from matcaps.routing.functional import make_functional
+from matcaps.routing.spec import RoutingInputs, RoutingSpec
 from matcaps.routing.transforms import SECOND_ORDER, is_transformed
 
-NUM_OPTIONS = 6
-"""Arguments of a forward operator after its tensors; the last says whether the state for a backward pass is kept."""
+_INPUTS = (
+    "Tensor poses, Tensor activations, Tensor weight, Tensor beta_use, Tensor beta_activation, "
+    "Tensor inverse_temperature, Tensor? coordinates"
+)
+_OPTIONS = "SymInt stride, bool child_competition, SymInt activation_rule, float variance_floor, float annealing"
 
-ONE_WINDOW: dict[str, Any] = {"stride": 1, "competition": "window"}
-"""What class capsules are to an operator: a convolution with one window, the whole map."""
+
+class OperatorOptions(NamedTuple):
+    """A :class:`RoutingSpec` as a registered operator takes it: numbers, which may be symbols where torch compiles."""
+
+    stride: int
+    child_competition: bool
+    activation_rule: int
+    variance_floor: float
+    annealing: float
 
 
-def call_operator(
-    operator: Any,
-    tensors: Sequence[Tensor],
-    coordinates: Tensor | None,
-    schedule: Tensor,
+_NUM_INPUTS, _NUM_OPTIONS = len(RoutingInputs._fields), len(OperatorOptions._fields)
+
+
+def operator_options(spec: RoutingSpec) -> OperatorOptions:
+    """Turn a spec into what operators take."""
+    return OperatorOptions(
+        spec.stride, spec.child_competition, spec.rule, float(spec.variance_floor), float(spec.annealing)
+    )
+
+
+def split_arguments(arguments: Sequence[Any]) -> tuple[RoutingInputs, OperatorOptions, Sequence[Any]]:
+    """Take the arguments of a forward operator apart: inputs, options, and what follows them."""
+    end = _NUM_INPUTS + _NUM_OPTIONS
+    return (
+        RoutingInputs(*arguments[:_NUM_INPUTS]),
+        OperatorOptions(*arguments[_NUM_INPUTS:end]),
+        arguments[end:],
+    )
+
+
+Forward = Callable[[RoutingInputs, OperatorOptions, bool], tuple[Tensor, ...]]
+"""From inputs, options and whether the state is kept to poses, activations and the parts of the state."""
+
+Backward = Callable[[Sequence[Tensor], Sequence[Tensor], RoutingInputs, OperatorOptions], tuple[Tensor, ...]]
+"""From two gradients, the parts of the state, inputs and options to one gradient an input, empty where it is None."""
+
+
+def register_operators(
+    name: str,
+    state: Sequence[str],
+    device_types: str | Sequence[str],
     *,
-    stride: int,
-    competition: str,
-    activation_rule: str,
-    variance_floor: float,
-    annealing: float,
-    keep_state: bool,
-) -> tuple[Tensor, ...]:
-    """Call a forward operator in the words of the doors.
+    forward: Forward,
+    fake_forward: Forward,
+    backward: Backward,
+    fake_backward: Backward,
+) -> tuple[Any, Any]:
+    """Register ``matcaps::NAME`` and ``matcaps::NAME_backward``; return the two operators.
 
-    Returns:
-        Poses, activations and the parts of the state that a backward pass needs, empty if it is not kept.
+    Args:
+        name: of the forward operator.
+        state: names of the parts of the state that a backward pass needs.
+        device_types: where they run.
+        forward: computes.
+        fake_forward: makes results of the right shape for torch's compiler, and refuses what ``forward`` refuses.
+        backward: computes gradients.
+        fake_backward: the same for it.
     """
-    rule = ACTIVATION_RULES.index(activation_rule)
-    options = stride, competition == "child", rule, variance_floor, annealing, keep_state
-    return operator(*tensors, schedule, coordinates, *options)
+    parts = len(state)
+
+    def call_forward(compute: Forward) -> Callable[..., tuple[Tensor, ...]]:
+        def call(*arguments: Any) -> tuple[Tensor, ...]:
+            inputs, options, (keep_state,) = split_arguments(arguments)
+            return compute(inputs, options, keep_state)
+
+        return call
+
+    def call_backward(compute: Backward) -> Callable[..., tuple[Tensor, ...]]:
+        def call(*arguments: Any) -> tuple[Tensor, ...]:
+            inputs, options, _ = split_arguments(arguments[2 + parts :])
+            return compute(arguments[:2], arguments[2 : 2 + parts], inputs, options)
+
+        return call
+
+    states = "".join(f"Tensor {part}, " for part in state)
+    forward_operator = torch.library.custom_op(
+        f"matcaps::{name}",
+        call_forward(forward),
+        mutates_args=(),
+        device_types=device_types,
+        schema=f"({_INPUTS}, {_OPTIONS}, bool keep_state) -> ({', '.join(['Tensor'] * (2 + parts))})",
+    )
+    backward_operator = torch.library.custom_op(
+        f"matcaps::{name}_backward",
+        call_backward(backward),
+        mutates_args=(),
+        device_types=device_types,
+        schema=f"(Tensor grad_poses, Tensor grad_activations, {states}{_INPUTS}, {_OPTIONS}) "
+        f"-> ({', '.join(['Tensor'] * _NUM_INPUTS)})",
+    )
+    forward_operator.register_fake(call_forward(fake_forward))
+    backward_operator.register_fake(call_backward(fake_backward))
+    return forward_operator, backward_operator
 
 
 class RoutingFit(NamedTuple):
@@ -53,70 +126,29 @@ class RoutingFit(NamedTuple):
     cost: Tensor
 
 
-def make_implementation(
-    operator: Any, read_fit: Callable[..., tuple[Tensor, Tensor]]
-) -> tuple[Callable[..., tuple[Tensor, ...]], ...]:
-    """Make the two functions that every implementation has of its forward operator.
+Route = Callable[[RoutingInputs, RoutingSpec, bool], tuple[Capsules, RoutingFit | None]]
+"""From inputs, a spec and whether the fit is wanted to the parents, and the fit or None."""
 
-    ``read_fit(state, poses, weight, shape, iterations)`` takes mass and description of the last iteration, the
-    cost of a unit of data, out of the parts of a state, each of the shape of the parents' activations.
-    """
+ReadFit = Callable[[Sequence[Tensor], RoutingInputs, torch.Size], RoutingFit]
+"""From the parts of a state, the inputs and the shape of the parents' activations to the last iteration's fit."""
 
-    def route(
-        tensors: Sequence[Tensor],
-        coordinates: Tensor | None,
-        inverse_temperature: Sequence[float] | Tensor,
-        *,
-        wants_fit: bool = False,
-        **options: Any,
-    ) -> tuple[Tensor, ...]:
-        schedule = schedule_tensor(inverse_temperature, tensors[0])
-        inputs = (*tensors, schedule) if coordinates is None else (*tensors, schedule, coordinates)
+
+def make_route(operator: Callable[..., Sequence[Tensor]], read_fit: ReadFit) -> Route:
+    """Make of a forward operator the function that every implementation has."""
+
+    def route(inputs: RoutingInputs, spec: RoutingSpec, wants_fit: bool) -> tuple[Capsules, RoutingFit | None]:
         # A tensor that is mapped or wrapped does not say whether a gradient is wanted further out; and torch.jit.trace,
         # which has the answer in its graph, looks again without gradients and wants to see the same.
-        wants_grad = is_transformed() or any(tensor.requires_grad for tensor in inputs)
+        wants_grad = is_transformed() or any(tensor.requires_grad for tensor in inputs.tensors())
         keep_state = wants_grad and (torch.is_grad_enabled() or torch.jit.is_tracing())  # type: ignore
-        poses, activations, *state = call_operator(
-            operator, tensors, coordinates, schedule, keep_state=keep_state or wants_fit, **options
-        )
+        poses, activations, *state = operator(*inputs, *operator_options(spec), keep_state or wants_fit)
         if not wants_fit:
-            return poses, activations
+            return Capsules(poses, activations), None
         with torch.no_grad():
-            fit = read_fit([part.detach() for part in state], tensors[0], tensors[2], activations.shape, len(schedule))
-        return poses, activations, *fit
+            fit = read_fit([part.detach() for part in state], inputs, activations.shape)
+        return Capsules(poses, activations), fit
 
-    def conv_em_routing(
-        *tensors: Tensor, inverse_temperature: Sequence[float] | Tensor, **options: Any
-    ) -> tuple[Tensor, ...]:
-        """Route through a kernel; return poses ``[B, H', W', J, 4, 4]`` and activations ``[B, H', W', J]``.
-
-        With ``wants_fit`` mass and description of the last iteration follow, the cost of a unit of data.
-        """
-        return route(tensors, None, inverse_temperature, **options)
-
-    def class_em_routing(
-        *tensors: Tensor,
-        coordinates: Tensor | None,
-        inverse_temperature: Sequence[float] | Tensor,
-        **options: Any,
-    ) -> tuple[Tensor, ...]:
-        """Route a whole map to classes; return poses ``[B, J, 4, 4]`` and activations ``[B, J]``.
-
-        With ``wants_fit`` mass and description of the last iteration follow, the cost of a unit of data.
-        """
-        return route(tensors, coordinates, inverse_temperature, **ONE_WINDOW, **options)
-
-    return conv_em_routing, class_em_routing
-
-
-def schedule_tensor(inverse_temperature: Sequence[float] | Tensor, like: Tensor) -> Tensor:
-    """The schedule as a tensor ``[T]`` of another's dtype, and on its device unless it is a tensor already."""
-    if isinstance(inverse_temperature, Tensor):
-        return inverse_temperature.to(like.dtype)
-    if like.device.type == "cpu":
-        return torch.tensor(inverse_temperature, dtype=like.dtype)
-    # filled in on the device: a copy to it would not go into a CUDA graph
-    return torch.stack([like.new_full((), value) for value in inverse_temperature])
+    return route
 
 
 def register_derivatives(
@@ -126,16 +158,15 @@ def register_derivatives(
 
     That function, other than the operator itself, goes along with ``torch.func``.
 
-    ``forward(*tensors, *options, keep_state)`` returns poses, activations and the parts of a state;
-    ``backward(grad_poses, grad_activations, *state, *tensors, *options)`` the gradients of the tensors, something empty
+    ``forward(*inputs, *options, keep_state)`` returns poses, activations and the parts of a state;
+    ``backward(grad_poses, grad_activations, *state, *inputs, *options)`` the gradients of the tensors, something empty
     for the last one where that is None. ``name`` is the implementation's, for messages; ``batch_dimensions`` are
     explained in :func:`matcaps.routing.functional.make_functional`.
     """
 
     def setup_context(ctx, inputs, output) -> None:
-        tensors, (*ctx.options, ctx.keep_state) = inputs[:-NUM_OPTIONS], inputs[-NUM_OPTIONS:]
+        tensors, ctx.options, (ctx.keep_state,) = split_arguments(inputs)
         ctx.set_materialize_grads(False)
-        ctx.num_tensors = len(tensors)
         ctx.save_for_backward(*tensors, *output)
 
     def differentiate(ctx, call_backward, grad_poses, grad_activations, *_):
@@ -145,16 +176,15 @@ def register_derivatives(
                 "torch.jit.trace) with gradients on"
             )
         saved = ctx.saved_tensors  # once: activation checkpointing unpacks each tensor only once
-        tensors, results = saved[: ctx.num_tensors], saved[ctx.num_tensors :]
-        out_poses, out_activations, *state = results
+        inputs, (out_poses, out_activations, *state) = RoutingInputs(*saved[:_NUM_INPUTS]), saved[_NUM_INPUTS:]
         if grad_poses is None:
             grad_poses = torch.zeros_like(out_poses)
         if grad_activations is None:
             grad_activations = torch.zeros_like(out_activations)
-        grads = call_backward(grad_poses, grad_activations, *state, *tensors, *ctx.options)
-        if tensors[-1] is None:
+        grads = call_backward(grad_poses, grad_activations, *state, *inputs, *ctx.options)
+        if inputs.coordinates is None:
             grads = [*grads[:-1], None]
-        return *grads, *[None] * NUM_OPTIONS
+        return *grads, *[None] * (_NUM_OPTIONS + 1)
 
     def refuse(what: str) -> NotImplementedError:
         return NotImplementedError(lacks(name, what))

@@ -4,14 +4,14 @@ Every other implementation is held against this one, so it stays close to the eq
 clever reshapes, the votes written out in memory. The equations and the choices are in this folder's README.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from matcaps.capsules import POSE_COMPONENTS
+from matcaps.capsules import POSE_COMPONENTS, RoutingIteration
+from matcaps.routing.spec import RoutingInputs, RoutingSpec
 
 EMPTY_MASS = 1e-20
 """A parent whose mass (sum of assignment times activation) does not exceed this has no data."""
@@ -20,96 +20,47 @@ STANDARD_DEVIATION_OFFSET = 1e-9
 """Added to the standard deviation of the costs by the standardised rule, as in the tutorial."""
 
 
-class RoutingIteration(NamedTuple):
-    """The state of one routing after one M-step.
-
-    Attributes:
-        assignment: ``[..., I, J]``, what share of each child the M-step gave to each parent.
-        mean: ``[..., J, P]``, each parent's mean vote.
-        variance: ``[..., J, P]``, the votes' variance about it, floor included.
-        mass: ``[..., J]``, how much data each parent has: assignment times the child's activation, summed.
-        cost: ``[..., J]``, the cost of describing the parent's data, in nats.
-        activation: ``[..., J]``, in [0, 1].
-    """
-
-    assignment: Tensor
-    mean: Tensor
-    variance: Tensor
-    mass: Tensor
-    cost: Tensor
-    activation: Tensor
-
-
 def em_routing(
     votes: Tensor,
     activations: Tensor,
     beta_use: Tensor,
     beta_activation: Tensor,
-    *,
-    inverse_temperature: Sequence[float] | Tensor,
-    activation_rule: str,
-    variance_floor: float,
-    annealing: float,
+    inverse_temperature: Tensor,
+    spec: RoutingSpec,
 ) -> Iterator[RoutingIteration]:
     """Yield every iteration of one routing in which the ``J`` parents compete for each child.
 
     ``votes [..., I, J, P]``, ``activations [..., I]``, ``beta_use [J]``, ``beta_activation [J]``.
     """
-    num_parents = votes.shape[-2]
-    uniform = torch.full_like(votes[..., 0], 1 / num_parents)
-    return _iterate(
-        votes,
-        activations,
-        beta_use,
-        beta_activation,
-        uniform,
-        lambda logit: logit.logsumexp(dim=-1, keepdim=True),
-        inverse_temperature,
-        activation_rule,
-        variance_floor,
-        annealing,
-    )
+    uniform = torch.full_like(votes[..., 0], 1 / votes.shape[-2])
+
+    def log_partition(logit: Tensor) -> Tensor:
+        return logit.logsumexp(dim=-1, keepdim=True)
+
+    return _iterate(votes, activations, beta_use, beta_activation, inverse_temperature, spec, uniform, log_partition)
 
 
-def conv_em_routing(
-    poses: Tensor,
-    activations: Tensor,
-    weight: Tensor,
-    beta_use: Tensor,
-    beta_activation: Tensor,
-    *,
-    stride: int,
-    inverse_temperature: Sequence[float] | Tensor,
-    competition: str,
-    activation_rule: str,
-    variance_floor: float,
-    annealing: float,
-) -> Iterator[RoutingIteration]:
-    """Yield every iteration of a convolutional routing; the children of a window are ordered (row, column, type).
+def route(inputs: RoutingInputs, spec: RoutingSpec) -> Iterator[RoutingIteration]:
+    """Yield every iteration of a routing through a kernel, or of the one routing of class capsules.
 
-    ``poses [B, H, W, I, 4, 4]``, ``activations [B, H, W, I]``, betas ``[J]``, ``weight [K, K, I, J, 4, 4]`` or, for
-    vector poses, ``[K, K, I, J, 16, 16]``. The states have leading dimensions ``[B, H', W']`` and ``K·K·I`` children.
+    Children are ordered (row, column, type). The states of a routing through a kernel have leading dimensions
+    ``[B, H', W']`` and a window's ``K·K·I`` children, those of class capsules ``[B]`` and all ``H·W·I`` children.
     """
-    windows = _Windows(poses.shape[1], poses.shape[2], weight.shape[0], stride)
-    num_parents = weight.shape[3]
+    return _route_classes(inputs, spec) if inputs.is_class else _route_windows(inputs, spec)
+
+
+def _route_windows(inputs: RoutingInputs, spec: RoutingSpec) -> Iterator[RoutingIteration]:
+    poses, activations, weight, beta_use, beta_activation, inverse_temperature, _ = inputs
+    windows = _Windows(poses.shape[1], poses.shape[2], weight.shape[0], spec.stride)
     # every window's own copy of its children, and a vote from each of them for each parent type
     votes_BHWIJP = _votes(windows.gather(poses), weight).flatten(3, 5)
     activations_BHWI = windows.gather(activations).flatten(3)
-    if competition == "window":
-        return em_routing(
-            votes_BHWIJP,
-            activations_BHWI,
-            beta_use,
-            beta_activation,
-            inverse_temperature=inverse_temperature,
-            activation_rule=activation_rule,
-            variance_floor=variance_floor,
-            annealing=annealing,
-        )
+    if not spec.child_competition:
+        return em_routing(votes_BHWIJP, activations_BHWI, beta_use, beta_activation, inverse_temperature, spec)
     # a child's parents are those of every window that covers it
     ones = torch.ones_like(activations)
     num_windows = windows.gather(windows.scatter_sum(windows.gather(ones)))
-    uniform = (1 / (num_parents * num_windows)).flatten(3).unsqueeze(-1).expand(votes_BHWIJP.shape[:-1])
+    uniform = (1 / (weight.shape[3] * num_windows)).flatten(3).unsqueeze(-1).expand(votes_BHWIJP.shape[:-1])
 
     def log_partition(logit: Tensor) -> Tensor:
         window_BHWKKI = logit.logsumexp(dim=-1).unflatten(3, weight.shape[:3])
@@ -118,49 +69,22 @@ def conv_em_routing(
         return (total_BHWKKI.log() + peak_BHWKKI).flatten(3).unsqueeze(-1)
 
     return _iterate(
-        votes_BHWIJP,
-        activations_BHWI,
-        beta_use,
-        beta_activation,
-        uniform,
-        log_partition,
-        inverse_temperature,
-        activation_rule,
-        variance_floor,
-        annealing,
+        votes_BHWIJP, activations_BHWI, beta_use, beta_activation, inverse_temperature, spec, uniform, log_partition
     )
 
 
-def class_em_routing(
-    poses: Tensor,
-    activations: Tensor,
-    weight: Tensor,
-    beta_use: Tensor,
-    beta_activation: Tensor,
-    *,
-    coordinates: Tensor | None,
-    inverse_temperature: Sequence[float] | Tensor,
-    activation_rule: str,
-    variance_floor: float,
-    annealing: float,
-) -> Iterator[RoutingIteration]:
-    """Yield every iteration of the one routing over all ``H·W·I`` children, ordered (row, column, type).
-
-    ``poses [B, H, W, I, 4, 4]``, ``activations [B, H, W, I]``, ``weight [I, J, 4, 4]`` or, for vector poses,
-    ``[I, J, 16, 16]``, betas ``[J]``, ``coordinates [H, W, P]``, added to every vote of that position.
-    """
-    votes_BHWIJP = _votes(poses, weight)
-    if coordinates is not None:
-        votes_BHWIJP = votes_BHWIJP + coordinates[:, :, None, None, :]
+def _route_classes(inputs: RoutingInputs, spec: RoutingSpec) -> Iterator[RoutingIteration]:
+    """Coordinates are added to every vote of their position."""
+    votes_BHWIJP = _votes(inputs.poses, inputs.weight)
+    if inputs.coordinates is not None:
+        votes_BHWIJP = votes_BHWIJP + inputs.coordinates[:, :, None, None, :]
     return em_routing(
         votes_BHWIJP.flatten(1, 3),
-        activations.flatten(1),
-        beta_use,
-        beta_activation,
-        inverse_temperature=inverse_temperature,
-        activation_rule=activation_rule,
-        variance_floor=variance_floor,
-        annealing=annealing,
+        inputs.activations.flatten(1),
+        inputs.beta_use,
+        inputs.beta_activation,
+        inputs.inverse_temperature,
+        spec,
     )
 
 
@@ -179,23 +103,21 @@ def _iterate(
     activations: Tensor,
     beta_use: Tensor,
     beta_activation: Tensor,
+    inverse_temperature: Tensor,
+    spec: RoutingSpec,
     assignment: Tensor,
     log_partition: Callable[[Tensor], Tensor],
-    inverse_temperature: Sequence[float] | Tensor,
-    activation_rule: str,
-    variance_floor: float,
-    annealing: float,
 ) -> Iterator[RoutingIteration]:
     """The EM loop. ``log_partition`` maps logits ``[..., I, J]`` to the log-sum-exp over the parents that compete."""
     num_iterations = len(inverse_temperature)
     for iteration in range(num_iterations):
-        mean, variance, mass, cost = _m_step(votes, activations, assignment, beta_use, variance_floor)
-        if activation_rule == "relative":
+        mean, variance, mass, cost = _m_step(votes, activations, assignment, beta_use, spec.variance_floor)
+        if spec.activation_rule == "relative":
             cost = _beside_the_usual(mass, cost)
-        activation_logit = inverse_temperature[iteration] * _evidence(cost, beta_activation, activation_rule)
+        activation_logit = inverse_temperature[iteration] * _evidence(cost, beta_activation, spec.activation_rule)
         yield RoutingIteration(assignment, mean, variance, mass, cost, activation_logit.sigmoid())
         if iteration + 1 < num_iterations:
-            logit = logsigmoid(activation_logit).unsqueeze(-2) + annealing * _log_density(votes, mean, variance)
+            logit = logsigmoid(activation_logit).unsqueeze(-2) + spec.annealing * _log_density(votes, mean, variance)
             assignment = (logit - log_partition(logit)).exp()
 
 

@@ -4,16 +4,16 @@ Where gradients are wanted it is the reference's; otherwise it can be what the c
 anyway, in a fraction of the time and without the votes in memory."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from matcaps.capsules import RoutingIteration
 from matcaps.routing import cuda_trace, native_trace, reference
 from matcaps.routing.autocast import without_autocast
-from matcaps.routing.checks import prepare_class, prepare_conv, prepare_votes
-from matcaps.routing.choice import check_implementation, choose_implementation, tensors_among
-from matcaps.routing.reference import RoutingIteration
+from matcaps.routing.checks import as_schedule, prepare_class, prepare_conv, prepare_votes
+from matcaps.routing.choice import check_implementation, choose_implementation
+from matcaps.routing.spec import RoutingInputs, RoutingSpec
 from matcaps.routing.transforms import is_transformed
 
 
@@ -36,18 +36,11 @@ def trace_em_routing(
     Returns:
         One :class:`RoutingIteration` an iteration.
     """
-    tensors, options = prepare_votes(
-        votes,
-        activations,
-        beta_use,
-        beta_activation,
-        inverse_temperature=inverse_temperature,
-        activation_rule=activation_rule,
-        variance_floor=variance_floor,
-        annealing=annealing,
-    )
-    with without_autocast(tensors[0].device):
-        return list(reference.em_routing(*tensors, **options))
+    schedule = as_schedule(inverse_temperature, beta_use)
+    spec = RoutingSpec(activation_rule=activation_rule, variance_floor=variance_floor, annealing=annealing)
+    tensors = prepare_votes(votes, activations, beta_use, beta_activation, schedule)
+    with without_autocast(votes.device):
+        return list(reference.em_routing(*tensors, spec))
 
 
 def trace_conv_em_routing(
@@ -75,27 +68,9 @@ def trace_conv_em_routing(
         One :class:`RoutingIteration` an iteration, with leading dimensions ``[B, H', W']`` and the ``K·K·I``
         children of a window in the order (row, column, type).
     """
-    check_implementation(implementation)
-    tensors, options = prepare_conv(
-        poses,
-        activations,
-        weight,
-        beta_use,
-        beta_activation,
-        stride=stride,
-        inverse_temperature=inverse_temperature,
-        competition=competition,
-        activation_rule=activation_rule,
-        variance_floor=variance_floor,
-        annealing=annealing,
-    )
-    with without_autocast(tensors[0].device):
-        chosen = _choose(implementation, tensors, options)
-        if chosen == "native":
-            return [RoutingIteration(*state) for state in native_trace.conv_em_routing(*tensors, **options)]
-        if chosen == "cuda":
-            return [RoutingIteration(*state) for state in cuda_trace.conv_em_routing(*tensors, **options)]
-        return list(reference.conv_em_routing(*tensors, **options))
+    schedule = as_schedule(inverse_temperature, beta_use)
+    spec = RoutingSpec(stride, competition, activation_rule, variance_floor, annealing, implementation)
+    return trace_conv(RoutingInputs(poses, activations, weight, beta_use, beta_activation, schedule), spec)
 
 
 def trace_class_em_routing(
@@ -122,36 +97,47 @@ def trace_class_em_routing(
         One :class:`RoutingIteration` an iteration, with leading dimension ``[B]`` and the ``H·W·I`` children in the
         order (row, column, type).
     """
-    check_implementation(implementation)
-    tensors, options = prepare_class(
-        poses,
-        activations,
-        weight,
-        beta_use,
-        beta_activation,
-        coordinates=coordinates,
-        inverse_temperature=inverse_temperature,
+    schedule = as_schedule(inverse_temperature, beta_use)
+    spec = RoutingSpec(
         activation_rule=activation_rule,
         variance_floor=variance_floor,
         annealing=annealing,
+        implementation=implementation,
     )
-    with without_autocast(tensors[0].device):
-        chosen = _choose(implementation, tensors, options)
+    return trace_class(
+        RoutingInputs(poses, activations, weight, beta_use, beta_activation, schedule, coordinates), spec
+    )
+
+
+def trace_conv(inputs: RoutingInputs, spec: RoutingSpec) -> list[RoutingIteration]:
+    """Do what :func:`trace_conv_em_routing` does, for a layer, which has its options in one object."""
+    check_implementation(spec.implementation)
+    return _trace(prepare_conv(inputs), spec)
+
+
+def trace_class(inputs: RoutingInputs, spec: RoutingSpec) -> list[RoutingIteration]:
+    """Do what :func:`trace_class_em_routing` does, for a layer, which has its options in one object."""
+    check_implementation(spec.implementation)
+    return _trace(prepare_class(inputs), spec.of_one_window())
+
+
+def _trace(inputs: RoutingInputs, spec: RoutingSpec) -> list[RoutingIteration]:
+    with without_autocast(inputs.poses.device):
+        chosen = _choose(inputs, spec)
         if chosen == "native":
-            return [RoutingIteration(*state) for state in native_trace.class_em_routing(*tensors, **options)]
+            return native_trace.trace(inputs, spec)
         if chosen == "cuda":
-            return [RoutingIteration(*state) for state in cuda_trace.class_em_routing(*tensors, **options)]
-        return list(reference.class_em_routing(*tensors, **options))
+            return cuda_trace.trace(inputs, spec)
+        return list(reference.route(inputs, spec))
 
 
-def _choose(implementation: str, tensors: Sequence[Tensor], options: dict[str, Any]) -> str:
-    chosen = choose_implementation(implementation, tensors, options)
-    wants_grad = is_transformed() or any(t.requires_grad for t in tensors_among(tensors, options))
-    needs_grad = torch.is_grad_enabled() and wants_grad
-    if chosen != "reference" and needs_grad:
-        if implementation != "auto":
+def _choose(inputs: RoutingInputs, spec: RoutingSpec) -> str:
+    chosen = choose_implementation(inputs, spec)
+    wants_grad = is_transformed() or any(tensor.requires_grad for tensor in inputs.tensors())
+    if chosen != "reference" and torch.is_grad_enabled() and wants_grad:
+        if spec.implementation != "auto":
             raise ValueError(
-                f"implementation={implementation!r} traces without gradients; got tensors that require them: "
+                f"implementation={spec.implementation!r} traces without gradients; got tensors that require them: "
                 "trace under torch.no_grad(), or use implementation='reference'"
             )
         return "reference"

@@ -14,7 +14,7 @@ struct alignas(4 * sizeof(Real) > 16 ? 16 : 4 * sizeof(Real)) Vec4 {
 constexpr Real kEmptyMass = Real(1e-20);       // a parent whose mass does not exceed this has no data
 constexpr Real kDeviationOffset = Real(1e-9);  // of the standardised rule; both as in the reference
 
-// Planes [windows, J] of one iteration's record; as in cuda.py.
+// Planes [windows, J] of one iteration's record; as in record.py.
 enum : int { kMean = 0, kSpread = 16, kMass = 32, kDescription = 33, kEvidence = 34, kLogActivation = 35, kRecord = 36 };
 
 // The gradients of such a record: planes, too.
