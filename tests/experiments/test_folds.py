@@ -208,6 +208,17 @@ def test_the_table_has_every_object_both_measures_and_the_settings_that_differ(t
     assert draw_folds(gathered.recipes) is not None
 
 
+def test_a_mean_over_fewer_objects_says_so_in_the_figure(tmp_path):
+    make_recipe(tmp_path / "a", seeds=(0,))
+    make_run(tmp_path / "b" / "fold4-seed0", 4, 0, 0.1)
+    figure = draw_folds(gather_folds([tmp_path / "a", tmp_path / "b"]).recipes)
+    whole, some = (text.get_text() for text in figure.axes[0].get_legend().get_texts())
+    assert whole.startswith("a, mean ")
+    assert " of " not in whole
+    assert some.startswith("b, mean ")
+    assert some.endswith(" of 5 of 25")
+
+
 def test_a_run_without_log_loss_shows_its_error_alone_where_it_cannot_be_tested_again_and_says_so(tmp_path):
     make_run(tmp_path / "fold4-seed0", 4, 0, 0.1, losses=False)
     gathered = gather_folds([tmp_path])

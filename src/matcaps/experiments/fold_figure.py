@@ -74,4 +74,8 @@ def _means(values: np.ndarray) -> np.ndarray:
 
 def _mean(values: np.ndarray) -> str:
     there = values[~np.isnan(values)]
-    return f"{there.mean():.3g}" if len(there) else "not known"
+    if not len(there):
+        return "not known"
+    # a mean over other objects than those beside it is not to be compared with theirs
+    some = "" if len(there) == len(values) else f" of {len(there)} of {len(values)}"
+    return f"{there.mean():.3g}{some}"
