@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.cases import Layer
-from matcaps.routing import class_em_routing, conv_em_routing, cuda, cuda_launch
+from matcaps.routing import RoutingInputs, class_em_routing, conv_em_routing, cuda, cuda_launch
 from matcaps.routing.cuda_launch import Arguments, Launch, Plan
+from matcaps.routing.operators import OperatorOptions
 
 VARIANCE_FLOOR = 5e-4
 
@@ -101,12 +102,9 @@ def plan_on(layer: RoutedLayer, device: torch.device) -> Plan:
 
 def both_passes(plan: Plan, inputs: dict[str, Tensor | None], launch: Launch) -> list[Tensor]:
     """Launch a forward and a backward pass; the gradients."""
-    poses, weight, temperature = (inputs[name] for name in ("poses", "weight", "inverse_temperature"))
-    assert poses is not None
-    assert weight is not None
-    assert temperature is not None
-    is_child = plan.shape.child_competition
-    results = cuda._empty_results(poses, weight, temperature, plan.shape.stride, is_child, True, True)
+    shape = plan.shape
+    options = OperatorOptions(shape.stride, shape.child_competition, shape.rule, VARIANCE_FLOOR, 1.0)
+    results = cuda._empty_results(RoutingInputs(**inputs), options, True, True)  # type: ignore[arg-type]
     names = ("out_poses", "out_activations", *cuda._STATE)
     buffers = inputs | dict(zip(names, results, strict=True))
     cuda_launch.forward(plan, buffers, VARIANCE_FLOOR, 1.0, launch)

@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from matcaps.routing import cuda, cuda_launch
+from matcaps.routing import RoutingInputs, cuda, cuda_launch
 from matcaps.routing.cuda_launch import Arguments, Plan
+from matcaps.routing.operators import OperatorOptions
 from tests.support.cuda import COMPILER, HERE, KERNELS, compile_kernels
 from tests.support.routings import class_inputs, conv_inputs
 
@@ -62,11 +63,9 @@ def describe_plan(plan: Plan, inputs: list[Tensor]) -> tuple[str, bytes]:
     def launch(name: str, arguments: Arguments, grid: tuple[int, int, int], threads: int, shared: int) -> None:
         lines.append(f"launch {name} {' '.join(map(str, grid))} {threads} {shared} {bytes(arguments).hex()}")
 
-    poses, weight, schedule = inputs[0], inputs[2], inputs[5]
-    stride, child = plan.shape.stride, plan.shape.child_competition
-    names = ("poses", "activations", "weight", "beta_use", "beta_activation", "inverse_temperature", "coordinates")
-    buffers: dict[str, Tensor | None] = dict(zip(names, [*inputs, None], strict=False))
-    results = cuda._empty_results(poses, weight, schedule, stride, child, True, True)
+    options = OperatorOptions(plan.shape.stride, plan.shape.child_competition, plan.shape.rule, 5e-4, 1 / 16)
+    buffers: dict[str, Tensor | None] = RoutingInputs(*inputs)._asdict()
+    results = cuda._empty_results(RoutingInputs(*inputs), options, True, True)
     grads = [torch.randn_like(result) for result in results[:2]]
     contents = buffers | {"grad_out_poses": grads[0], "grad_out_activations": grads[1]}
     buffers |= dict(zip(("out_poses", "out_activations", "records", "logits", "partitions"), results, strict=True))
