@@ -9,15 +9,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from matcaps.data import DataBundle, ImageDataset, make_loader
+from matcaps.data.devices import send
 from matcaps.data.loader import Batch
 from matcaps.data.splits import limit_images
 from matcaps.inspect import has_viewpoints
 from matcaps.inspect.sets import Survey, survey
 from matcaps.inspect.settings import InspectSettings
-from matcaps.inspect.subject import Subject, centre_crop, class_scores
+from matcaps.inspect.subject import Subject, centre_crop
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder
 from matcaps.models.modes import device_of
 from matcaps.models.pretrained import DECODER_NAME
+from matcaps.models.scores import class_scores
 from matcaps.training.decoding import class_poses, load_decoder
 from matcaps.training.devices import place, resolve_device
 from matcaps.training.inference import SavedNetwork, load_saved_data, open_saved
@@ -111,6 +113,8 @@ def open_subject(settings: InspectSettings) -> SavedSubject:
         name = f"{bundle.settings.name}, {settings.part} image {index}"
     measured = limit_images(part, settings.num_images, 0) if part is not None and settings.num_images else None
     image = transform.evaluate(picture)
+    with torch.no_grad():
+        scores = class_scores(network, send(image, device))[0]
     return SavedSubject(
         settings=settings,
         saved=saved,
@@ -122,7 +126,7 @@ def open_subject(settings: InspectSettings) -> SavedSubject:
         image=image,
         truth=truth,
         name=name,
-        scores=class_scores(network, image),
+        scores=tuple(scores.tolist()),
         decoder_path=decoder_path,
         decoder=(
             load_decoder(decoder_path, network.config.num_classes, (channels, size, size))

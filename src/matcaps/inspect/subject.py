@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from matcaps.data import Transform
-from matcaps.data.devices import send
 from matcaps.data.names import short_name
 from matcaps.models import EMCapsNet
-from matcaps.models.modes import device_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +45,6 @@ class Subject:
         truth = "" if self.truth is None else f"{short_name(self.classes[self.truth])}, "
         taken = short_name(self.classes[self.predicted])
         return f"{short_name(self.name, 80)}: {truth}taken for {taken} ({max(self.scores):.2f})"
-
-
-def class_scores(network: EMCapsNet, image: Tensor) -> tuple[float, ...]:
-    """The class activations on an image ``[1, C, H, W]``."""
-    with torch.no_grad():
-        return tuple(network(send(image, device_of(network))).activations[0].tolist())
 
 
 def centre_crop(transform: Transform) -> Transform:

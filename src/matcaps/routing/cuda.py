@@ -200,12 +200,12 @@ def _on(device: torch.device) -> contextlib.AbstractContextManager:
 
 
 def _check_backward(
-    grads: Sequence[Tensor], inputs: RoutingInputs, options: OperatorOptions, state: Sequence[Tensor] | None
+    grads: Sequence[Tensor], state: Sequence[Tensor], inputs: RoutingInputs, options: OperatorOptions
 ) -> None:
     operator = f"{_OPERATOR}_backward"
     check_routing(operator, DTYPES, inputs, options.stride, options.activation_rule)
     check_gradients(operator, inputs, options.stride, *grads)
-    if state is not None:
+    if all(type(size) is int for size in inputs.poses.shape):  # a symbol may have another name by now
         shapes = _state_shapes(inputs, options)
         check_state(operator, inputs.poses, list(zip(_STATE, state, shapes, strict=True)))
 
@@ -213,7 +213,7 @@ def _check_backward(
 def _backward_pass(
     grads: Sequence[Tensor], state: Sequence[Tensor], inputs: RoutingInputs, options: OperatorOptions
 ) -> tuple[Tensor, ...]:
-    _check_backward(grads, inputs, options, state)
+    _check_backward(grads, state, inputs, options)
     poses = inputs.poses
     nothing = [] if inputs.coordinates is not None else [poses.new_empty(0)]
     if len(poses) == 0:
@@ -231,8 +231,7 @@ def _backward_pass(
 def _fake_backward_pass(
     grads: Sequence[Tensor], state: Sequence[Tensor], inputs: RoutingInputs, options: OperatorOptions
 ) -> tuple[Tensor, ...]:
-    # a symbol may have another name by now
-    _check_backward(grads, inputs, options, state if all(type(n) is int for n in inputs.poses.shape) else None)
+    _check_backward(grads, state, inputs, options)
     return tuple(inputs.poses.new_empty(0 if tensor is None else tensor.shape) for tensor in inputs)
 
 

@@ -147,16 +147,23 @@ def _contiguous(inputs: RoutingInputs) -> RoutingInputs:
     return RoutingInputs(*(None if tensor is None else tensor.contiguous() for tensor in inputs))  # type: ignore
 
 
-def _backward_pass(
+def _check_backward(
     grads: Sequence[Tensor], state: Sequence[Tensor], inputs: RoutingInputs, options: OperatorOptions
-) -> tuple[Tensor, ...]:
+) -> None:
     operator = f"{_OPERATOR}_backward"
     check_routing(operator, DTYPES, inputs, options.stride, options.activation_rule)
     check_gradients(operator, inputs, options.stride, *grads)
+    poses = inputs.poses
+    if all(type(size) is int for size in poses.shape):  # a symbol may have another name by now
+        check_state(operator, poses, [("state", state[0], (poses.shape[0], _size_for(inputs, options)))])
+
+
+def _backward_pass(
+    grads: Sequence[Tensor], state: Sequence[Tensor], inputs: RoutingInputs, options: OperatorOptions
+) -> tuple[Tensor, ...]:
+    _check_backward(grads, state, inputs, options)
     contiguous = _contiguous(inputs)
     problem = _problem(contiguous, options)
-    shape = problem.batch, _library().state_size(problem)
-    check_state(operator, inputs.poses, [("state", state[0], shape)])
     results = _empty_grads(inputs)
     grad_poses, grad_activations = (grad.contiguous() for grad in grads)
     problem.state = state[0].data_ptr()
@@ -176,12 +183,7 @@ def _backward_pass(
 def _fake_backward_pass(
     grads: Sequence[Tensor], state: Sequence[Tensor], inputs: RoutingInputs, options: OperatorOptions
 ) -> tuple[Tensor, ...]:
-    operator = f"{_OPERATOR}_backward"
-    check_routing(operator, DTYPES, inputs, options.stride, options.activation_rule)
-    check_gradients(operator, inputs, options.stride, *grads)
-    poses = inputs.poses
-    if all(type(size) is int for size in poses.shape):  # a symbol may have another name by now
-        check_state(operator, poses, [("state", state[0], (poses.shape[0], _size_for(inputs, options)))])
+    _check_backward(grads, state, inputs, options)
     return _empty_grads(inputs)
 
 
