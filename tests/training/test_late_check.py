@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 
 from matcaps.models import PoseDecoder, create_model
 from matcaps.models.freezing import freeze
@@ -23,6 +22,7 @@ from matcaps.training import (
 from matcaps.training.callbacks import AveragedWeights
 from matcaps.training.checkpoints import newest_checkpoint, read_checkpoint
 from matcaps.training.late_check import LateCheck
+from matcaps.training.loop import Callback
 from matcaps.training.stuck import StuckWatch
 from tests.training.runs import AT_EVERY_STEP, TINY, repeatable_metrics, tiny_settings, weights
 

@@ -64,7 +64,7 @@ def test_two_processes_have_the_same_statistics(tmp_path):
     script.write_text(
         "from pathlib import Path\n"
         "import torch\n"
-        "from lightning.pytorch.callbacks import Callback\n"
+        "from matcaps.training.loop import Callback\n"
         "from matcaps.models.statistics import statistics_of\n"
         "from matcaps.training import TrainSettings, train\n"
         "from matcaps.training.record import read_settings\n"

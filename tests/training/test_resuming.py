@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 
 from matcaps import cli
 from matcaps.training import LossSettings, OptimizerSettings, TrainSettings, train
 from matcaps.training.checkpoints import read_checkpoint
+from matcaps.training.loop import Callback
 from matcaps.training.record import read_json, read_metrics, read_run_settings, write_settings
 from tests.training.runs import STEPS, Stop, StoppedError, repeatable_metrics, tiny_settings, weights
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import load_file
 
@@ -31,6 +30,7 @@ from matcaps.training import (
 )
 from matcaps.training import folder as folder_module
 from matcaps.training.checkpoints import newest_checkpoint, read_checkpoint
+from matcaps.training.loop import Callback
 from matcaps.training.record import read_metrics, read_settings
 from tests.training.runs import AT_EVERY_STEP, STEPS, TINY_CNN, Stop, StoppedError, tiny_settings, weights
 

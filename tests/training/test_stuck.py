@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 
 from matcaps.report import collect_run, make_report
 from matcaps.training import LossSettings, train
 from matcaps.training import stuck as stuck_module
+from matcaps.training.loop import Callback
 from matcaps.training.module import Training
 from matcaps.training.record import read_json, read_metrics
 from tests.training.runs import STEPS, Stop, StoppedError, tiny_settings

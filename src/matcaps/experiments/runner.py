@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lightning.pytorch.callbacks import Callback
-
 from matcaps.experiments.differences import differences
 from matcaps.experiments.measures import MEASURES
 from matcaps.experiments.plan import DIVERGED_NAME, MEASURE_FILES, Experiment, Trial
 from matcaps.experiments.records import read_measured, weights_digests
 from matcaps.training.folder import RunBusyError, held
+from matcaps.training.loop import Callback
 from matcaps.training.module import TrainingDivergedError
 from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, read_run_settings, write_json
 from matcaps.training.run import train
@@ -54,8 +53,8 @@ def run_trials(
         experiment: where the trials are from.
         trials: see :func:`matcaps.experiments.make_trials`.
         base: folder of all experiments; a trial's record is in ``base/EXPERIMENT/TRIAL``.
-        callbacks: further Lightning callbacks for the trainings.
-        progress: show Lightning's progress bar.
+        callbacks: called while they train; see :class:`matcaps.training.Callback`.
+        progress: show a progress bar.
         report: takes a line about each trial.
 
     Returns:

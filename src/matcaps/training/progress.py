@@ -1,9 +1,14 @@
 """One line an epoch, for people and logs."""
 
+import sys
 from collections.abc import Callable
+from typing import Any
 
-import lightning.pytorch as lightning
-from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from matcaps.training.loop import Callback, Loop
+from matcaps.training.module import Training
 
 
 class EpochLines(Callback):
@@ -16,15 +21,15 @@ class EpochLines(Callback):
     def __init__(self, write: Callable[[str], None]):
         self._write = write
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if trainer.is_global_zero and trainer.logger is not None:
-            self._write(f"run folder: {trainer.logger.save_dir}")
+    def on_train_start(self, loop: Loop, training: Training) -> None:
+        if loop.is_global_zero:
+            self._write(f"run folder: {loop.folder}")
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if not trainer.is_global_zero:
+    def on_train_epoch_end(self, loop: Loop, training: Training) -> None:
+        if not loop.is_global_zero:
             return
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
+        metrics = {name: float(value) for name, value in loop.metrics.items()}
+        parts = [f"epoch {loop.current_epoch + 1}/{loop.max_epochs}"]
         for name, label, form in (
             ("train/loss", "loss", "{:.4f}"),
             ("train/accuracy", "train", "{:.2%}"),
@@ -34,3 +39,35 @@ class EpochLines(Callback):
             if name in metrics:
                 parts.append(f"{label} {form.format(metrics[name])}")
         self._write("  ".join(parts))
+
+
+class StepsBar(Callback):
+    """A bar of the epoch's steps on standard error, while it is entered.
+
+    Args:
+        is_shown: whether there is one.
+    """
+
+    def __init__(self, is_shown: bool) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        self._progress = Progress(
+            *columns, console=Console(file=sys.stderr), transient=True, disable=not is_shown, redirect_stdout=is_shown
+        )
+
+    def __enter__(self) -> "StepsBar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def on_train_epoch_start(self, loop: Loop, training: Training) -> None:
+        for task in self._progress.task_ids:
+            self._progress.remove_task(task)
+        if loop.is_global_zero:
+            done = loop.global_step % loop.num_training_batches
+            self._progress.add_task(f"epoch {loop.current_epoch + 1}", total=loop.num_training_batches, completed=done)
+
+    def on_train_batch_end(self, loop: Loop, training: Training, outputs: Any, batch: Any, batch_idx: int) -> None:
+        for task in self._progress.task_ids:
+            self._progress.advance(task)
