@@ -70,7 +70,7 @@ class AveragedWeights:
         self._average.n_averaged += 1
 
     @contextmanager
-    def applied(self, *_: Any, batches: int = MANY_BATCHES) -> Iterator[None]:
+    def applied(self, batches: int = MANY_BATCHES) -> Iterator[None]:
         """Put the average into the network for a while."""
         self._find_statistics(batches)
         self._swap()

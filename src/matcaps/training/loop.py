@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,33 +28,33 @@ class Callback:
     What :meth:`state_dict` returns, tensors and plain values, comes back when a run is resumed.
     """
 
-    def on_train_start(self, loop: "Loop", training: Training) -> None:
+    def on_train_start(self, loop: "Loop", training: Training, /) -> None:
         """Before the first step, or the first after an interruption; not where no step is left."""
 
-    def on_train_epoch_start(self, loop: "Loop", training: Training) -> None:
+    def on_train_epoch_start(self, loop: "Loop", training: Training, /) -> None:
         """Before an epoch's first step, or the first after an interruption within it."""
 
-    def on_train_batch_start(self, loop: "Loop", training: Training, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, loop: "Loop", training: Training, batch: Batch, batch_idx: int, /) -> None:
         """Before a step."""
 
-    def on_after_backward(self, loop: "Loop", training: Training) -> None:
+    def on_after_backward(self, loop: "Loop", training: Training, /) -> None:
         """When the gradient is there and has not been clipped."""
 
     def on_train_batch_end(
-        self, loop: "Loop", training: Training, outputs: dict[str, Any], batch: Batch, batch_idx: int
+        self, loop: "Loop", training: Training, outputs: dict[str, Any], batch: Batch, batch_idx: int, /
     ) -> None:
         """After a step, with what :class:`~matcaps.training.Training` returned; ``loop.global_step`` has counted it."""
 
-    def on_validation_start(self, loop: "Loop", training: Training) -> None:
+    def on_validation_start(self, loop: "Loop", training: Training, /) -> None:
         """After an epoch's last step, before the validation."""
 
-    def on_validation_end(self, loop: "Loop", training: Training) -> None:
+    def on_validation_end(self, loop: "Loop", training: Training, /) -> None:
         """After it."""
 
-    def on_train_epoch_end(self, loop: "Loop", training: Training) -> None:
+    def on_train_epoch_end(self, loop: "Loop", training: Training, /) -> None:
         """After that, before the epoch's metrics are written and its checkpoint saved; :meth:`Loop.log` adds some."""
 
-    def on_train_end(self, loop: "Loop", training: Training) -> None:
+    def on_train_end(self, loop: "Loop", training: Training, /) -> None:
         """After the last epoch, with the final weights in the network."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -136,9 +137,8 @@ class Loop:
         """
         training, length = self.training, self.num_training_batches
         sampler: EpochSampler = self.loader.batch_sampler  # type: ignore[assignment]
-        rows = [
-            row for row in read_metrics(self.folder / METRICS_NAME) if int(row["epoch"]) * length <= self.global_step
-        ]
+        rows: list[dict[str, Any]] = [*read_metrics(self.folder / METRICS_NAME)]
+        rows = [row for row in rows if int(row["epoch"]) * length <= self.global_step]  # others are done again
         self._began = self._saved = time.perf_counter()
         if self.global_step < training.total_steps:
             self._set_random_states()
@@ -240,13 +240,9 @@ class Loop:
     def _validate(self, batches: DataLoader[Batch]) -> None:
         """Validate the averaged weights, where there are any; every process validates on all images."""
         self._call("on_validation_start")
-        applied = self.fabric.autocast()
-        with applied:
-            if self.averaging is None:
-                loss, accuracy = self.training.validate(batches)
-            else:
-                with self.averaging.applied(batches=FEW_BATCHES):
-                    loss, accuracy = self.training.validate(batches)
+        averaged = nullcontext() if self.averaging is None else self.averaging.applied(FEW_BATCHES)
+        with averaged, self.fabric.autocast():
+            loss, accuracy = self.training.validate(batches)
         self.log("validation/loss", loss)
         self.log("validation/accuracy", accuracy)
         self._call("on_validation_end")

@@ -165,6 +165,9 @@ def train(
                 *agreement,
                 *_views(settings, bundle, averaging),
             ]
+            writer = SummaryWriter(place / TENSORBOARD_NAME) if fabric.is_global_zero else None
+            if writer is not None:
+                tensorboard.enter_context(writer)
             loop = Loop(
                 fabric,
                 training,
@@ -173,10 +176,8 @@ def train(
                 place,
                 averaging=averaging,
                 request=request,
-                facts={"settings": settings.to_dict(), "config": json.loads(json.dumps(described))},  # plain values
-                writer=tensorboard.enter_context(SummaryWriter(place / TENSORBOARD_NAME))
-                if fabric.is_global_zero
-                else None,
+                facts=facts,
+                writer=writer,
                 callbacks=[*watching, *callbacks, bar],
             )
             if start is not None:
