@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from safetensors.torch import load_file
 
 import matcaps
@@ -47,13 +47,13 @@ def run(tmp_path_factory):
             assert module.training
             seen["train"].update((parts["train"], index) for index in batch.indices.tolist())
 
-        def on_validation_batch_end(self, trainer, module, outputs, batch, batch_index):
+        def on_validation_batch_end(self, trainer, module, batch, batch_index):
             assert not module.training
             seen["validation"].update((parts["validation"], index) for index in batch.indices.tolist())
 
         def on_train_start(self, trainer, module):
-            parts["train"] = trainer.train_dataloader.dataset.dataset.split
-            parts["validation"] = trainer.val_dataloaders.dataset.dataset.split
+            parts["train"] = trainer.loader.dataset.dataset.split
+            parts["validation"] = trainer.validation.dataset.dataset.split
 
     result = train(settings, tmp_path_factory.mktemp("runs") / "one", callbacks=[Watch()])
     return result, settings, seen
@@ -181,7 +181,7 @@ def test_test_images_are_not_touched_before_training_is_over(tmp_path, monkeypat
     over, touched = [], []
 
     class Over(Callback):
-        def on_fit_end(self, trainer, module):
+        def on_train_end(self, trainer, module):
             over.append(True)
 
     original = PreparedImages.__getitems__
@@ -404,7 +404,7 @@ def test_infinite_gradient_stops_before_it_reaches_the_weights(tmp_path):
 
 
 def test_interruption_by_the_keyboard(tmp_path):
-    """Lightning makes an exit of it; here it stays what it is, and the process still hears the next one."""
+    """It stays what it is, and the process still hears the next one."""
 
     class Interrupt(Callback):
         def on_train_batch_start(self, trainer, module, batch, batch_index):

@@ -1,7 +1,7 @@
 """The training loop: each batch, each look after an epoch, what is logged, and what is saved."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,9 @@ class Callback:
     def on_validation_start(self, loop: "Loop", training: Training, /) -> None:
         """After an epoch's last step, before the validation."""
 
+    def on_validation_batch_end(self, loop: "Loop", training: Training, batch: Batch, batch_idx: int, /) -> None:
+        """After each of its batches."""
+
     def on_validation_end(self, loop: "Loop", training: Training, /) -> None:
         """After it."""
 
@@ -84,6 +87,7 @@ class Loop:
         max_epochs: of the whole run.
         num_training_batches: steps in an epoch.
         metrics: this epoch's so far, by name; scalars.
+        should_stop: set by a callback, ends the training after this step as if it were the last.
         writer: TensorBoard's; None in all but the first of several processes.
         optimizer: torch's.
         world_size: processes; the first ``is_global_zero``.
@@ -115,6 +119,7 @@ class Loop:
         self.num_training_batches, self.max_epochs = len(loader), training.settings.epochs
         self.current_epoch = 0
         self.metrics: dict[str, Tensor] = {}
+        self.should_stop = False
         self.writer = writer
         self.images_per_second: float | None = None
         self.seconds = 0.0
@@ -144,7 +149,7 @@ class Loop:
             self._set_random_states()
             self._call("on_train_start")
 
-        while self.global_step < training.total_steps:
+        while self.global_step < training.total_steps and not self.should_stop:
             self.current_epoch, first = divmod(self.global_step, length)
             if self._is_asked_to_end():
                 raise Halt
@@ -161,9 +166,11 @@ class Loop:
                 if (index + 1) % min(training.settings.log_every_steps, length) == 0:
                     self._write_scalars(of_steps)
                 self._call("on_train_batch_end", outputs, batch, index)
-                if index + 1 == length:
+                if index + 1 == length or self.should_stop:
                     training.finish_checks()  # waits for a GPU, to which the steps so far have only been given
                 num_images, stopped = num_images + len(batch.labels) * self.world_size, time.perf_counter()
+                if self.should_stop:
+                    break
                 if index + 1 < length:  # else the checkpoint after the epoch follows
                     self._save_within_epoch()
             self.images_per_second = num_images / (stopped - started)
@@ -242,10 +249,15 @@ class Loop:
         self._call("on_validation_start")
         averaged = nullcontext() if self.averaging is None else self.averaging.applied(FEW_BATCHES)
         with averaged, self.fabric.autocast():
-            loss, accuracy = self.training.validate(batches)
+            loss, accuracy = self.training.validate(self._announced(batches))
         self.log("validation/loss", loss)
         self.log("validation/accuracy", accuracy)
         self._call("on_validation_end")
+
+    def _announced(self, batches: DataLoader[Batch]) -> Iterator[Batch]:
+        for index, batch in enumerate(batches):
+            yield batch
+            self._call("on_validation_batch_end", batch, index)
 
     def _call(self, hook: str, *arguments: Any) -> None:
         for callback in self.callbacks:
