@@ -202,6 +202,7 @@ class Loop:
         self.training.load_state_dict(checkpoint["state_dict"])
         if self.averaging is not None:
             self.averaging.load(dict(checkpoint))
+        self.training.to(self.fabric.device)  # torchmetrics takes its counts as they lie in the file, on the host
         self.optimizer.load_state_dict(checkpoint["optimizer_states"][0])
         self.scheduler.load_state_dict(checkpoint["lr_schedulers"][0])
         for callback in self.callbacks:

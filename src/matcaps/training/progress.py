@@ -51,7 +51,11 @@ class StepsBar(Callback):
     def __init__(self, is_shown: bool) -> None:
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         self._progress = Progress(
-            *columns, console=Console(file=sys.stderr), transient=True, disable=not is_shown, redirect_stdout=is_shown
+            *columns,
+            console=Console(file=sys.stderr),
+            transient=True,
+            disable=not is_shown,
+            redirect_stdout=sys.stdout.isatty(),
         )
 
     def __enter__(self) -> "StepsBar":
