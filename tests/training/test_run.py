@@ -124,6 +124,33 @@ def test_tensorboard(run):
     assert len(events.Histograms("activations/class_capsules")) == 3
 
 
+def test_steps_are_logged_every_some_steps_of_the_whole_run(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tiny_settings(log_every_steps=4, agreement_every=0, views_every=0), tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [one.step for one in events.Scalars("train/step_loss")] == [3, 7, 11]
+    assert [one.step for one in events.Scalars("train/loss")] == [4, 9, 14]
+
+
+def test_a_callback_of_another_library_is_refused_by_name(tmp_path):
+    from lightning.pytorch.callbacks import Timer
+
+    with pytest.raises(TypeError, match=r"callbacks must be of matcaps\.training\.Callback; got lightning\..*Timer"):
+        train(tiny_settings(), tmp_path / "run", callbacks=[Timer()])  # type: ignore[list-item]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_callback_may_end_the_training_within_an_epoch(tmp_path):
+    class Enough(Callback):
+        def on_train_batch_end(self, loop, training, outputs, batch, batch_idx):
+            loop.should_stop = loop.global_step == 7
+
+    assert train(tiny_settings(), tmp_path, callbacks=[Enough()]).test is not None
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.csv")] == ["5", "7"]
+
+
 def test_results(run):
     result, settings, _ = run
     results = json.loads((result.folder / "results.json").read_text())

@@ -163,7 +163,7 @@ class Loop:
                 self._call("on_train_batch_start", batch, index)
                 outputs, of_steps = self._step(batch)
                 self.metrics |= of_steps
-                if (index + 1) % min(training.settings.log_every_steps, length) == 0:
+                if self.global_step % min(training.settings.log_every_steps, length) == 0:
                     self._write_scalars(of_steps)
                 self._call("on_train_batch_end", outputs, batch, index)
                 if index + 1 == length or self.should_stop:

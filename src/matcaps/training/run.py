@@ -106,6 +106,7 @@ def train(
         The folder and the test's figures.
 
     Raises:
+        TypeError: a callback is none.
         FileExistsError: the folder has something in it, and ``resume`` is false.
         FileNotFoundError: data are missing; or ``resume`` is true and there is no run.
         RunBusyError: another process is at the run in ``folder``.
@@ -116,6 +117,12 @@ def train(
         OSError: a file cannot be written, the disk being full, say; the run can be resumed.
     """
     _check_devices(settings)
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(
+                f"callbacks must be of matcaps.training.Callback; got {type(callback).__module__}."
+                f"{type(callback).__qualname__}: derive it from that class, whose methods are called as Lightning's"
+            )
     run = Path(folder) if resume and folder is not None and (Path(folder) / SETTINGS_NAME).is_file() else None
     settings = settle(settings) if run is None else settings.with_weights_of(read_run_settings(run))
     restored = run is not None and any((run / CHECKPOINTS_NAME).glob("*.ckpt"))
