@@ -173,13 +173,14 @@ class Loop:
                     break
                 if index + 1 < length:  # else the checkpoint after the epoch follows
                     self._save_within_epoch()
-            self.images_per_second = num_images / (stopped - started)
+            if stopped > started:  # by a clock that may be coarse
+                self.images_per_second = num_images / (stopped - started)
+                self.log("train/images_per_second", self.images_per_second)
 
             if self.validation is not None:
                 self._validate(self.validation)
             self.log("train/loss", training.train_loss.compute())
             self.log("train/accuracy", training.train_accuracy.compute())
-            self.log("train/images_per_second", self.images_per_second)
             self._call("on_train_epoch_end")
             self._write_scalars({name: value for name, value in self.metrics.items() if name not in of_steps})
             if self.is_global_zero:
