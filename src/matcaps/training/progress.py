@@ -1,11 +1,6 @@
 """One line an epoch, for people and logs."""
 
-import sys
 from collections.abc import Callable
-from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from matcaps.training.loop import Callback, Loop
 from matcaps.training.module import Training
@@ -39,39 +34,3 @@ class EpochLines(Callback):
             if name in metrics:
                 parts.append(f"{label} {form.format(metrics[name])}")
         self._write("  ".join(parts))
-
-
-class StepsBar(Callback):
-    """A bar of the epoch's steps on standard error, while it is entered.
-
-    Args:
-        is_shown: whether there is one.
-    """
-
-    def __init__(self, is_shown: bool) -> None:
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        self._progress = Progress(
-            *columns,
-            console=Console(file=sys.stderr),
-            transient=True,
-            disable=not is_shown,
-            redirect_stdout=sys.stdout.isatty(),
-        )
-
-    def __enter__(self) -> "StepsBar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def on_train_epoch_start(self, loop: Loop, training: Training) -> None:
-        for task in self._progress.task_ids:
-            self._progress.remove_task(task)
-        if loop.is_global_zero:
-            done = loop.global_step % loop.num_training_batches
-            self._progress.add_task(f"epoch {loop.current_epoch + 1}", total=loop.num_training_batches, completed=done)
-
-    def on_train_batch_end(self, loop: Loop, training: Training, outputs: Any, batch: Any, batch_idx: int) -> None:
-        for task in self._progress.task_ids:
-            self._progress.advance(task)

@@ -38,7 +38,6 @@ from matcaps.training.folder import claimed_folder
 from matcaps.training.guards import processes_end, quiet, stoppable
 from matcaps.training.loop import Callback, Loop
 from matcaps.training.module import Training
-from matcaps.training.progress import StepsBar
 from matcaps.training.record import (
     RESULTS_NAME,
     SETTINGS_NAME,
@@ -89,7 +88,6 @@ def train(
     *,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
-    progress: bool = False,
 ) -> TrainResult:
     """Train a network, test it, and leave weights, metrics and results in a folder.
 
@@ -100,7 +98,6 @@ def train(
             another number of epochs it goes on to these, finished or not: from there on learning rate and margin are
             what they are at that step in a run of so many epochs (the schedules are stretched, or shortened).
         callbacks: called while it trains; see :class:`matcaps.training.Callback`.
-        progress: show a progress bar.
 
     Returns:
         The folder and the test's figures.
@@ -152,7 +149,6 @@ def train(
             quiet(),
             named_errors(place),
             stoppable(place) as request,
-            StepsBar(progress) as bar,
             processes_end(fabric, request),
             ExitStack() as tensorboard,
         ):
@@ -185,7 +181,7 @@ def train(
                 request=request,
                 facts=facts,
                 writer=writer,
-                callbacks=[*watching, *callbacks, bar],
+                callbacks=[*watching, *callbacks],
             )
             if start is not None:
                 with restoring(start):
