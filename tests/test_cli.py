@@ -400,7 +400,7 @@ def test_settings_of_pythons_own_runs(call):
 def test_resume_takes_no_recipe(call, run):
     status, _, complaint = call("train", "quickstart", "--resume", run)
     assert status == 1
-    assert "--resume goes on with a run as it was set up: give no recipe with it; got quickstart" in complaint
+    assert "--resume continues a run with its own settings: give no recipe with it; got quickstart" in complaint
 
 
 def test_resume(call, unfinished):
@@ -583,7 +583,7 @@ def test_truncated_weights(refuse, run, tmp_path):
     copy.mkdir()
     (copy / "config.json").write_bytes((run / "config.json").read_bytes())
     (copy / "model.safetensors").write_bytes(weights(run)[:-10])
-    refuse("is not a safetensors file, or not whole", "eval", copy)
+    refuse("is not a safetensors file, or is incomplete", "eval", copy)
 
 
 def test_bad_images(refuse, run, tmp_path):
@@ -614,7 +614,7 @@ def test_interrupted(call, monkeypatch):
     monkeypatch.setitem(cli.COMMANDS, "train", interrupt)
     status, _, complaint = call("train")
     assert status == 130
-    assert "goes on with: matcaps train --resume" in complaint
+    assert "continue it with: matcaps train --resume" in complaint
 
 
 def test_our_own_mistakes_are_not_hidden(monkeypatch):

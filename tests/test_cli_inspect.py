@@ -52,9 +52,9 @@ def test_everything_about_a_run(call, own):
     for text in (
         "agreement: Routing ",
         "vote distances: Votes for the true class ",
-        "mean distance on one image by iteration, in pose units: weighed by assignment",
+        "mean distance on one image by iteration, in pose units: weighted by assignment",
         "vote distances over the set: Votes for the true class ",
-        "mean distance on 60 images by iteration, in pose units: weighed by assignment",
+        "mean distance on 60 images by iteration, in pose units: weighted by assignment",
         "dead types: ",
         "saturated types: ",
         "decoder trained: in ",
@@ -80,8 +80,8 @@ def test_everything_about_a_run(call, own):
 
 def test_what_is_there_is_not_replaced(call, refuse, own):
     (own / "decoder.safetensors").write_text("mine")
-    refuse("decoder.safetensors is there already", "inspect", own, "--train_decoder")
-    refuse("decoder.safetensors is not a safetensors file, or not whole", "inspect", own)
+    refuse("decoder.safetensors already exists", "inspect", own, "--train_decoder")
+    refuse("decoder.safetensors is not a safetensors file, or is incomplete", "inspect", own)
     assert not (own / "inspect").exists()
 
 
@@ -95,7 +95,7 @@ def test_a_picture_alone(call, own, tmp_path):
         *files("votes", "true_and_wrong", "assignments", "activations", "em_steps", ending="npz"),
         "inspect.json",
     }
-    assert "poses: left out, for want of a decoder" in printed
+    assert "poses: left out, because there is no decoder" in printed
     assert "add --train_decoder" in printed
     assert json.loads(Path("found/inspect.json").read_text())["true_class"] is None
 
@@ -127,5 +127,5 @@ def test_bad_inspections(refuse, run, tmp_path):
 
 def test_a_cnn_has_no_capsules(refuse, run, tmp_path):
     cnn = train(tiny_settings(model=TINY_CNN, epochs=1), tmp_path / "cnn").folder
-    refuse("has no capsules to look into: it is a BaselineCNN", "inspect", cnn)
+    refuse("has no capsules to inspect: it is a BaselineCNN", "inspect", cnn)
     refuse("cnn compares viewpoints: it needs images whose viewpoint is known", "inspect", run, "--cnn", cnn)

@@ -80,7 +80,7 @@ def test_output_to_a_full_disk_is_no_success():
             [sys.executable, "-m", "matcaps.cli", "models"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
         )
     assert done.returncode == 1
-    assert done.stderr == "matcaps models: standard output: No space left on device: make room\n"
+    assert done.stderr == "matcaps models: standard output: No space left on device: free some space\n"
 
 
 def test_an_error_of_another_kind_without_a_path_is_said_as_it_is(monkeypatch, capsys):

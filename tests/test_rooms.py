@@ -135,7 +135,7 @@ def test_within_the_workshop():
             assert part not in forbidden.get(part_of(path), set()), f"{relative(path)}:{line}: imports {name}"
 
 
-OF_THE_COMMAND = {"run", "opening", "journal", "settings"}
+OF_THE_COMMAND = {"run", "opening", "writer", "settings"}
 """What ``matcaps inspect`` does around its views: it opens a run, writes records, and has a decoder trained."""
 
 

@@ -226,7 +226,7 @@ def main() -> None:
         show("native without a core", without.run("-c", FROM_WHEEL + "import torch" + NATIVE_REFUSED))
         report = " ".join(without.run("doctor", program=without.command).split())
         assert "routing on cpu reference" in report, report
-        assert "compiled core not available: this installation of matcaps holds no compiled CPU core" in report, report
+        assert "compiled core not available: this installation of matcaps has no compiled CPU core" in report, report
         show("doctor", "says that the compiled core is not available, and why")
 
 

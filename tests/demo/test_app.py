@@ -36,7 +36,7 @@ def app():
 
 def test_bad_networks(app, capsys, digits, tmp_path):
     assert "no saved model at nowhere" in refused(capsys, "nowhere")
-    assert "is no capsule network of smallNORB" in refused(capsys, digits, "--smallnorb", digits)
+    assert "is not a capsule network for smallNORB" in refused(capsys, digits, "--smallnorb", digits)
     cnn = train(tiny_settings(model=TINY_CNN, epochs=1), tmp_path / "cnn").folder
     assert "has no capsules to show: it is a BaselineCNN" in refused(capsys, cnn)
 
@@ -46,6 +46,6 @@ def test_bad_addresses(capsys, digits):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert f"port {port} of 127.0.0.1 cannot be had (" in refused(capsys, digits, "--port", port)
+        assert f"port {port} of 127.0.0.1 cannot be used (" in refused(capsys, digits, "--port", port)
     assert "192.0.2.1 cannot be served at" in refused(capsys, digits, "--host", "192.0.2.1")
     assert "no.such.host.invalid cannot be served at" in refused(capsys, digits, "--host", "no.such.host.invalid")

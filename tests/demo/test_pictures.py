@@ -42,8 +42,8 @@ def test_an_uneven_digit_is_centred_by_its_mass_not_its_box():
 def test_dark_on_light_is_inverted_and_said():
     light, dark = blot(80, 80, (20, 30, 40, 10)), blot(80, 80, (20, 30, 40, 10), ink=0, paper=255)
     assert torch.equal(prepare_digit(light).pixels, prepare_digit(dark).pixels)
-    assert prepare_digit(dark).said.startswith("Dark on light, so inverted")
-    assert "inverted" not in prepare_digit(light).said
+    assert prepare_digit(dark).description.startswith("Dark on light, so inverted")
+    assert "inverted" not in prepare_digit(light).description
 
 
 def test_grey_paper_and_faint_ink_are_stretched():
@@ -115,7 +115,7 @@ def test_uploads(tmp_path):
     Image.fromarray(picture).save(tmp_path / "one.png")
     prepared = read_upload(tmp_path / "one.png", 28, 1, as_digit=True)
     assert int(prepared.pixels[0, 0].any(1).sum()) == 20
-    assert "inverted" in prepared.said
+    assert "inverted" in prepared.description
     plain = read_upload(tmp_path / "one.png", 28, 1, as_digit=False)
     assert torch.equal(plain.pixels, load_image(tmp_path / "one.png", 28, 1))
     assert read_upload(tmp_path / "one.png", 32, 2, as_digit=True).pixels.shape == (1, 2, 32, 32)

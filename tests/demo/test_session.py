@@ -49,7 +49,7 @@ def test_the_page_has_as_many_steps_as_the_class_capsules_have_iterations(tmp_pa
 def test_without_mnist_the_drawn_digits_come(demo):
     assert demo.examples is not None
     assert demo.examples.dataset.name == "drawn digits"
-    assert "MNIST is not here: matcaps data fetch mnist" in demo.examples.said
+    assert "MNIST is not on this machine: matcaps data fetch mnist" in demo.examples.description
     assert demo.examples.dataset.labels[:12].tolist() == [*range(10), 0, 1]
     assert demo.reads_digits
 

@@ -43,5 +43,5 @@ def test_what_is_not_there(views):
 def test_bad_viewers(tmp_path, digits):
     with pytest.raises(FileNotFoundError, match="matcaps data fetch smallnorb"):
         open_views(SOURCE, root=str(tmp_path))
-    with pytest.raises(ValueError, match="is no capsule network of smallNORB: it must take 2 channels"):
+    with pytest.raises(ValueError, match="is not a capsule network for smallNORB: it must take 2 channels"):
         open_viewer(str(digits))

@@ -130,5 +130,5 @@ def test_no_images_are_refused():
 )
 def test_malformed_measures_are_refused(change, batches):
     values = routing_agreement(make_network(), batches).to_dict() | change
-    with pytest.raises(ValueError, match=r"not what RoutingAgreement\.to_dict gave|one number an iteration"):
+    with pytest.raises(ValueError, match=r"not a result of RoutingAgreement\.to_dict|one number an iteration"):
         RoutingAgreement.from_dict(values)

@@ -16,7 +16,7 @@ def test_the_wrong_class_is_the_one_with_most_data_in_the_end():
     assert vote_contrast(hand_made(), torch.tensor([0])).labels.tolist() == [[0, 2]]  # 0.4 against 0.15
 
 
-def test_mean_distances_are_weighed_both_ways():
+def test_mean_distances_are_weighted_both_ways():
     found = vote_contrast(hand_made(), torch.tensor([0]))
     by_assignment, by_data = found.mean_distance
     assert by_assignment[0].tolist() == pytest.approx([4, (0.5 * 1 + 0.9 * 2) / 1.4])

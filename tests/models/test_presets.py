@@ -115,7 +115,10 @@ def test_unknown_setting(preset, name):
         ({"class_iterations": "5"}, "class_iterations must be a whole number of at least 1; got '5'"),
         ({"class_beta_activation": "one"}, r"class_beta_activation must be one of \('each', 'shared'\); got 'one'"),
         ({"num_classes": True}, "num_classes must be a whole number of at least 2; got True"),
-        ({"num_classes": 1}, "num_classes must be a whole number of at least 2; got 1: a network tells two classes or"),
+        (
+            {"num_classes": 1},
+            "num_classes must be a whole number of at least 2; got 1: a network distinguishes at least",
+        ),
         ({"num_classes": "7"}, "num_classes must be a whole number of at least 2; got '7'"),
         ({"in_channels": -1}, "in_channels must be a whole number of at least 1; got -1: give the images' channels"),
         ({"in_channels": 1.0}, "in_channels must be a whole number of at least 1; got 1.0"),

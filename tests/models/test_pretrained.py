@@ -158,13 +158,13 @@ def test_missing_file(saved, name):
 def test_truncated_weights(saved, keep):
     content = (saved / WEIGHTS_NAME).read_bytes()
     (saved / WEIGHTS_NAME).write_bytes(content[:keep])
-    with pytest.raises(ValueError, match="is not a safetensors file, or not whole"):
+    with pytest.raises(ValueError, match="is not a safetensors file, or is incomplete"):
         matcaps.from_pretrained(saved)
 
 
 def test_garbage_weights(saved):
     (saved / WEIGHTS_NAME).write_bytes(os.urandom(10_000))
-    with pytest.raises(ValueError, match="is not a safetensors file, or not whole"):
+    with pytest.raises(ValueError, match="is not a safetensors file, or is incomplete"):
         matcaps.from_pretrained(saved)
 
 
@@ -186,7 +186,7 @@ def test_a_pickle_in_disguise_is_never_executed(saved, tmp_path, write):
         (saved / WEIGHTS_NAME).write_bytes(pickle.dumps(bomb))
     else:
         torch.save({"stem.weight": bomb}, saved / WEIGHTS_NAME)
-    with pytest.raises(ValueError, match="is not a safetensors file, or not whole"):
+    with pytest.raises(ValueError, match="is not a safetensors file, or is incomplete"):
         matcaps.from_pretrained(saved)
     assert not mark.exists()
     pickle.loads(pickle.dumps(bomb))

@@ -196,7 +196,7 @@ def _nan(network: EMCapsNet) -> None:
 REFUSED = {
     "layer of another kind": (
         lambda net: setattr(net, "class_capsules", nn.Linear(3, 3)),
-        "class_capsules must be a ClassCapsules, so that from_pretrained can make it again; got Linear",
+        "class_capsules must be a ClassCapsules, so that from_pretrained can make it; got Linear",
     ),
     "layer of a subclass": (
         lambda net: setattr(net, "class_capsules", Other(2, 10)),
@@ -204,7 +204,7 @@ REFUSED = {
     ),
     "layer that does not fit": (
         lambda net: setattr(net, "class_capsules", ClassCapsules(5, 10)),
-        r"class_capsules.weight must have shape \[2, 10, 4, 4\], as its configuration and .*; got \[5, 10",
+        r"class_capsules.weight must have shape \[2, 10, 4, 4\], as the configuration and .*; got \[5, 10",
     ),
     "one class": (
         lambda net: setattr(net, "class_capsules", ClassCapsules(2, 1)),
@@ -212,11 +212,11 @@ REFUSED = {
     ),
     "further layer": (
         lambda net: setattr(net, "decoder", PoseDecoder(10, (1, 28, 28), (2, 2))),
-        "the network must have no layers but ours; got decoder",
+        "the network must have no additional layers; got decoder",
     ),
     "further parameter": (
         lambda net: net.register_parameter("scale", nn.Parameter(torch.ones(1))),
-        "the network must have no parameters but ours; got scale",
+        "the network must have no additional parameters; got scale",
     ),
     "stem of another size": (  # the network itself pads and places capsules by its configuration
         lambda net: setattr(net, "stem", nn.Conv2d(1, 4, 7, 2)),
@@ -224,7 +224,7 @@ REFUSED = {
     ),
     "stem of another stride": (
         lambda net: setattr(net, "stem", nn.Conv2d(1, 4, 5, 3)),
-        r"stem.stride must be \(2, 2\), as the network's configuration has it; got \(3, 3\)",
+        r"stem.stride must be \(2, 2\), as in the network's configuration; got \(3, 3\)",
     ),
     "no bias": (
         lambda net: setattr(net, "stem", nn.Conv2d(1, 4, 5, 2, bias=False)),
@@ -232,11 +232,11 @@ REFUSED = {
     ),
     "padded stem": (
         lambda net: setattr(net, "stem", nn.Conv2d(1, 4, 5, 2, padding=1)),
-        r"stem.padding must be \(0, 0\), as the network's configuration has it; got \(1, 1\)",
+        r"stem.padding must be \(0, 0\), as in the network's configuration; got \(1, 1\)",
     ),
     "other stride": (
         lambda net: setattr(net, "conv_capsules1", ConvCapsules(2, 2, stride=1)),
-        "conv_capsules1.stride must be 2, as the network's configuration has it; got 1",
+        "conv_capsules1.stride must be 2, as in the network's configuration; got 1",
     ),
     "parametrised": (
         lambda net: nn.utils.parametrizations.weight_norm(net.stem),
@@ -246,7 +246,7 @@ REFUSED = {
         lambda net: prune.l1_unstructured(net.stem, "weight", 0.5),
         "stem.weight must have shape",
     ),
-    "tied": (_same, "conv_capsules1.weight and conv_capsules2.weight must be two tensors; they share their memory"),
+    "tied": (_same, "conv_capsules1.weight and conv_capsules2.weight must be two tensors; they share memory"),
     "not finite": (_nan, "class_capsules.weight must be finite; it has 1 of 320 numbers that are not"),
     "meta": (lambda net: net.to("meta"), "must have values; it is on the meta device"),
     "double": (lambda net: net.double(), "must be float32 or of half precision, .*; got float64: call .float"),

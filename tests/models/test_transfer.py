@@ -80,7 +80,7 @@ def test_calibration_sets_the_new_layer_alone(tmp_path):
 def test_calibration_leaves_a_loaded_network_alone_and_says_so(tmp_path):
     network = trained()
     loaded = EMCapsNet.from_pretrained(save(network, tmp_path))
-    with pytest.warns(UserWarning, match="calibrate left all layers as they were"):
+    with pytest.warns(UserWarning, match="calibrate changed no layer"):
         assert loaded.calibrate(IMAGES) == ()
     assert not differing(loaded, network)
 
@@ -97,7 +97,7 @@ def test_calibration_refuses_layers_that_are_none_or_frozen():
     with pytest.raises(ValueError, match=r"layers must be of conv_capsules1, .*got 'stem'"):
         network.calibrate(IMAGES, ["stem"])
     network.conv_capsules1.requires_grad_(False)
-    with pytest.raises(ValueError, match="none of them frozen, or all; got 'conv_capsules1'"):
+    with pytest.raises(ValueError, match="that are not frozen, or 'all'; got 'conv_capsules1'"):
         network.calibrate(IMAGES, "conv_capsules1")
     assert network.calibrate(IMAGES, "all") == ("conv_capsules2", "class_capsules")
 

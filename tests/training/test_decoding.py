@@ -62,7 +62,7 @@ def test_bad_decoders(network, bundle, tmp_path):
     with pytest.raises(ValueError, match="epochs must be at least 1; got 0"):
         train_decoder(network, bundle, epochs=0)
     (tmp_path / "text").write_text("no weights")
-    with pytest.raises(ValueError, match="text is not a safetensors file, or not whole"):
+    with pytest.raises(ValueError, match="text is not a safetensors file, or is incomplete"):
         load_decoder(tmp_path / "text", 10, (1, 28, 28))
     save_weights(torch.nn.Linear(2, 3), tmp_path / "linear")
     with pytest.raises(ValueError, match=r"linear holds no decoder: layers\.0 and layers\.2 must each have a bias"):

@@ -117,7 +117,7 @@ def test_a_signal_to_all_processes_ends_all_of_them(kind, tmp_path):
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 143, errors
     last = errors.strip().splitlines()[-1]
-    assert last == "matcaps train: stopped by SIGTERM; it goes on with: matcaps train --resume run"
+    assert last == "matcaps train: stopped by SIGTERM; continue it with: matcaps train --resume run"
     assert "Traceback" not in errors
     with pytest.raises(ProcessLookupError):
         os.killpg(run.pid, 0)  # nobody of its group is left

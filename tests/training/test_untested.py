@@ -36,7 +36,7 @@ def test_a_run_that_never_tests_classifies_no_test_image_and_says_so(tmp_path, m
     assert results["looked_at_test_part"] is False
     page = (folder / "report.html").read_text()
     assert "No test image was looked at (test never)" in page
-    assert "What it takes for what" not in page
+    assert "Confusion matrix" not in page
 
 
 def test_what_reads_a_run_stands_a_run_without_a_test(untested, tmp_path, capsys):

@@ -10,7 +10,7 @@ from matcaps._version import __version__
 from matcaps.cli.data import data_command
 from matcaps.cli.demo import demo_command
 from matcaps.cli.describe import doctor_command, models_command, summary_command
-from matcaps.cli.endings import say_failed, say_stopped
+from matcaps.cli.endings import report_failed, report_stopped
 from matcaps.cli.evaluate import eval_command, predict_command
 from matcaps.cli.experiment import experiment_command, table_command
 from matcaps.cli.inspect import inspect_command
@@ -39,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit status: 0; 1 for what went wrong in the work; 2 for wrong arguments; 128 and a signal's number where
-        one ended the work: 130 for Ctrl+C, 143 for SIGTERM.
+        The exit status: 0 for success; 1 for an error; 2 for wrong arguments; 128 plus the signal's number if a
+        signal ended the work: 130 for Ctrl+C, 143 for SIGTERM.
     """
-    for stream in (sys.stdout, sys.stderr):  # a name that is no UTF-8 is shown escaped, in place of an error
+    for stream in (sys.stdout, sys.stderr):  # show names that are not valid UTF-8 escaped, instead of failing
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
@@ -60,23 +60,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         with signals_end_the_work(), warnings.catch_warnings():
-            said: set[str] = set()  # an experiment reads the same files for every trial
+            shown: set[str] = set()  # an experiment reads the same files for every trial
 
-            def say_once(message: Warning | str, *_: Any) -> None:
-                if str(message) not in said:
-                    said.add(str(message))
+            def print_once(message: Warning | str, *_: Any) -> None:
+                if str(message) not in shown:
+                    shown.add(str(message))
                     err.print(f"matcaps {command}: warning: {message}", **PLAIN)
 
-            warnings.showwarning = say_once
+            warnings.showwarning = print_once
             status = COMMANDS[command](arguments[1:])
-            sys.stdout.flush()  # a full disk shows here, and not when the interpreter has ended
+            sys.stdout.flush()  # so that a full disk is reported here, not when the interpreter exits
             return status
     except KeyboardInterrupt as stop:
-        return say_stopped(command, stop)
+        return report_stopped(command, stop)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and type(error).__name__ != "TrainingDivergedError":
-            raise  # a mistake of ours: show where
-        return say_failed(command, error)
+            raise  # a bug in matcaps: show the traceback
+        return report_failed(command, error)
 
 
 def _print_help() -> None:

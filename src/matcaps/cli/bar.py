@@ -1,4 +1,4 @@
-"""A bar of an epoch's steps, where a person looks on."""
+"""A progress bar of an epoch's steps, on a terminal."""
 
 import sys
 from typing import Any
@@ -11,7 +11,7 @@ from matcaps.training.module import Training
 
 
 class StepsBar(Callback):
-    """A bar of the epoch's steps on standard error, where that is a terminal, while it is entered."""
+    """A progress bar of the epoch's steps, on standard error if that is a terminal; use it in a ``with`` statement."""
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -22,7 +22,7 @@ class StepsBar(Callback):
             console=Console(file=sys.stderr),
             transient=True,
             disable=not sys.stderr.isatty(),
-            redirect_stdout=sys.stdout.isatty(),  # else its lines would come to the terminal, and not where they should
+            redirect_stdout=sys.stdout.isatty(),  # otherwise redirected output would go to the terminal
         )
 
     def __enter__(self) -> "StepsBar":

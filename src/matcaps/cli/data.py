@@ -9,9 +9,11 @@ _DATA_SETS = ("mnist", "fashion-mnist", "smallnorb")
 
 def data_command(arguments: list[str]) -> int:
     """List, fetch and verify data sets."""
-    parser = make_parser("data", "list: what is there; fetch: download what is missing; verify: compare checksums.")
+    parser = make_parser(
+        "data", "list: show what is present; fetch: download what is missing; verify: compare checksums."
+    )
     parser.add_argument("action", type=str, help="list, fetch or verify")
-    parser.add_argument("names", type=str, nargs="*", help=f"of {', '.join(_DATA_SETS)}; fetch needs at least one")
+    parser.add_argument("names", type=str, nargs="*", help=f"any of {', '.join(_DATA_SETS)}; fetch needs at least one")
     parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
     parsed = parser.parse_args(arguments)
     if parsed.action not in ("list", "fetch", "verify"):

@@ -6,11 +6,11 @@ _DEFAULT = "tutorial-mnist"
 
 
 def demo_command(arguments: list[str]) -> int:
-    """Serve a page on which a network can be tried: draw, look inside, fool it."""
+    """Serve a web page on which to try a network: draw, look inside, attack it."""
     parser = make_parser(
         "demo",
-        "Serve a page in the browser on which a network can be tried: draw a digit or choose an image, see the class "
-        "activations, the votes and the poses, attack it, turn smallNORB's objects. Needs the extra matcaps[demo].",
+        "Serve a web page on which to try a network: draw a digit or choose an image, see the class "
+        "activations, the votes and the poses, attack it, rotate smallNORB's objects. Needs the extra matcaps[demo].",
     )
     parser.add_argument("run", type=str, nargs="?", default=_DEFAULT, help=f"{SOURCE}; default: {_DEFAULT}")
     parser.add_argument(
@@ -20,7 +20,7 @@ def demo_command(arguments: list[str]) -> int:
     parser.add_argument("--host", type=str, default="127.0.0.1", help="address to serve at; 0.0.0.0: to all machines")
     parser.add_argument("--port", type=int | None, help="port to serve at; default: the first free one from 7860")
     add_accelerator(parser)
-    parser.add_argument("--no_browser", action="store_true", help="only say where the page is, open no browser")
+    parser.add_argument("--no_browser", action="store_true", help="only print the page's address, open no browser")
     parsed = parser.parse_args(arguments)
     if parsed.port is not None and not 1 <= parsed.port <= 65535:
         raise ValueError(f"port must be from 1 to 65535; got {parsed.port}")

@@ -38,15 +38,15 @@ def summary_command(arguments: list[str]) -> int:
 
 
 def models_command(arguments: list[str]) -> int:
-    """List the networks that "summary" and "train" know."""
+    """List the presets that "summary" and "train" accept."""
     make_parser("models", "List the presets.").parse_args(arguments)
     out.print("\n".join(list_models()))
     return 0
 
 
 def doctor_command(arguments: list[str]) -> int:
-    """Say what this installation has, and what it lacks."""
-    parser = make_parser("doctor", "Say what this installation has, and what it lacks.")
+    """Show what this installation has, and what it lacks."""
+    parser = make_parser("doctor", "Show what this installation has, and what it lacks.")
     parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
     parsed = parser.parse_args(arguments)
     from matcaps.training.doctor import examine

@@ -1,4 +1,4 @@
-"""How a command ends where something went wrong: one line for people, and a status for programs."""
+"""How a command ends after an error: one line for people, and a status for programs."""
 
 import contextlib
 import errno
@@ -13,35 +13,37 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _OF_WRITING = (*_FULL, errno.EPIPE, errno.EIO, errno.EFBIG)
 
 
-def say_stopped(command: str, stop: KeyboardInterrupt) -> int:
-    """Say that a signal ended the work, and how it goes on; return the status. One process of several speaks."""
+def report_stopped(command: str, stop: KeyboardInterrupt) -> int:
+    """Print that a signal ended the work, and how to continue; return the status. Only one of several processes
+    prints.
+    """
     signalled = isinstance(stop, StoppedBySignal)
     hint = {
-        "experiment": "; the same command goes on with it",
-        "data": "; the same command goes on with a download",
-        "train": "; if a run folder was printed above, it goes on with: matcaps train --resume and that folder",
+        "experiment": "; the same command continues it",
+        "data": "; the same command continues a download",
+        "train": "; if a run folder was printed above, continue it with: matcaps train --resume and that folder",
     }.get(command, "")
     if command == "train" and signalled and stop.folder is not None:
-        hint = f"; it goes on with: matcaps train --resume {shlex.quote(str(stop.folder))}"
+        hint = f"; continue it with: matcaps train --resume {shlex.quote(str(stop.folder))}"
     name = stop.name if signalled and stop.name != "SIGINT" else "Ctrl+C"
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        complain(f"matcaps {command}: stopped by {name}{hint}")
+        print_error(f"matcaps {command}: stopped by {name}{hint}")
     return stop.status if signalled else 130
 
 
-def say_failed(command: str, error: Exception) -> int:
-    """Say what went wrong in one line; return the status."""
-    complain(f"matcaps {command}: {_describe(command, error)}")
+def report_failed(command: str, error: Exception) -> int:
+    """Print an error in one line; return the status."""
+    print_error(f"matcaps {command}: {_describe(command, error)}")
     return 1
 
 
-def complain(line: str) -> None:
-    """Say it where there is still somebody to hear: a terminal that was closed, or a full disk, takes no word."""
+def print_error(line: str) -> None:
+    """Print a line on standard error if possible: it may be a closed terminal or a file on a full disk."""
     with contextlib.suppress(OSError):
         err.print(line, **PLAIN)
     try:
         sys.stdout.flush()
-    except OSError:  # give up what it did not take; else the interpreter would complain of it once more at its end
+    except OSError:  # discard the rest; otherwise the interpreter would report the error again at exit
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -51,9 +53,11 @@ def _describe(command: str, error: Exception) -> str:
         return " ".join(str(error).split())  # a YAML error has eight lines
     if error.filename is not None:
         where = f"{os.fsdecode(error.filename)}: "
-    else:  # the files of a run, and all that is written whole, have their names
+    else:  # errors from a run's files always have a name
         where = "standard output: " if error.errno in _OF_WRITING else ""
     hint = ""
     if error.errno in _FULL:
-        hint = ": make room" + (", then matcaps train --resume goes on with the run" if command == "train" else "")
+        hint = ": free some space" + (
+            ", then continue the run with matcaps train --resume" if command == "train" else ""
+        )
     return f"{where}{error.strerror}{hint}"

@@ -10,8 +10,8 @@ from matcaps.cli.parsing import (
     CHECKPOINT,
     PLAIN,
     SOURCE,
+    accept_train_names,
     add_accelerator,
-    as_train_names_them,
     err,
     make_parser,
     out,
@@ -20,7 +20,7 @@ from matcaps.data.names import printable
 from matcaps.data.settings import CROP_COUNTS
 
 _NAMED = 10
-"""Files that could not be read that are named; of more, the number."""
+"""How many unreadable files are named; of the others, only the number is printed."""
 
 if TYPE_CHECKING:
     from matcaps.inspect.agreement import RoutingAgreement
@@ -35,7 +35,8 @@ def eval_command(arguments: list[str]) -> int:
     parser.add_argument(
         "--folder",
         type=str | None,
-        help="a folder of images to test on, a folder a class; without a test part a fifth tests: see --part all",
+        help="a folder of images to test on, with one folder per class; without a test part, a fifth is tested: see "
+        "--part all",
     )
     parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
     parser.add_argument(
@@ -52,12 +53,13 @@ def eval_command(arguments: list[str]) -> int:
     parser.add_argument(
         "--agreement",
         action="store_true",
-        help="say what routing does for the true class, too: its share of the data, whether its votes come together",
+        help="also measure what routing does for the true class: its share of the data, whether its votes come "
+        "together",
     )
     parser.add_argument("--checkpoint", type=str | None, help=CHECKPOINT)
     add_accelerator(parser)
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON instead")
-    parsed = parser.parse_args(as_train_names_them(arguments))
+    parser.add_argument("--json", action="store_true", help="print the results as JSON instead")
+    parsed = parser.parse_args(accept_train_names(arguments))
     from matcaps.training.inference import evaluate_saved
 
     result = evaluate_saved(
@@ -128,8 +130,8 @@ def _print_agreement(measured: "RoutingAgreement") -> None:
     shares = {
         f"its share of the data, % (chance {100 * measured.chance:.0f})": measured.share_true,
         "its votes are the nearest to their mean, % of images": measured.nearest_is_true,
-        "right, were this the last, % of images": measured.accuracy,
-        "other answer than an iteration before, % of images": measured.changed,
+        "right, if this were the last, % of images": measured.accuracy,
+        "answer changed since the iteration before, % of images": measured.changed,
     }
     numbers = {
         "mean ln σ of its votes": measured.log_deviation_true,
@@ -159,12 +161,12 @@ def predict_command(arguments: list[str]) -> int:
     """Classify image files with a trained network."""
     parser = make_parser(
         "predict",
-        "Classify image files; prints the three most active classes of each. What cannot be read is passed over, and "
-        "said at the end with status 1.",
+        "Classify image files; prints the three most active classes of each. Files that cannot be read are skipped, "
+        "and named at the end with status 1.",
     )
     parser.add_argument("run", type=str, help=SOURCE)
     parser.add_argument("images", type=str, nargs="+", help="image files, folders of them, or patterns: 'a/**/*.png'")
-    parser.add_argument("--invert", action="store_true", help="exchange black and white: for ink on paper, say")
+    parser.add_argument("--invert", action="store_true", help="exchange black and white, for example for ink on paper")
     parser.add_argument("--checkpoint", type=str | None, help=CHECKPOINT)
     add_accelerator(parser)
     parser.add_argument("--json", action="store_true", help="print all classes' scores as JSON instead")
@@ -186,7 +188,7 @@ def predict_command(arguments: list[str]) -> int:
     if predictions.failures:
         reasons = [*predictions.failures.values()]
         total = len(predictions.scores) + len(reasons)
-        said = f"{len(reasons)} of {total} could not be classified: " if total > 1 else ""
+        summary = f"{len(reasons)} of {total} could not be classified: " if total > 1 else ""
         more = f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
-        err.print(f"matcaps predict: {said}{'; '.join(reasons[:_NAMED])}{more}", **PLAIN)
+        err.print(f"matcaps predict: {summary}{'; '.join(reasons[:_NAMED])}{more}", **PLAIN)
     return 1 if predictions.failures else 0

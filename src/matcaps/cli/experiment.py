@@ -3,13 +3,13 @@
 from matcaps._paths import user_path
 from matcaps.cli.folds import folds_command, folds_table_command
 from matcaps.cli.parsing import PLAIN, add_accelerator, err, make_parser
-from matcaps.cli.trials import carry_out, list_trials
+from matcaps.cli.trials import list_trials, run_and_report
 from matcaps.experiments.definitions import get_experiment, list_experiments
 from matcaps.experiments.folds import FOLDS
 from matcaps.experiments.plan import make_trials, parse_list, parse_seeds, parse_shard
 
 _FOLDER = "runs/experiments"
-_NAMES = f"one of {', '.join(list_experiments())}; or {FOLDS}, which has options of its own: {FOLDS} --help"
+_NAMES = f"one of {', '.join(list_experiments())}; or {FOLDS}, which has its own options: {FOLDS} --help"
 
 
 def experiment_command(arguments: list[str]) -> int:
@@ -18,8 +18,10 @@ def experiment_command(arguments: list[str]) -> int:
         return folds_command(arguments[1:])
     parser = make_parser(
         "experiment",
-        "Run an experiment's trials, one a row and seed. What is done stays, what was interrupted goes on: the same "
-        'command again finishes it. Several processes may work in one folder; "matcaps table" shows what has come.',
+        "Run an experiment's trials, one for each row and seed. Finished trials are kept, interrupted ones continue: "
+        "the same "
+        'command again finishes it. Several processes may work in one folder; "matcaps table" shows the results so '
+        "far.",
     )
     parser.add_argument("name", type=str, help=_NAMES)
     parser.add_argument("--rows", type=str | None, help="names of rows, such as iterations-1,cnn; default: all")
@@ -46,7 +48,7 @@ def experiment_command(arguments: list[str]) -> int:
         accelerator=parsed.accelerator,
     )
     base = user_path(parsed.folder)
-    return list_trials(trials, base) if parsed.list else carry_out(experiment, trials, base)
+    return list_trials(trials, base) if parsed.list else run_and_report(experiment, trials, base)
 
 
 def table_command(arguments: list[str]) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from matcaps._paths import user_path
 from matcaps.cli.parsing import PLAIN, add_accelerator, err, make_parser
 from matcaps.cli.train import parse_settings, with_preset
-from matcaps.cli.trials import carry_out, list_trials
+from matcaps.cli.trials import list_trials, run_and_report
 from matcaps.experiments.folds import SET_BY_FOLDS, fold_experiment, folds_name
 from matcaps.experiments.plan import make_trials, parse_seeds, parse_shard
 from matcaps.training.recipes import list_recipes, recipe_settings
@@ -16,11 +16,11 @@ _COMMAND = "experiment folds"
 
 
 def folds_command(arguments: list[str]) -> int:
-    """Train a recipe several times, each time with other objects left out, and test it on these."""
+    """Train a recipe several times, each time with different objects left out, and test it on those."""
     parser = make_parser(
         _COMMAND,
         "Train a recipe several times, each time without some objects of the training part, and test it on these; the "
-        "test part is never looked at. What is done stays, what was interrupted goes on: the same command again "
+        "test part is never used. Finished trainings are kept, interrupted ones continue: the same command again "
         'finishes it. Several processes may work in one folder. "matcaps table folds" compares recipes.',
     )
     parser.add_argument("--recipe", type=str, required=True, help=f"one of {', '.join(list_recipes())}")
@@ -29,7 +29,7 @@ def folds_command(arguments: list[str]) -> int:
         type=str,
         action="append",
         default=[],
-        help="a setting of matcaps train in place of the recipe's, such as loss.name=cross-entropy; as often as wanted",
+        help="a setting of matcaps train in place of the recipe's, such as loss.name=cross-entropy; may be repeated",
     )
     parser.add_argument(
         "--groups",
@@ -53,7 +53,7 @@ def folds_command(arguments: list[str]) -> int:
     settings = _changed(recipe_settings(parsed.recipe), changes)
     name = folds_name(parsed.recipe, changes) if parsed.name is None else parsed.name
     if Path(name).name != name or name.startswith("."):
-        raise ValueError(f"name must be a folder's own name, without a path or a dot before it; got {name!r}")
+        raise ValueError(f"name must be a folder's name without a path or a leading dot; got {name!r}")
     experiment = fold_experiment(name, settings, groups=parsed.groups, count=parsed.folds)
     trials = make_trials(
         experiment,
@@ -64,7 +64,7 @@ def folds_command(arguments: list[str]) -> int:
         accelerator=parsed.accelerator,
     )
     base = user_path(parsed.folder)
-    return list_trials(trials, base) if parsed.list else carry_out(experiment, trials, base)
+    return list_trials(trials, base) if parsed.list else run_and_report(experiment, trials, base)
 
 
 def _read_changes(given: list[str]) -> dict[str, str]:
@@ -80,7 +80,7 @@ def _read_changes(given: list[str]) -> dict[str, str]:
             hint = f"did you mean {' or '.join(near)}?" if near else "matcaps train --help lists all"
             raise ValueError(f"set must name a setting of matcaps train; got {name!r}: {hint}")
         if name in SET_BY_FOLDS:
-            raise ValueError(f"set must leave {name} to the folds: {SET_BY_FOLDS[name]}")
+            raise ValueError(f"set must not change {name}, which the folds set: {SET_BY_FOLDS[name]}")
         if name in changes:
             raise ValueError(f"set must name each setting once; got {name}={changes[name]} and {one}")
         changes[name] = value
@@ -98,8 +98,8 @@ def folds_table_command(arguments: list[str]) -> int:
     """Compare recipes on the objects that they never trained on."""
     parser = make_parser(
         "table folds",
-        "Compare recipes object by object: errors and log-losses of what each training left out, with intervals, a "
-        "paired test and the noise between seeds. The first recipe is what the others are compared with. Prints "
+        "Compare recipes object by object: errors and log-losses on the objects that each training left out, with "
+        "intervals, a paired test and the noise between seeds. The others are compared with the first recipe. Prints "
         "Markdown, and writes it and a figure.",
     )
     parser.add_argument(

@@ -18,7 +18,7 @@ CHECKPOINT = "last, or a path: a checkpoint of the run, finished or not, in plac
 
 
 class _PlainConsole(Console):
-    """Takes every text literally: a name with brackets is no markup, one with control characters commands nothing."""
+    """Prints every text literally: brackets in names are no markup, and control characters have no effect."""
 
     def __init__(self, *, stderr: bool = False):
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
@@ -43,11 +43,11 @@ def make_parser(command: str, description: str) -> "ArgumentParser":
 
 
 def add_accelerator(parser: "ArgumentParser", default: str | None = "auto") -> None:
-    """Give a command the option that says where its network computes.
+    """Add the option that sets where a command's network computes.
 
     Args:
-        parser: the command's.
-        default: what it is where nothing is said; None: that nothing was.
+        parser: the command's parser.
+        default: the value if the option is not given; None: the value is then None.
     """
     choices = Literal["auto", "cpu", "gpu"]
     kind = choices if default is not None else choices | None
@@ -55,7 +55,7 @@ def add_accelerator(parser: "ArgumentParser", default: str | None = "auto") -> N
 
 
 def _one_line(message: str) -> str:
-    """The parser's complaint in one line; what it says of a value's type in this package's words."""
+    """The parser's error message in one line; errors of a value's type in this package's form."""
     key = re.search(r'Parser key "([^"]+)":', message)
     given = re.search(r"(?:Given value:|Got value:) (.*)", message)
     expected = [
@@ -67,14 +67,14 @@ def _one_line(message: str) -> str:
     return f"{key[1]} must be {' or '.join(kinds)}; got {given[1].strip()!r}"
 
 
-def as_train_names_them(arguments: list[str]) -> list[str]:
-    """Arguments in which data may be named as in a training: ``--data.folder`` for ``--folder``, and the like."""
+def accept_train_names(arguments: list[str]) -> list[str]:
+    """Accept the names of ``matcaps train`` for data: ``--data.folder`` for ``--folder``, for example."""
     names = {"--data.name": "--data", "--data.folder": "--folder", "--data.root": "--root"}
     return [names.get(name := one.partition("=")[0], name) + one[len(name) :] for one in arguments]
 
 
 def find_option(arguments: list[str], option: str) -> str | None:
-    """The value that an option has been given, empty if it is missing; None if the option is not there."""
+    """An option's value, empty if the value is missing; None if the option is not given."""
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         name, equals, value = argument.partition("=")
         if name == option:

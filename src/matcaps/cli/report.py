@@ -10,7 +10,7 @@ REPORT_NAME = "report.html"
 
 
 def report_command(arguments: list[str]) -> int:
-    """Write a page about a run, or about several side by side."""
+    """Write a page about one run or several side by side."""
     parser = make_parser(
         "report",
         "Write one self-contained HTML file about one run or several: settings, curves, agreement of votes, test "
@@ -24,13 +24,15 @@ def report_command(arguments: list[str]) -> int:
     folders = [user_path(run) for run in parsed.runs]
     path = user_path(parsed.output) if parsed.output is not None else folders[0] / REPORT_NAME
     if not path.resolve().parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} into: make it, or give another --output")
+        raise FileNotFoundError(
+            f"no folder {path.parent} to write {path.name} into: create it, or give another --output"
+        )
     write_report(folders, path, root=parsed.root, title=parsed.title)
     return 0
 
 
 def write_report(folders: list[Path], path: Path, *, root: str | None = None, title: str | None = None) -> None:
-    """Write the page about some runs, and say where it is."""
+    """Write the page about some runs, and print its path."""
     from matcaps.report import collect_run, make_report
     from matcaps.training.record import write_text
 

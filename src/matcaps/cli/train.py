@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 _OF_A_RUN = {"recipe", "model", "data", "loss", "optimizer", "epochs", "seed", "precision", "checkpoint_minutes"}
-"""What the settings.yaml of a run has held from the first version on, and hardly a file written by hand."""
+"""The entries of every run's settings.yaml since the first version; a file written by hand rarely has them all."""
 
 
 def train_command(arguments: list[str]) -> int:
@@ -43,8 +43,8 @@ def train_command(arguments: list[str]) -> int:
     parser.add_argument(
         "--resume",
         type=str | None,
-        help="folder of a run to go on with, interrupted or finished; of its settings only --epochs can be others, and "
-        "what changes no number, such as --data.root",
+        help="folder of a run to continue, interrupted or finished; of its settings only --epochs can change, and "
+        "settings that change no number, such as --data.root",
     )
     parser.add_argument("--report", type=bool, default=True, help="write report.html into the run's folder at the end")
     parsed, settings = parse_settings(parser, base, arguments)
@@ -61,22 +61,22 @@ def train_command(arguments: list[str]) -> int:
 
 
 def with_preset(base: TrainSettings, preset: str | None) -> TrainSettings:
-    """A recipe's settings with another preset: its changes of its own network do not fit that one, and go."""
+    """A recipe's settings with another preset; the recipe's changes to its own preset are dropped."""
     return base if preset in (None, base.model.preset) else replace(base, model=ModelSettings(str(preset)))
 
 
 def parse_settings(
     parser: "ArgumentParser", base: TrainSettings, arguments: list[str]
 ) -> tuple["Namespace", TrainSettings]:
-    """Read arguments of which each setting is one, by its full name.
+    """Read arguments that set settings by their full names.
 
     Args:
         parser: knows the command's other arguments.
-        base: the settings of which nothing is said.
+        base: the settings that the arguments do not set.
         arguments: such as ``["--loss.name=cross-entropy"]``.
 
     Returns:
-        All that was read, and the settings.
+        All parsed arguments, and the settings.
     """
     parser.add_class_arguments(TrainSettings, skip={"recipe"})
     values = base.to_dict()
@@ -90,35 +90,34 @@ def parse_settings(
 
 
 def _check_resumption(arguments: list[str], run: TrainSettings, settings: TrainSettings) -> None:
-    """Refuse what cannot be changed when a run goes on, by name."""
+    """Refuse changes that are not possible when a run is continued, and name them."""
     if not arguments[0].startswith("-"):
-        raise ValueError(f"--resume goes on with a run as it was set up: give no recipe with it; got {arguments[0]}")
+        raise ValueError(f"--resume continues a run with its own settings: give no recipe with it; got {arguments[0]}")
     for option in ("--config", "--output"):
         if find_option(arguments, option) is not None:
-            raise ValueError(f"--resume goes on with a run in its folder, as it was set up: give no {option} with it")
+            raise ValueError(f"--resume continues a run in its folder, with its own settings: give no {option} with it")
     changed = changes_of_a_run(run.to_dict(), settings.to_dict())
     fixed = [line for line in changed if not line.startswith("epochs: ")]
     if fixed:
         raise ValueError(
-            f"--resume goes on with a run as it was set up; this cannot be changed: {'; '.join(fixed)} (--epochs can, "
-            f"and {', '.join(f'--{name}' for name in (*INCIDENTAL, *(f'data.{name}' for name in INCIDENTAL_DATA)))})"
+            f"--resume continues a run with its own settings; these cannot be changed: {'; '.join(fixed)} (--epochs "
+            "can, and "
+            f"{', '.join(f'--{name}' for name in (*INCIDENTAL, *(f'data.{name}' for name in INCIDENTAL_DATA)))})"
         )
 
 
 def _base_settings(arguments: list[str]) -> TrainSettings:
-    """What settings are where nothing is said: those of the recipe that is named first, or by the configuration file.
+    """The default settings: those of the recipe named first, or in the configuration file; of a resumed run, its own.
 
-    Of a run that goes on, its own.
-
-    A run's own file says everything that its version knew. What came later has its neutral default then, and not what
-    the recipe of today makes of it, so that the file gives that run again.
+    A run's own file has all settings that its version knew. Later settings then have their neutral defaults, not those
+    of the present recipe, so that the file reproduces the run.
     """
     resumed = find_option(arguments, "--resume")
     if resumed is not None:
         from matcaps.training.record import SETTINGS_NAME, read_run_settings
 
-        there = (user_path(resumed) / SETTINGS_NAME).is_file()
-        return read_run_settings(user_path(resumed)) if there else TrainSettings()  # and is refused when it goes on
+        exists = (user_path(resumed) / SETTINGS_NAME).is_file()
+        return read_run_settings(user_path(resumed)) if exists else TrainSettings()  # resuming then refuses it
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
     config, whole, earlier = find_option(arguments, "--config"), False, False
     if config is not None:
@@ -134,17 +133,19 @@ def _base_settings(arguments: list[str]) -> TrainSettings:
         if not {"-h", "--help"} & set(arguments):
             raise ValueError(f"name a recipe first: {', '.join(list_recipes())}")
         named = "quickstart"
-    recipe = TrainSettings() if named == "custom" else recipe_settings(named)  # what Python's runs are called
+    recipe = (
+        TrainSettings() if named == "custom" else recipe_settings(named)
+    )  # "custom" is the name of runs from Python
     if not whole:
         return recipe
     neutral = DataSettings()
-    if earlier:  # what was neutral then
+    if earlier:  # the neutral values of that version
         neutral = replace(neutral, split=replace(neutral.split, **EARLIER_SPLIT), **EARLIER_FOLDER)
     return TrainSettings(recipe=named, data=neutral)
 
 
 def _fit(settings: TrainSettings, folder: str | None, *, resume: bool, report: bool) -> int:
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # the first of several processes speaks
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # only the first of several processes prints
         network = settings.model.pretrained or settings.model.preset
         err.print(f"matcaps {__version__}: training {network} on {settings.data.name}", **PLAIN)
     from matcaps.cli.bar import StepsBar

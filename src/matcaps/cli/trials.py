@@ -1,4 +1,4 @@
-"""What the commands that run trials share: they list them, or bring them to their ends and say what came of each."""
+"""What the commands with trials share: list the trials, or run them and print each outcome."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +14,8 @@ def list_trials(trials: Sequence[Trial], base: Path) -> int:
     return 0
 
 
-def carry_out(experiment: Experiment, trials: Sequence[Trial], base: Path) -> int:
-    """Run the trials, print what came of them, and return the command's status."""
+def run_and_report(experiment: Experiment, trials: Sequence[Trial], base: Path) -> int:
+    """Run the trials, print their outcomes, and return the command's status."""
     from matcaps.cli.bar import StepsBar
     from matcaps.experiments.runner import run_trials
     from matcaps.training.progress import EpochLines

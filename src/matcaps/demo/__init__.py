@@ -1,7 +1,7 @@
-"""A page in the browser on which a network can be tried: what is computed stands apart from what is shown.
+"""A web page on which a network can be tried; computation is separate from presentation.
 
-``strokes``, ``pictures``, ``session`` and ``viewpoints`` compute, ``charts`` and ``panels`` make HTML and SVG of it;
-only ``app`` and ``viewpoint_page`` need Gradio, the extra ``matcaps[demo]``.
+``strokes``, ``pictures``, ``session`` and ``viewpoints`` compute, ``charts`` and ``panels`` make HTML and SVG from the
+results; only ``app`` and ``viewpoint_page`` need Gradio, the extra ``matcaps[demo]``.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The page itself: Gradio components, and what each asks of the functions beside this file."""
+"""The page: Gradio components, and the functions that each of them calls."""
 
 import os
 from importlib import resources
@@ -25,14 +25,14 @@ from matcaps.demo.viewpoint_page import fill_viewpoint_page
 from matcaps.training.inference import read_as
 
 MAX_UPLOAD = "10mb"
-_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # the machine's own: none is fetched
+_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # installed fonts: none is downloaded
 
 
 class Server:
-    """A page that is being served.
+    """A running server of the page.
 
     Attributes:
-        url: where.
+        url: the page's address.
     """
 
     def __init__(self, blocks: gr.Blocks, url: str):
@@ -63,20 +63,20 @@ def serve(
 ) -> Server:
     """Serve the page about a network, and return at once.
 
-    PyTorch is set to one thread in this process: a single image is read faster by one thread than by several that
-    wait for each other, above all while something else runs on the machine.
+    PyTorch is set to one thread in this process: for a single image one thread is faster than several that
+    wait for each other, especially while other programs run on the machine.
 
     Args:
         demo: see :func:`matcaps.demo.open_demo`.
         smallnorb: the network of the viewpoint page.
         root: folder that holds the data sets.
         accelerator: where the network of the viewpoint page computes, as :func:`matcaps.demo.open_demo`.
-        host: the address to serve at; the default can be reached from this machine alone.
+        host: the address to serve at; the default can be reached only from this machine.
         port: None: the first free one from 7860.
         browser: whether to open the page in a browser.
 
     Raises:
-        OSError: the port is taken, or the address is none of this machine's.
+        OSError: the port is in use, or the address does not belong to this machine.
     """
     check_address(host, port)
     torch.set_num_threads(1)
@@ -107,12 +107,12 @@ def _theme() -> Base:
 
 
 def make_page(demo: DemoNetwork, smallnorb: str, root: str | None, accelerator: str = "auto") -> gr.Blocks:
-    """Put the page together."""
+    """Build the page."""
     with gr.Blocks(title="matcaps demo", analytics_enabled=False, delete_cache=(300, 3600)) as blocks:
         about = demo.saved.description.get("data") or "images"
         gr.Markdown(
             f"# matcaps demo\nA matrix capsule network with EM routing, `{demo.source}`, trained on {about}: what it "
-            "sees, how its capsules agree on it, and what their poses hold. Everything runs on the machine that serves "
+            "sees, how its capsules agree, and what their poses encode. Everything runs on the machine that serves "
             f"this page; nothing is sent elsewhere. matcaps {__version__}."
         )
         with gr.Tab("One image"):
@@ -151,28 +151,28 @@ def _image_page(demo: DemoNetwork) -> None:
             as_digit = gr.Checkbox(
                 demo.reads_digits,
                 label="Prepare an upload like MNIST: white on black, cut out, centred",
-                info="Dark digits on light paper are inverted. Without it the middle square is taken as it is.",
+                info="Dark digits on light paper are inverted. Without it the middle square is used unchanged.",
             )
         with gr.Column(scale=2, min_width=300):
             gr.Markdown(
-                "### What the network sees\nEach class has a capsule; its activation says how sure the capsule is that "
-                "its class is there, from 0 to 1. They need not sum to 1."
+                "### What the network sees\nEach class has a capsule; its activation shows how certain the capsule is "
+                "that its class is present, from 0 to 1. The activations need not sum to 1."
             )
             seen = gr.HTML(panels.show_reading(demo, None), elem_id="seen")
     gr.Markdown(
         "### How the votes agree\nEvery lower capsule votes for the pose of each class; routing clusters the votes. A "
-        "class wakes where its votes lie close together for their number; step through the iterations and see. An "
-        "empty histogram is no mistake: a class costs more the more votes it has, so training may switch one on by "
-        "leaving it hardly any."
+        "class is active if its votes lie close together for their number; step through the iterations to see this. An "
+        "empty histogram is not an error: a class costs more the more votes it has, so training may switch one on by "
+        "leaving it almost no votes."
     )
     iteration = gr.Slider(
         1, demo.iterations, value=demo.iterations, step=1, label="Routing iteration", elem_id="iteration"
     )
     votes = gr.HTML(panels.show_votes(demo, None, demo.iterations), elem_id="votes")
     gr.Markdown(
-        "### What the pose holds\nThe winning capsule's pose is a 4×4 matrix that says how its digit or object lies. "
-        "A decoder, trained afterwards, draws an image from it: move a number and see what it stood for. A slider's "
-        "range is that of the images above, 2nd to 98th percentile; the decoder knows nothing beyond."
+        "### What the pose encodes\nThe winning capsule's pose is a 4×4 matrix that describes how its digit or object "
+        "lies. A decoder, trained afterwards, draws an image from it: change a number to see what it means. A slider's "
+        "range is that of the images above, 2nd to 98th percentile; the decoder was not trained beyond it."
     )
     with gr.Row():
         with gr.Column(min_width=300, visible=demo.decoder is not None):
@@ -187,7 +187,8 @@ def _image_page(demo: DemoNetwork) -> None:
             decoded = gr.HTML(panels.show_pose(demo, None, None), elem_id="decoded")
     gr.Markdown(
         "### How to fool it\nFGSM moves every pixel by at most ε in the direction that helps the wrong classes most: "
-        "one step along the sign of the gradient. It is a weak attack: a verdict that it leaves may fall to others."
+        "one step along the sign of the gradient. It is a weak attack: an answer that survives it may change under "
+        "others."
     )
     epsilon = gr.Slider(
         0, LARGEST_EPSILON, value=0, step=0.01, label=f"ε, the largest change of a pixel ({demo.input_unit})",
@@ -204,13 +205,18 @@ def _image_page(demo: DemoNetwork) -> None:
     ):
         event.then(answers.fool, [reading, epsilon], attacked, **LIVE)
     more.click(answers.turn, page, [page, examples], **QUIET)
-    iteration.input(lambda found, number: panels.show_votes(demo, found, number), [reading, iteration], votes, **LIVE)
+    iteration.input(
+        lambda image_reading, number: panels.show_votes(demo, image_reading, number),
+        [reading, iteration],
+        votes,
+        **LIVE,
+    )
     pose.input(answers.move, [reading, pose], decoded, **LIVE)
     epsilon.input(answers.fool, [reading, epsilon], attacked, **LIVE)
 
 
 class _Answers:
-    """What the page does as someone draws, chooses, uploads or moves a slider."""
+    """The page's answers when someone draws, chooses, uploads or moves a slider."""
 
     def __init__(self, demo: DemoNetwork):
         self._demo = demo
@@ -219,32 +225,32 @@ class _Answers:
         pixels = prepared.pixels
         if pixels.shape[1] != self._demo.channels:
             pixels = pixels[:, :1].repeat(1, self._demo.channels, 1, 1)
-        found = read(self._demo, pixels, name, truth)
+        reading = read(self._demo, pixels, name, truth)
         return (
-            found,
-            panels.show_reading(self._demo, found, prepared.said),
-            panels.show_votes(self._demo, found, number),
-            panels.pose_values(self._demo, found),
-            panels.show_pose(self._demo, found, None),
+            reading,
+            panels.show_reading(self._demo, reading, prepared.description),
+            panels.show_votes(self._demo, reading, number),
+            panels.pose_values(self._demo, reading),
+            panels.show_pose(self._demo, reading, None),
         )
 
-    def nothing(self, text: str) -> tuple[Any, ...]:
+    def show_nothing(self, text: str) -> tuple[Any, ...]:
         return None, text, panels.show_votes(self._demo, None, 1), "", panels.show_pose(self._demo, None, None)
 
     def draw(self, text: str, number: int) -> tuple[Any, ...]:
         try:
             strokes = parse_strokes(text)
         except ValueError as error:
-            return self.nothing(panels.note(str(error), "problem"))
+            return self.show_nothing(panels.note(str(error), "problem"))
         if not strokes:
-            return self.nothing(panels.note(panels.EMPTY))
+            return self.show_nothing(panels.note(panels.EMPTY))
         return self.show(draw_strokes(strokes, self._demo.transform.image_size), "your drawing", number)
 
     def choose(self, number: int, event: gr.EventData) -> tuple[Any, ...]:
         assert self._demo.examples is not None
         dataset, place = self._demo.examples.dataset, int(event.index)
         if not 0 <= place < len(dataset):
-            return "", *self.nothing(panels.note("There is no such image.", "problem"))
+            return "", *self.show_nothing(panels.note("There is no such image.", "problem"))
         prepared = Prepared(dataset.images[place : place + 1], "")
         return "", *self.show(prepared, f"{dataset.name}, number {place}", number, int(dataset.labels[place]))
 
@@ -254,21 +260,21 @@ class _Answers:
             size = self._demo.transform.image_size
             prepared = read_upload(path, size, self._demo.channels, as_digit=prepare, reading=reading)
         except (ValueError, OSError) as error:
-            said = str(error).replace(str(path), os.path.basename(path))
-            return "", *self.nothing(panels.note(f"That picture could not be used: {said}.", "problem"))
+            message = str(error).replace(str(path), os.path.basename(path))
+            return "", *self.show_nothing(panels.note(f"That picture could not be used: {message}.", "problem"))
         return "", *self.show(prepared, "your picture", number)
 
     def turn(self, number: int) -> tuple[int, str]:
         return number + 1, panels.show_examples(self._demo.examples, number + 1)
 
-    def move(self, found: Reading | None, text: str) -> str:
+    def move(self, reading: Reading | None, text: str) -> str:
         try:
-            return panels.show_pose(self._demo, found, panels.parse_pose(text))
+            return panels.show_pose(self._demo, reading, panels.parse_pose(text))
         except ValueError as error:
             return panels.note(str(error), "problem")
 
-    def fool(self, found: Reading | None, size: float) -> str:
-        return panels.show_attack(self._demo, found, None if found is None else attack(found, float(size)))
+    def fool(self, reading: Reading | None, size: float) -> str:
+        return panels.show_attack(self._demo, reading, None if reading is None else attack(reading, float(size)))
 
 
 def _pose_template() -> str:

@@ -1,7 +1,7 @@
-"""Charts and pictures as SVG and PNG in HTML: made in a millisecond, sharp at any size, in the page's own colours.
+"""Charts and pictures as SVG and PNG in HTML: fast to make, sharp at any size, in the page's own colours.
 
-Text and axes take the page's colour, so they are legible in light and dark; marks have the colours of
-:mod:`matcaps.inspect.style`, which colour-blind people tell apart, and never a meaning by colour alone.
+Text and axes take the page's colour, so they are legible in light and dark mode; marks have the colours of
+:mod:`matcaps.inspect.style`, which colour-blind people can distinguish; no meaning depends on colour alone.
 """
 
 import base64
@@ -38,10 +38,10 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str = "axis", more: 
 
 
 def draw_bars(names: Sequence[str], values: Sequence[float], *, chosen: int, truth: int | None = None) -> str:
-    """Class activations as horizontal bars from 0 to 1, with their values.
+    """Draw class activations as horizontal bars from 0 to 1, with their values.
 
     Args:
-        names: the classes'.
+        names: the names of the classes.
         values: from 0 to 1.
         chosen: the class to colour.
         truth: the class to mark as the true one.
@@ -67,8 +67,8 @@ def draw_bars(names: Sequence[str], values: Sequence[float], *, chosen: int, tru
             _text(x, bottom + 18, f"{tick:g}", anchor="middle"),
         ]
     parts.append(_text(left + length / 2, bottom + 34, "activation of the class capsule", anchor="middle"))
-    said = ", ".join(f"{name} {_rounded(value)}" for name, value in zip(names, values, strict=True))
-    return _svg(340, bottom + 40, "".join(parts), f"Class activations: {said}", "bars")
+    listed = ", ".join(f"{name} {_rounded(value)}" for name, value in zip(names, values, strict=True))
+    return _svg(340, bottom + 40, "".join(parts), f"Class activations: {listed}", "bars")
 
 
 def _rounded(value: float) -> str:
@@ -78,12 +78,12 @@ def _rounded(value: float) -> str:
 def draw_histogram(
     edges: Sequence[float], counts: Sequence[float], *, top: float, mean: float, title: str, note: str, chosen: bool
 ) -> str:
-    """One histogram of vote distances, small, with its mean as a dashed line.
+    """Draw a small histogram of vote distances, with its mean as a dashed line.
 
     Args:
         edges: of the bins, M + 1 of them, from 0.
         counts: M sums of assignment.
-        top: the end of the upright axis, the same for all histograms beside each other.
+        top: the end of the vertical axis, the same for all histograms side by side.
         mean: weighted mean distance.
         title: the class.
         note: the second line of the title.
@@ -115,12 +115,12 @@ def draw_histogram(
 
 
 def draw_sweep(names: Sequence[str], values: Tensor, *, at: int) -> str:
-    """The activation of each class all round an object, as lines told apart by colour and dashes.
+    """Draw the activation of each class around an object, as lines with different colours and dashes.
 
     Args:
-        names: the classes'.
-        values: ``[A, classes]``, at A azimuths evenly round; NaN where there is no image.
-        at: which azimuth is shown, to mark it.
+        names: the names of the classes.
+        values: ``[A, classes]``, at A evenly spaced azimuths; NaN where there is no image.
+        at: the azimuth to mark.
     """
     count = len(values)
     left, right, top, bottom = 50, 400, 54, 214
@@ -150,12 +150,12 @@ def draw_sweep(names: Sequence[str], values: Tensor, *, at: int) -> str:
         ]
     best = values.nan_to_num(-1).argmax(1)
     seen = [int(label) for label, row in zip(best, values, strict=True) if not math.isnan(float(row[0]))]
-    said = ", ".join(f"{name} at {seen.count(label)}" for label, name in enumerate(names))
-    return _svg(414, 254, "".join(parts), f"Activations by azimuth; most active of {len(seen)}: {said}", "sweep")
+    listed = ", ".join(f"{name} at {seen.count(label)}" for label, name in enumerate(names))
+    return _svg(414, 254, "".join(parts), f"Activations by azimuth; most active of {len(seen)}: {listed}", "sweep")
 
 
 def _path(values: Sequence[float], left: float, step: float, top: float, bottom: float) -> str:
-    """A line through values from 0 to 1, with gaps where there is none; a dot has a short line of its own."""
+    """A line through values from 0 to 1, with gaps at NaN; a single value is a short line."""
     drawn, path = False, []
     for place, value in enumerate(values):
         if math.isnan(value):
@@ -169,12 +169,12 @@ def _path(values: Sequence[float], left: float, step: float, top: float, bottom:
 
 
 def show_image(picture: Tensor, alternative: str, caption: str = "", *, kind: str = "") -> str:
-    """A picture, its pixels enlarged as they are.
+    """A picture as HTML, its pixels enlarged without smoothing.
 
     Args:
         picture: ``[H, W]`` or ``[H, W, 3]``, from 0 to 1.
-        alternative: what it shows, for who cannot see it.
-        caption: what stands below it.
+        alternative: a description for people who cannot see it.
+        caption: the text below it.
         kind: a class for the style sheet.
     """
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
@@ -191,7 +191,7 @@ def data_url(picture: Tensor) -> str:
 
 
 def diverging(values: Tensor, limit: float) -> Tensor:
-    """Numbers about 0 as colours: blue below, white at 0, orange above.
+    """Convert numbers around 0 to colours: blue below, white at 0, orange above.
 
     Args:
         values: ``[H, W]``.
@@ -224,12 +224,12 @@ def diverging_scale(limit: float, unit: str) -> str:
 
 
 def to_unit(image: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """A network's input as a picture from black to white.
+    """Convert a network's input to a picture from black to white.
 
     Args:
-        image: ``[C, H, W]``; of a stereo pair the first is shown.
-        low: what black is, one number.
-        high: what white is.
+        image: ``[C, H, W]``; of a stereo pair, the first image is shown.
+        low: the value of black, one number.
+        high: the value of white.
 
     Returns:
         ``[H, W]``, or ``[H, W, 3]`` of colour.

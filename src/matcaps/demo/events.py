@@ -2,6 +2,9 @@
 
 from typing import Any
 
-# Without the queue an answer comes with its own request, in half the time.
+# Without the queue an answer comes in its own request, in half the time.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-LIVE: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}  # while one is answered only the latest waits
+LIVE: dict[str, Any] = {
+    **QUIET,
+    "trigger_mode": "always_last",
+}  # while one event is answered, only the latest one waits

@@ -1,4 +1,4 @@
-"""Images to pick from: the test images that a network's own data set has, or else digits that come with matcaps."""
+"""Images to choose from: test images of the network's own data set, or else digits that come with matcaps."""
 
 from dataclasses import dataclass
 
@@ -16,22 +16,22 @@ from matcaps.models.modes import device_of
 from matcaps.training.inference import SavedNetwork, load_saved_data
 
 NUM_IMAGES = 400
-"""Images to pick from and to take the range of poses from, evenly over the classes."""
+"""Images to choose from and to measure the range of poses on, evenly over the classes."""
 
 _SHOWN = 20  # at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Images to pick from.
+    """Images to choose from.
 
     Attributes:
         dataset: the images, class by class in turn: 0, 1, 2, ..., 0, 1, 2, ....
-        said: what they are, as a sentence for people.
+        description: what they are, as a sentence.
     """
 
     dataset: ImageDataset
-    said: str
+    description: str
 
     def page(self, number: int) -> range:
         """Positions of the images to show at a time; after the last page comes the first."""
@@ -41,32 +41,32 @@ class Examples:
 
 
 def find_examples(saved: SavedNetwork, root: str | None = None) -> Examples | None:
-    """Look for images that a network can be shown; reads files, asks no network.
+    """Look for images to show to a network; reads local files only.
 
     Args:
         saved: the network.
         root: folder that holds the data sets.
 
     Returns:
-        Test images of the data that it was trained on, if they are there; for a network of digits that finds none the
-        drawn ones; else None.
+        Test images of the data that it was trained on, if they are present; else, for a network of digits, the
+        drawn digits; else None.
     """
     try:
         bundle = load_saved_data(saved, root=root)
     except (FileNotFoundError, ValueError) as error:
         if saved.classes != CLASSES["mnist"] or saved.description["model"]["in_channels"] != 1:
             return None
-        missing = "MNIST is not here" if isinstance(error, FileNotFoundError) else str(error)
+        missing = "MNIST is not on this machine" if isinstance(error, FileNotFoundError) else str(error)
         return Examples(
             drawn_digits(NUM_IMAGES // 10),
-            f"Digits drawn for matcaps, not MNIST's. {missing}: matcaps data fetch mnist brings its test images.",
+            f"Digits drawn for matcaps, not MNIST's. {missing}: matcaps data fetch mnist downloads its test images.",
         )
     chosen = _in_turn(limit_images(bundle.test, NUM_IMAGES, 0))
     return Examples(chosen, f"Test images of {chosen.name}, which the network did not learn from.")
 
 
 def _in_turn(dataset: ImageDataset) -> ImageDataset:
-    """The images, class by class in turn."""
+    """The images, taking the classes in turn."""
     places = torch.zeros_like(dataset.labels)
     for label in range(dataset.num_classes):
         own = dataset.labels == label
@@ -84,7 +84,7 @@ def pose_ranges(network: EMCapsNet, transform: Transform, examples: Examples) ->
         examples: labelled images.
 
     Returns:
-        ``[classes, 16, 2]``: the 2nd and the 98th percentile; of a class without images those of all classes' poses.
+        ``[classes, 16, 2]``: the 2nd and the 98th percentiles; for a class without images, those over all images.
     """
     dataset = examples.dataset
     batches = (send(images, device_of(network)) for images in dataset.images.split(20))

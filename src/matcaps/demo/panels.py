@@ -1,4 +1,4 @@
-"""What stands on the page: from results to HTML, each panel a function of what was computed."""
+"""The page's panels: each function converts results to HTML."""
 
 import json
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ from matcaps.demo.viewpoints import NUM_AZIMUTHS, ObjectViews, View
 
 EMPTY = "Nothing to read yet: draw on the pad, choose a picture below it, or upload one."
 
-_SURE = 0.5  # an activation below this is no verdict
+_SURE = 0.5  # an activation below this gives no clear answer
 
 
 def note(text: str, kind: str = "note") -> str:
-    """A sentence by itself; ``kind`` "problem" for what went wrong."""
+    """A single sentence; ``kind`` "problem" marks an error."""
     role = ' role="alert"' if kind == "problem" else ""
     return f'<p class="{kind}"{role}>{escape(text)}</p>'
 
 
 def verdict(classes: Sequence[str], activations: Tensor) -> str:
-    """What a network says, in words: the most active class and the next."""
+    """A network's answer in words: the most active class and the next."""
     best, second = activations.topk(2).indices.tolist()
     value, other = float(activations[best]), float(activations[second])
     rest = f"activation {value:.2f}; next {classes[second]}, {other:.2f}"
@@ -34,15 +34,15 @@ def verdict(classes: Sequence[str], activations: Tensor) -> str:
     return f"{classes[best]} ({rest})"
 
 
-def show_reading(demo: DemoNetwork, reading: Reading | None, said: str = "") -> str:
-    """What the network saw, its verdict and all class activations."""
+def show_reading(demo: DemoNetwork, reading: Reading | None, description: str = "") -> str:
+    """The network's input, its answer and all class activations."""
     if reading is None:
-        return note(said or EMPTY)
+        return note(description or EMPTY)
     truth = "" if reading.truth is None else f" It is {demo.classes[reading.truth]}."
     picture = charts.show_image(
         charts.to_unit(reading.image[0], reading.low, reading.high),
         f"What the network saw: {reading.name}",
-        f"What the network saw: {reading.image.shape[-1]}×{reading.image.shape[-2]} pixels. {said}",
+        f"What the network saw: {reading.image.shape[-1]}×{reading.image.shape[-2]} pixels. {description}",
         kind="seen",
     )
     bars = charts.draw_bars(demo.classes, reading.activations.tolist(), chosen=reading.winner, truth=reading.truth)
@@ -56,33 +56,33 @@ def show_reading(demo: DemoNetwork, reading: Reading | None, said: str = "") -> 
 def show_votes(demo: DemoNetwork, reading: Reading | None, iteration: int) -> str:
     """The histograms of vote distances of every class after one iteration, counted from 1."""
     if reading is None:
-        return note("The histograms come with the first image.")
-    found, row = reading.votes, min(max(int(iteration), 1), demo.iterations) - 1
-    top = float(found.counts.max())
+        return note("The histograms appear with the first image.")
+    votes, row = reading.votes, min(max(int(iteration), 1), demo.iterations) - 1
+    top = float(votes.counts.max())
     cells = [
         charts.draw_histogram(
-            found.edges[place].tolist(),
-            found.counts[row, place].tolist(),
+            votes.edges[place].tolist(),
+            votes.counts[row, place].tolist(),
             top=top,
-            mean=float(found.mean_distance[row, place]),
+            mean=float(votes.mean_distance[row, place]),
             title=name,
-            note=f"mean {short_number(float(found.mean_distance[row, place]))}, activation "
-            f"{float(found.activations[row, place]):.2f}",
+            note=f"mean {short_number(float(votes.mean_distance[row, place]))}, activation "
+            f"{float(votes.activations[row, place]):.2f}",
             chosen=place == reading.winner,
         )
         for place, name in enumerate(demo.classes)
     ]
     return (
         f'<p class="axes">After iteration {row + 1} of {demo.iterations}. Across: distance of a vote to the class '
-        "capsule's mean, in pose units. Upwards: votes, each weighted by how much of its child the class has "
-        "(assignment). Dashed: the weighted mean distance. Each class has its own distances across, the "
-        "same through the iterations: votes of two classes can differ in size a hundredfold.</p>"
+        "capsule's mean, in pose units. Upwards: votes, each weighted by the share of its child that the class has "
+        "(assignment). Dashed: the weighted mean distance. Each class has its own scale of distances, the "
+        "same for all iterations: votes of two classes can differ in size by a factor of a hundred.</p>"
         f'<div class="cells">{"".join(cells)}</div>'
     )
 
 
 def pose_values(demo: DemoNetwork, reading: Reading | None) -> str:
-    """What the pose sliders are told, as JSON: ranges, and the image's own pose; empty without a decoder or image."""
+    """The values for the pose sliders as JSON: ranges and the image's own pose; empty without a decoder or image."""
     if reading is None or demo.decoder is None:
         return ""
     low, high = pose_bounds(demo, reading)
@@ -94,7 +94,7 @@ def parse_pose(text: str | None) -> Tensor | None:
     """The pose that the sliders send, ``[16]``; None if there is none.
 
     Raises:
-        ValueError: it is no list of numbers.
+        ValueError: it is not a list of numbers.
     """
     if not text:
         return None
@@ -105,11 +105,11 @@ def parse_pose(text: str | None) -> Tensor | None:
 
 
 def show_pose(demo: DemoNetwork, reading: Reading | None, pose: Tensor | None) -> str:
-    """The image and its reconstruction from the winner's pose, moved or not."""
+    """The image and its reconstructions from the winner's pose and from the sliders."""
     if demo.decoder is None:
         return note(f"No reconstruction: {demo.decoder_note}")
     if reading is None:
-        return note("The reconstruction comes with the first image.")
+        return note("The reconstruction appears with the first image.")
     name = demo.classes[reading.winner]
     moved = reading.pose if pose is None else pose
     own = reconstruct(demo, reading, reading.pose)
@@ -118,7 +118,7 @@ def show_pose(demo: DemoNetwork, reading: Reading | None, pose: Tensor | None) -
         (own, f"from the pose of {name}", f"reconstruction from the pose of {name}"),
         (
             reconstruct(demo, reading, moved),
-            "from the pose as the sliders have it",
+            "from the pose that the sliders show",
             f"reconstruction of {name} from the sliders",
         ),
     )
@@ -134,9 +134,9 @@ def show_pose(demo: DemoNetwork, reading: Reading | None, pose: Tensor | None) -
 
 
 def show_attack(demo: DemoNetwork, reading: Reading | None, attacked: Attacked | None) -> str:
-    """The image, what FGSM adds and what comes of it, with the verdict before and after."""
+    """The image, the change by FGSM and the result, with the answers before and after."""
     if reading is None or attacked is None:
-        return note("The attack comes with the first image.")
+        return note("The attack appears with the first image.")
     before, after = reading.winner, attacked.winner
     largest = max(attacked.epsilon, 0.01)
     change = attacked.change[0].mean(0)
@@ -150,18 +150,19 @@ def show_attack(demo: DemoNetwork, reading: Reading | None, attacked: Attacked |
         + charts.show_image(charts.to_unit(attacked.image[0], reading.low, reading.high), "after the attack", "after")
     )
     if attacked.epsilon == 0:
-        came = "Nothing is changed yet: move ε."
+        outcome = "Nothing is changed yet: move ε."
     elif after != before:
-        came = f"Fooled: {demo.classes[before]} has become {demo.classes[after]}."
+        outcome = f"Fooled: {demo.classes[before]} has become {demo.classes[after]}."
     else:
-        came = f"It still sees {demo.classes[after]}."
+        outcome = f"It still sees {demo.classes[after]}."
     rows = "".join(
         f"<tr><th>{label}</th><td>{escape(verdict(demo.classes, activations))}</td></tr>"
         for label, activations in (("before", reading.activations), ("after", attacked.activations))
     )
     scale = charts.diverging_scale(largest, f"change, {demo.input_unit}")
     return (
-        f'<p class="verdict" aria-live="polite"><b>{escape(came)}</b></p><div class="pictures">{figures}</div>{scale}'
+        f'<p class="verdict" aria-live="polite"><b>{escape(outcome)}</b></p><div '
+        f'class="pictures">{figures}</div>{scale}'
         f"<table>{rows}</table>"
     )
 
@@ -169,7 +170,7 @@ def show_attack(demo: DemoNetwork, reading: Reading | None, attacked: Attacked |
 def show_examples(examples: Examples | None, number: int) -> str:
     """A page of small pictures to choose from, each a button."""
     if examples is None:
-        return note("No test images here: the network's own data set is not on this machine.")
+        return note("There are no test images: the network's own data set is not on this machine.")
     dataset = examples.dataset
     buttons = []
     for place in examples.page(number):
@@ -180,14 +181,16 @@ def show_examples(examples: Examples | None, number: int) -> str:
             f'<button type="button" data-index="{place}" title="{escape(name)}">'
             f'<img src="{charts.data_url(picture)}" alt="test image {place}: {escape(name)}"></button>'
         )
-    return f'<div class="examples">{"".join(buttons)}</div>{note(examples.said)}'
+    return f'<div class="examples">{"".join(buttons)}</div>{note(examples.description)}'
 
 
 def show_view(views: ObjectViews, view: View | None, azimuth: int, sweep: Tensor) -> str:
-    """Both cameras' pictures, the verdict and the class activations of one view, and those all round the object."""
+    """Both cameras' pictures, the answer and the class activations of one view, and the activations around the
+    object.
+    """
     classes = views.saved.classes
     if view is None:
-        seen = note("This copy of smallNORB has no image of this view: step on.", "problem")
+        seen = note("This copy of smallNORB has no image of this view: choose another.", "problem")
     else:
         pictures = "".join(
             charts.show_image(pixels.float() / 255, f"{side} camera: {classes[view.truth]}", f"{side} camera")
@@ -202,7 +205,7 @@ def show_view(views: ObjectViews, view: View | None, azimuth: int, sweep: Tensor
             f'<div class="beside"><div class="pictures">{pictures}</div><div class="wide">{bars}</div></div>'
         )
     return (
-        f"{seen}<p>All round the object at this elevation and lighting: the activation of each class by azimuth; "
-        f"the dashed upright line is the view above, {360 * azimuth // NUM_AZIMUTHS}°.</p>"
+        f"{seen}<p>Around the object at this elevation and lighting: the activation of each class by azimuth; "
+        f"the dashed vertical line is the view above, {360 * azimuth // NUM_AZIMUTHS}°.</p>"
         f"{charts.draw_sweep(classes, sweep, at=azimuth)}"
     )

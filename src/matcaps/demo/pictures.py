@@ -1,4 +1,4 @@
-"""From a drawing or a photograph of a digit to an image like MNIST's; from any file to the network's image."""
+"""Convert a drawing or a photograph of a digit to an image like MNIST's, and any image file to the network's input."""
 
 from collections.abc import Mapping
 from os import PathLike
@@ -12,42 +12,42 @@ from torch import Tensor
 from matcaps.data import load_image
 
 FRAME = 28
-"""Side of an MNIST image; of the digit itself, :data:`BOX`."""
+"""Side of an MNIST image; the digit itself fits into a square of side :data:`BOX`."""
 BOX = 20
 
-_INK = 0.2  # of the strongest ink: what counts towards the box around the digit
-_FAINTEST = 25  # grey levels that the strongest ink must differ from the paper
-_READ_SIZE = 8 * FRAME  # an upload is read at this side, so that thin lines stay
+_INK = 0.2  # pixels with at least this share of the strongest ink belong to the digit's box
+_FAINTEST = 25  # the least difference, in grey levels, between the strongest ink and the paper
+_READ_SIZE = 8 * FRAME  # an upload is read at this size, so that thin lines stay visible
 
 
 class Prepared(NamedTuple):
-    """An image as a network takes it in, and what was done to it.
+    """An image ready for a network's transform, and how it was prepared.
 
     Attributes:
         pixels: ``[1, C, S, S]``, uint8, for :meth:`matcaps.data.Transform.evaluate`.
-        said: what was done, as a sentence for people.
+        description: how it was prepared, as a sentence.
     """
 
     pixels: Tensor
-    said: str
+    description: str
 
 
 def prepare_digit(picture: Tensor, size: int = FRAME) -> Prepared:
-    """Bring a picture of one digit into the form of MNIST's images.
+    """Convert a picture of one digit to the form of MNIST's images.
 
-    As LeCun et al. (1998) describe theirs: the digit is cut out, brought into a box of 20×20 of 28×28 pixels without
-    changing its proportions, and placed so that its centre of mass is in the middle; white on black. Which is ink and
-    which is paper, the margin tells: paper is what most of the picture's edge is.
+    As in LeCun et al. (1998): the digit is cut out, scaled to a box of 20×20 of 28×28 pixels without
+    changing its proportions, and placed so that its centre of mass is in the middle; white on black. The margin decides
+    which shade is paper: the median of the picture's edge.
 
     Args:
         picture: ``[H, W]``, uint8, dark on light or light on dark.
         size: side of the result; the box grows with it.
 
     Returns:
-        ``pixels`` ``[1, 1, size, size]``, and whether the picture was inverted, in words.
+        ``pixels`` ``[1, 1, size, size]``, and a description that tells whether the picture was inverted.
 
     Raises:
-        ValueError: the picture has no two sides, or nothing is drawn on it.
+        ValueError: the picture is not two-dimensional, or nothing is drawn on it.
     """
     if picture.ndim != 2 or picture.dtype != torch.uint8 or not picture.numel():
         raise ValueError(f"picture must be uint8 of shape [H, W]; got {picture.dtype} {list(picture.shape)}")
@@ -56,7 +56,7 @@ def prepare_digit(picture: Tensor, size: int = FRAME) -> Prepared:
     inverted = paper > 127.5
     ink = np.clip(paper - grey if inverted else grey - paper, 0, None)
     if ink.max() < _FAINTEST:
-        raise ValueError("nothing is drawn: the picture has one shade all over")
+        raise ValueError("nothing is drawn: the whole picture has one shade")
     ink = ink * (255 / ink.max())
     rows, columns = (np.flatnonzero((ink > _INK * 255).any(axis)) for axis in (1, 0))
     cut = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -74,7 +74,7 @@ def prepare_digit(picture: Tensor, size: int = FRAME) -> Prepared:
 
 
 def _place(mass: np.ndarray, size: int) -> int:
-    """Where an axis must begin so that its centre of mass lies in the middle, as far as it fits."""
+    """Where the digit must begin along an axis so that its centre of mass lies in the middle, as far as it fits."""
     centre = float((mass * np.arange(len(mass))).sum() / mass.sum())
     return int(np.clip(round((size - 1) / 2 - centre), 0, size - len(mass)))
 
@@ -85,13 +85,13 @@ _FITTED = {"crop": "The middle square of the picture", "pad": "The whole picture
 def read_upload(
     path: str | PathLike[str], size: int, channels: int, *, as_digit: bool, reading: Mapping[str, Any] | None = None
 ) -> Prepared:
-    """Read an image file of a user's.
+    """Read a user's image file.
 
     Args:
         path: the file; nothing about it is trusted.
         size: side of the result.
         channels: 1, 2 or 3, as :func:`matcaps.data.load_image`.
-        as_digit: whether to bring it into the form of MNIST's images, or to take it as it is.
+        as_digit: whether to convert it to the form of MNIST's images.
         reading: the fit and transparency with which the network's images were read; see
             :func:`matcaps.training.inference.read_as`.
 
@@ -100,7 +100,7 @@ def read_upload(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no image, is damaged or too large, or nothing is drawn on it.
+        ValueError: the file is not an image, is damaged or too large, or nothing is drawn on it.
     """
     if not as_digit:
         how = dict(reading or {})

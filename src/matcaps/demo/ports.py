@@ -1,17 +1,17 @@
-"""Whether a page can be served at an address, asked before anything is loaded."""
+"""Check whether a page can be served at an address, before anything is loaded."""
 
 import socket
 
 
 def check_address(host: str, port: int | None = None) -> None:
-    """Refuse an address that cannot be served at.
+    """Refuse an address at which no page can be served.
 
     Args:
         host: name or address of this machine.
         port: None: any.
 
     Raises:
-        OSError: the port is taken, or the address is none of this machine's.
+        OSError: the port is in use, or the address does not belong to this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
@@ -19,5 +19,5 @@ def check_address(host: str, port: int | None = None) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        where = f"{host} cannot be served at" if port is None else f"port {port} of {host} cannot be had"
+        where = f"{host} cannot be used" if port is None else f"port {port} of {host} cannot be used"
         raise OSError(f"{where} ({error.strerror or error}): give another --port, or another --host") from error

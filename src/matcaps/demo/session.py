@@ -1,4 +1,4 @@
-"""What the page asks of a network: read an image, decode a pose that was moved, attack an image."""
+"""The page's computations: read an image, decode a changed pose, attack an image."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +13,7 @@ from matcaps.data.mnist import CLASSES
 from matcaps.demo.examples import Examples, find_examples, pose_ranges
 from matcaps.experiments.attacks import fgsm, input_bounds
 from matcaps.inspect import InspectSettings, VoteHistogram, vote_distances, vote_histogram
-from matcaps.inspect.door import on_host
+from matcaps.inspect.access import on_host
 from matcaps.inspect.opening import find_decoder
 from matcaps.models import EMCapsNet, PoseDecoder
 from matcaps.models.modes import device_of
@@ -30,16 +30,16 @@ _NUM_BINS = 24
 
 @dataclass(frozen=True, eq=False)
 class DemoNetwork:
-    """A network that is shown, and what it is shown with.
+    """A network to show, with its decoder and example images.
 
     Attributes:
-        source: what it was opened by.
-        saved: the network and what lies beside it.
+        source: the folder or name that it was opened from.
+        saved: the network and what was saved with it.
         network: in evaluation mode.
         transform: prepares images for it.
         decoder: from poses to images; None if there is none.
-        decoder_note: where a decoder was looked for, and how to come by one, if there is none.
-        examples: images to pick from; None if there are none.
+        decoder_note: if there is no decoder: where it was looked for, and how to get one.
+        examples: images to choose from; None if there are none.
         ranges: ``[classes, 16, 2]``, of the pose's components on the examples; None without those.
     """
 
@@ -64,7 +64,7 @@ class DemoNetwork:
 
     @property
     def reads_digits(self) -> bool:
-        """Whether it was trained on images of MNIST's form, so that pictures should be brought into it."""
+        """Whether it was trained on images like MNIST's, so that pictures should be converted to that form."""
         return self.classes == CLASSES["mnist"] and self.channels == 1
 
     @property
@@ -74,7 +74,7 @@ class DemoNetwork:
 
     @property
     def input_unit(self) -> str:
-        """What ε is measured in."""
+        """The unit of ε."""
         if self.transform.settings.normalise == "scale":
             return "of the range from black, 0, to white, 1"
         return "standard deviations of the image's pixels"
@@ -82,16 +82,16 @@ class DemoNetwork:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What a network made of one image; all of it on the host.
+    """A network's results for one image; all tensors are on the CPU.
 
     Attributes:
-        network: that read it.
+        network: the network that read it.
         pixels: ``[1, C, S, S]``, uint8, as stored.
-        image: ``[1, C, H, W]``, as the network took it.
-        low: ``[1, 1, 1, 1]``, what black is in ``image``.
-        high: ``[1, 1, 1, 1]``, what white is.
-        name: what the image is, in words.
-        truth: its label; None if nobody knows.
+        image: ``[1, C, H, W]``, the network's input.
+        low: ``[1, 1, 1, 1]``, the value of black in ``image``.
+        high: ``[1, 1, 1, 1]``, the value of white.
+        name: the image's name.
+        truth: its label; None if it is unknown.
         activations: ``[classes]``, after the last iteration.
         poses: ``[1, classes, 4, 4]``.
         votes: histograms of the votes' distances for each class after each iteration.
@@ -122,15 +122,15 @@ class Reading:
     def direction(self) -> Tensor:
         """The sign of every pixel's change in FGSM, ``[1, C, H, W]``, away from the winner; computed once.
 
-        FGSM takes one step, so its direction is the same for every ε. A pixel that could only leave the valid range
-        has 0.
+        FGSM takes one step, so its direction is the same for every ε. For a pixel that could only leave the valid range
+        it is 0.
         """
-        everything, device = float(self.high - self.low), device_of(self.network)
+        full_range, device = float(self.high - self.low), device_of(self.network)
         moved = fgsm(
             self.network,
             send(self.image, device),
             torch.tensor([self.winner], device=device),
-            everything,
+            full_range,
             (self.low, self.high),
             objective="logits",
         )
@@ -144,7 +144,7 @@ class Attacked:
     Attributes:
         epsilon: the largest change of a value.
         image: ``[1, C, H, W]``.
-        change: ``[1, C, H, W]``, what was added; smaller than ε where black or white was reached.
+        change: ``[1, C, H, W]``, the change; smaller than ε where black or white was reached.
         activations: ``[classes]``.
     """
 
@@ -155,12 +155,12 @@ class Attacked:
 
     @property
     def winner(self) -> int:
-        """The most active class now."""
+        """The most active class after the attack."""
         return int(self.activations.argmax())
 
 
 def open_demo(source: str, *, root: str | None = None, accelerator: str = "auto") -> DemoNetwork:
-    """Open a network with whatever can be shown about it; takes seconds, for the range of the poses.
+    """Open a network, its decoder and example images; takes seconds, because the range of poses is measured.
 
     Args:
         source: folder of a run or of saved weights, weights that come with matcaps, or an id on the Hugging Face hub.
@@ -171,7 +171,7 @@ def open_demo(source: str, *, root: str | None = None, accelerator: str = "auto"
         FileNotFoundError: the network is missing, or its run has not finished.
         ValueError: it has no capsules, its files are malformed, or there is no GPU.
     """
-    resolve_device(accelerator)  # first of all, so that nothing is read in vain where there is no GPU
+    resolve_device(accelerator)  # first: without the GPU asked for, nothing need be read
     saved = open_saved(source)
     network = saved.network
     if not isinstance(network, EMCapsNet):
@@ -189,7 +189,7 @@ def open_demo(source: str, *, root: str | None = None, accelerator: str = "auto"
         network=network,
         transform=transform,
         decoder=decoder,
-        decoder_note="" if decoder is not None else note + "trains one on the images that the network learnt from.",
+        decoder_note="" if decoder is not None else note + "trains one on the network's training images.",
         examples=examples,
         ranges=None if examples is None else pose_ranges(network, transform, examples),
     )
@@ -197,12 +197,12 @@ def open_demo(source: str, *, root: str | None = None, accelerator: str = "auto"
 
 @torch.no_grad()
 def read(demo: DemoNetwork, pixels: Tensor, name: str, truth: int | None = None) -> Reading:
-    """Let a network read one image.
+    """Compute a network's results for one image.
 
     Args:
         demo: the network.
         pixels: ``[1, C, S, S]``, uint8, S the side that its transform takes.
-        name: what the image is, in words.
+        name: the image's name.
         truth: its label, if it is known.
 
     Raises:
@@ -226,10 +226,10 @@ def read(demo: DemoNetwork, pixels: Tensor, name: str, truth: int | None = None)
 
 
 def pose_bounds(demo: DemoNetwork, reading: Reading) -> tuple[Tensor, Tensor]:
-    """How far each component of the winner's pose can be moved: lowest and highest value, each ``[16]``.
+    """The range of each component of the winner's pose on its slider: lowest and highest value, each ``[16]``.
 
-    The range on the examples, made larger if need be so that the image's own value lies in it; without examples 1
-    about it.
+    It is the range on the examples, extended if necessary to include the image's own value; without examples, 1 on
+    both sides of that value.
     """
     own = reading.pose
     if demo.ranges is None:
@@ -240,7 +240,7 @@ def pose_bounds(demo: DemoNetwork, reading: Reading) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def reconstruct(demo: DemoNetwork, reading: Reading, pose: Tensor) -> Tensor:
-    """Decode the winner's pose after it was moved.
+    """Decode a changed pose of the winner.
 
     Args:
         demo: a network with a decoder.
@@ -264,7 +264,7 @@ def reconstruct(demo: DemoNetwork, reading: Reading, pose: Tensor) -> Tensor:
 
 @torch.no_grad()
 def attack(reading: Reading, epsilon: float) -> Attacked:
-    """Change an image by FGSM, away from the class that the network sees in it.
+    """Change an image by FGSM, away from the predicted class.
 
     Args:
         reading: of the image.
@@ -275,7 +275,7 @@ def attack(reading: Reading, epsilon: float) -> Attacked:
     """
     if not 0 <= epsilon <= LARGEST_EPSILON:
         raise ValueError(f"epsilon must be from 0 to {LARGEST_EPSILON}; got {epsilon}")
-    if epsilon == 0:  # spares the gradient
+    if epsilon == 0:  # saves computing the gradient
         return Attacked(0.0, reading.image, torch.zeros_like(reading.image), reading.activations)
     image = (reading.image + epsilon * reading.direction).clamp(reading.low, reading.high)
     activations = reading.network(send(image, device_of(reading.network))).activations[0].cpu()

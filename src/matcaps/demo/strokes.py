@@ -1,4 +1,4 @@
-"""Drawings as strokes: those that come from the page's pad, and the digits that come with matcaps."""
+"""Drawings as strokes: those from the page's drawing pad, and the digits that come with matcaps."""
 
 import json
 import math
@@ -16,20 +16,20 @@ Strokes = Sequence[Sequence[tuple[float, float]]]
 """Lines through points; x to the right and y downwards, both from 0 to 1."""
 
 MAX_POINTS = 20_000
-"""Points of a drawing; more are refused."""
+"""The largest number of points of a drawing."""
 
-_SHARPER = 8  # a drawing is made so many times larger than the image
+_SHARPER = 8  # a drawing is made this many times larger than the image
 _PEN = 2.4  # width of the pen in MNIST's pixels: about that of its digits
 
 
 def parse_strokes(text: str | None) -> list[list[tuple[float, float]]]:
-    """Read what the pad sends.
+    """Read the strokes that the pad sends.
 
     Args:
         text: JSON, a list of strokes, each a list of points ``[x, y]`` from 0 to 1; None or empty: nothing drawn.
 
     Raises:
-        ValueError: it is something else, or has more than :data:`MAX_POINTS` points.
+        ValueError: the text is malformed, or has more than :data:`MAX_POINTS` points.
     """
     if not text:
         return []
@@ -40,13 +40,13 @@ def parse_strokes(text: str | None) -> list[list[tuple[float, float]]]:
     points = [value for stroke in strokes for point in stroke for value in point]
     if len(points) > 2 * MAX_POINTS:
         raise ValueError(f"the drawing must have at most {MAX_POINTS:,} points; got {len(points) // 2:,}: clear it")
-    if not all(0 <= value <= 1 for value in points):  # NaN is not either
+    if not all(0 <= value <= 1 for value in points):  # false for NaN, too
         raise ValueError("the drawing's points must lie on the pad, from 0 to 1")
     return [stroke for stroke in strokes if stroke]
 
 
 def draw_strokes(strokes: Strokes, size: int = FRAME, *, pen: float = _PEN) -> Prepared:
-    """Draw strokes as an image of MNIST's form, with a pen that is as wide however small the drawing is.
+    """Draw strokes as an image like MNIST's, with a pen whose width does not depend on the drawing's size.
 
     Args:
         strokes: the lines.
@@ -64,7 +64,7 @@ def draw_strokes(strokes: Strokes, size: int = FRAME, *, pen: float = _PEN) -> P
         raise ValueError("nothing is drawn: draw on the pad")
     low, high = points.min(0), points.max(0)
     side, width = _SHARPER * FRAME, _SHARPER * pen
-    extent = max(float((high - low).max()), 0.02)  # a dot stays one
+    extent = max(float((high - low).max()), 0.02)  # a dot stays a dot
     scale = (_SHARPER * BOX - width) / extent
     canvas = Image.new("L", (side, side))
     brush = ImageDraw.Draw(canvas)
@@ -99,9 +99,9 @@ _DIGITS: tuple[Strokes, ...] = (
 
 
 def drawn_digits(each: int = 8, seed: int = 0) -> ImageDataset:
-    """Digits for want of MNIST: those of this file, slanted, turned and stretched, with pens of several widths.
+    """Digits for use without MNIST: those of this file, slanted, rotated and stretched, with pens of several widths.
 
-    They are not MNIST's: a network's accuracy on them says nothing about MNIST.
+    They are not MNIST's: a network's accuracy on them tells nothing about MNIST.
 
     Args:
         each: images of each class.

@@ -1,4 +1,4 @@
-"""The page on which smallNORB's objects are turned."""
+"""The page on which smallNORB's objects can be rotated."""
 
 from collections.abc import Callable
 from functools import cache
@@ -14,17 +14,18 @@ from matcaps.demo.viewpoints import INSTANCES, ObjectViews, open_views
 
 
 def fill_viewpoint_page(tab: gr.Tab, source: str, root: str | None, accelerator: str) -> None:
-    """Put the page together inside its tab; arguments as :func:`matcaps.demo.serve`."""
+    """Build the page inside its tab; arguments as :func:`matcaps.demo.serve`."""
     gr.Markdown(
-        f"### One object from all sides\n`{source}` on the objects of smallNORB's test part, which training on the "
-        "training part never shows. Azimuths of two objects, planes above all, need not start from the same side. "
-        "Turn one, and see where its verdict holds: capsules were made to know a thing from any viewpoint."
+        f"### One object from all sides\n`{source}` on the objects of smallNORB's test part, which do not occur in the "
+        "training part. The azimuths of two objects, especially planes, need not start from the same side. "
+        "Rotate one to see where the answer stays right: capsules were designed to recognise an object from any "
+        "viewpoint."
     )
     if missing_files("smallnorb", root):
         gr.HTML(
             panels.note(
-                "smallNORB is not on this machine, and may not be shipped. Fetch it once (matcaps data fetch "
-                "smallnorb) and start the demo again; --root names another folder. All else works without it."
+                "smallNORB is not on this machine, and matcaps may not include it. Fetch it once (matcaps data fetch "
+                "smallnorb) and start the demo again; --root names another folder. Everything else works without it."
             ),
             elem_id="view",
         )
@@ -38,7 +39,9 @@ def fill_viewpoint_page(tab: gr.Tab, source: str, root: str | None, accelerator:
         )
         azimuth = gr.Slider(0, 17, value=0, step=1, label="Azimuth: 0 is 0°, 17 is 340°, 20° a step", elem_id="azimuth")
         lighting = gr.Slider(0, 5, value=0, step=1, label="Lighting: six set-ups", elem_id="lighting")
-    view = gr.HTML(panels.note("The images are read when this page is first opened: some seconds."), elem_id="view")
+    view = gr.HTML(
+        panels.note("The images are read when this page is first opened, which takes some seconds."), elem_id="view"
+    )
 
     @cache
     def views() -> ObjectViews:
@@ -46,12 +49,14 @@ def fill_viewpoint_page(tab: gr.Tab, source: str, root: str | None, accelerator:
 
     def look(kind: str, number: int, height: int, angle: int, light: int) -> str:
         try:
-            found = views()
+            views_of_objects = views()
         except (OSError, ValueError) as error:
             return panels.note(str(error), "problem")
         label = NORB_CLASSES.index(kind)
-        seen = found.view(label, number, height, angle, light)
-        return panels.show_view(found, seen, angle, found.sweep(label, number, height, light))
+        current_view = views_of_objects.view(label, number, height, angle, light)
+        return panels.show_view(
+            views_of_objects, current_view, angle, views_of_objects.sweep(label, number, height, light)
+        )
 
     controls = [category, instance, elevation, azimuth, lighting]
     tab.select(look, controls, view, **QUIET)

@@ -13,7 +13,7 @@ from matcaps.training.devices import place, resolve_device
 from matcaps.training.inference import SavedNetwork, open_saved
 
 INSTANCES = (0, 1, 2, 3, 5)
-"""Those of the test part, of every category."""
+"""The instances of the test part, in every category."""
 NUM_AZIMUTHS = 18
 NUM_ELEVATIONS = 9
 NUM_LIGHTINGS = 6
@@ -21,7 +21,7 @@ NUM_LIGHTINGS = 6
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One pair of images, and what the network says to it.
+    """One pair of images, and the network's output for it.
 
     Attributes:
         pixels: ``[2, S, S]``, uint8: the left and the right camera's.
@@ -36,10 +36,10 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class ObjectViews:
-    """A network, and smallNORB's test images by what they show.
+    """A network, and smallNORB's test images by object and viewpoint.
 
     Attributes:
-        source: what the network was opened by.
+        source: the folder or name that the network was opened from.
         saved: the network, of two channels and five classes.
         dataset: the test part.
         places: ``[5, 10, 9, 18, 6]``, int64: where the image of a category, instance, elevation, azimuth and lighting
@@ -62,7 +62,7 @@ class ObjectViews:
             lighting: 0 to 5.
 
         Returns:
-            What is seen; None if there is no such image.
+            The view; None if there is no such image.
         """
         place = int(self.places[category, instance, elevation, azimuth, lighting])
         if place < 0:
@@ -70,12 +70,12 @@ class ObjectViews:
         return View(self.dataset.images[place], self._activations(torch.tensor([place]))[0], category)
 
     def sweep(self, category: int, instance: int, elevation: int, lighting: int) -> Tensor:
-        """The class activations all round an object: ``[18, 5]``, NaN where there is no image."""
+        """The class activations around an object: ``[18, 5]``, NaN where there is no image."""
         places = self.places[category, instance, elevation, :, lighting]
-        found = torch.full((NUM_AZIMUTHS, 5), float("nan"))
+        activations = torch.full((NUM_AZIMUTHS, 5), float("nan"))
         if (places >= 0).any():
-            found[places >= 0] = self._activations(places[places >= 0])
-        return found
+            activations[places >= 0] = self._activations(places[places >= 0])
+        return activations
 
     @torch.no_grad()
     def _activations(self, places: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class ObjectViews:
 
 
 def open_views(source: str, *, root: str | None = None, accelerator: str = "auto") -> ObjectViews:
-    """Open a network of smallNORB and the test images; reads 24,300 pairs, which takes seconds.
+    """Open a network for smallNORB and the test images; reads 24,300 pairs, which takes seconds.
 
     Args:
         source: as :func:`matcaps.demo.open_demo`.
@@ -94,9 +94,9 @@ def open_views(source: str, *, root: str | None = None, accelerator: str = "auto
 
     Raises:
         FileNotFoundError: the network or the images are missing; the message says how to get them.
-        ValueError: the network is none of smallNORB, or a file is malformed.
+        ValueError: the network is not for smallNORB, or a file is malformed.
     """
-    resolve_device(accelerator)  # first of all, so that nothing is read in vain where there is no GPU
+    resolve_device(accelerator)  # first: without the GPU asked for, nothing need be read
     saved = open_viewer(source)
     place(saved.network, accelerator)
     dataset = load_smallnorb(root, "test", size=saved.transform.image_size)
@@ -109,11 +109,11 @@ def open_views(source: str, *, root: str | None = None, accelerator: str = "auto
 
 
 def open_viewer(source: str) -> SavedNetwork:
-    """Open a network, and refuse one that is none of smallNORB; raises as :func:`open_views`."""
+    """Open a network, and refuse one that is not for smallNORB; raises as :func:`open_views`."""
     saved = open_saved(source)
     network = saved.network
     if not isinstance(network, EMCapsNet) or network.config.in_channels != 2 or network.config.num_classes != 5:
-        raise ValueError(f"{source} is no capsule network of smallNORB: it must take 2 channels and have 5 classes")
+        raise ValueError(f"{source} is not a capsule network for smallNORB: it must take 2 channels and have 5 classes")
     if 96 % saved.transform.image_size:
         raise ValueError(f"{source} must take images whose side divides 96; got {saved.transform.image_size}")
     return saved

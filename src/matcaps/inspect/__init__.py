@@ -1,7 +1,7 @@
-"""Looking inside a capsule network: one file a view, in which measuring, drawing and saying stand together.
+"""Looking inside a capsule network: one file for each view, which measures, draws and describes it in sentences.
 
 The functions take a network on any device, look at it in evaluation mode, and leave it as it was. The ``Display``
-classes draw what they found. ``inspect_saved`` does what ``matcaps inspect`` does.
+classes draw the results. ``inspect_saved`` does what ``matcaps inspect`` does.
 """
 
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from matcaps.inspect.display import Display, NothingToShowError
     from matcaps.inspect.health import HealthDisplay, LayerHealth, capsule_health
+    from matcaps.inspect.inspection import Inspection
     from matcaps.inspect.numbers import save_arrays, to_arrays
     from matcaps.inspect.probe import Probe, linear_probe, principal_components
     from matcaps.inspect.response import PoseResponse, ResponseDisplay, pose_response
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from matcaps.inspect.sets import Survey, survey
     from matcaps.inspect.settings import InspectSettings
     from matcaps.inspect.steps import EMSteps, StepsDisplay, em_steps
-    from matcaps.inspect.subject import Subject
     from matcaps.inspect.traversal import PosesDisplay, PoseTraversal, pose_traversal, true_poses
     from matcaps.inspect.viewpoint import (
         ViewpointDisplay,
@@ -53,7 +53,7 @@ _MODULES = {
     "sets": ("Survey", "survey"),
     "settings": ("InspectSettings",),
     "steps": ("EMSteps", "StepsDisplay", "em_steps"),
-    "subject": ("Subject",),
+    "inspection": ("Inspection",),
     "traversal": ("PoseTraversal", "PosesDisplay", "pose_traversal", "true_poses"),
     "viewpoint": ("ViewpointDisplay", "ViewpointProbe", "has_viewpoints", "penultimate_features", "viewpoint_probe"),
     "votes": ("VoteDistances", "VoteHistogram", "VotesDisplay", "vote_distances", "vote_histogram"),
@@ -74,6 +74,7 @@ __all__ = [
     "HealthDisplay",
     "ImageContrastDisplay",
     "InspectSettings",
+    "Inspection",
     "LayerActivity",
     "LayerHealth",
     "NothingToShowError",
@@ -85,7 +86,6 @@ __all__ = [
     "RoutingAgreement",
     "SetContrastDisplay",
     "StepsDisplay",
-    "Subject",
     "Survey",
     "ViewpointDisplay",
     "ViewpointProbe",

@@ -1,4 +1,4 @@
-"""What is active where, iteration by iteration."""
+"""Which capsules are active at which positions, iteration by iteration."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from matcaps.data.names import short_name
+from matcaps.inspect.access import inspects
 from matcaps.inspect.display import Display
-from matcaps.inspect.door import inspects
+from matcaps.inspect.inspection import Inspection
 from matcaps.inspect.style import HEAT, LAYER_TITLES, new_figure
-from matcaps.inspect.subject import Subject
 from matcaps.models import EMCapsNet
 
 
@@ -26,7 +26,7 @@ def activation_maps(network: EMCapsNet, images: Tensor) -> "OrderedDict[str, Ten
     """Return the activations of every layer after every iteration, by the layer's name.
 
     Args:
-        network: on any device; what is found comes to the host.
+        network: on any device; the results are on the CPU.
         images: ``[B, C, H, W]``, prepared as the network takes them.
 
     Returns:
@@ -47,15 +47,15 @@ class ActivationsDisplay(Display):
     numbers: Mapping[str, Tensor]
     classes: Sequence[str]
     title: str
-    caption: ClassVar[str] = "Every capsule's activation, one tile a type and one row an iteration."
+    caption: ClassVar[str] = "Every capsule's activation: one tile for each type, one row for each iteration."
 
     @classmethod
-    def from_subject(cls, subject: Subject) -> "ActivationsDisplay":
-        """Of the subject's image."""
-        return cls(activation_maps(subject.network, subject.image), subject.classes, subject.title)
+    def from_inspection(cls, inspection: Inspection) -> "ActivationsDisplay":
+        """Compute the maps of the inspected image."""
+        return cls(activation_maps(inspection.network, inspection.image), inspection.classes, inspection.title)
 
     def plot(self) -> Figure:
-        """Activation maps: a band a layer, in it a row an iteration and a tile a capsule type."""
+        """Draw a band for each layer, and in it a row for each iteration and a tile for each capsule type."""
         maps, classes = self.numbers, self.classes
         names = [name for name in maps if name != "class_capsules"]
         mosaics = [_mosaic(maps[name][0]) for name in names]
@@ -74,7 +74,7 @@ class ActivationsDisplay(Display):
                 fontsize=7,
             )
             axes.set_title(
-                f"{LAYER_TITLES[name]}: a tile a type, {height}×{width} positions each", fontsize=9, loc="left"
+                f"{LAYER_TITLES[name]}: one tile per type, {height}×{width} positions each", fontsize=9, loc="left"
             )
             axes.tick_params(length=0)
             for spine in axes.spines.values():

@@ -1,6 +1,6 @@
-"""Whether routing does what it is for: the true class gathers data, its votes come together, no layer is saturated.
+"""Whether routing works as intended: the true class gains data, its votes come together, no layer is saturated.
 
-What is read here is what the routing itself computes of every iteration; the votes need not be written out.
+These measures use only what the routing itself computes in every iteration; the votes need not be in memory.
 """
 
 from collections import OrderedDict
@@ -17,8 +17,8 @@ from torch import Tensor
 from matcaps.capsules import Capsules
 from matcaps.data.devices import send
 from matcaps.data.loader import Batch
+from matcaps.inspect.access import inspects
 from matcaps.inspect.display import Display
-from matcaps.inspect.door import inspects
 from matcaps.inspect.health import LayerHealth, Tally
 from matcaps.inspect.style import COLOURS, GREY, MARKERS, new_figure
 from matcaps.inspect.wording import NOTICEABLE, arrows, rises
@@ -28,7 +28,7 @@ from matcaps.routing import RoutingIteration
 from matcaps.routing.reference import EMPTY_MASS
 
 if TYPE_CHECKING:
-    from matcaps.inspect.opening import SavedSubject
+    from matcaps.inspect.opening import SavedInspection
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class LayerActivity:
 class RoutingAgreement:
     """How the votes for the class capsules agree over a labelled set, after each iteration.
 
-    Tuples have one number an iteration. A class without data has no votes, and is left out of what is said of votes;
-    NaN where every class is.
+    Tuples have one number for each iteration. A class without data has no votes; measures of votes leave it out, and
+    are NaN where no class has data.
 
     Attributes:
         share_true: the true class's share of the classes' data (assignment times activation), mean over images.
-        chance: what share each class would have if all had the same.
+        chance: the share of each class if all classes had the same.
         log_deviation_true: mean of ln σ over the 16 components and the images, of the true class.
         log_deviation_others: the same of the other classes.
         nearest_is_true: share of images on which the true class's votes lie nearest to their mean: its Σ σ² is the
@@ -65,7 +65,7 @@ class RoutingAgreement:
         activation_true: mean activation of the true class.
         activation_others: of the other classes.
         accuracy: share of images that would be right if the routing ended here.
-        changed: share of images whose most active class is another than an iteration before; 0 for the first.
+        changed: share of images whose most active class differs from the one before; 0 for the first iteration.
         layers: by the layer's name, after the last iteration.
         num_images: images measured.
     """
@@ -84,12 +84,12 @@ class RoutingAgreement:
 
     @property
     def log_deviation_gap(self) -> tuple[float, ...]:
-        """By how much ln σ of the true class lies below that of the others; below 0: its votes are closer together."""
+        """ln σ of the true class minus that of the others; below 0, the true class's votes are closer together."""
         pairs = zip(self.log_deviation_true, self.log_deviation_others, strict=True)
         return tuple(true - others for true, others in pairs)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON can hold it: None for NaN."""
+        """All values in a form that JSON can hold: None for NaN."""
         values = {**asdict(self), "log_deviation_gap": self.log_deviation_gap}
         return {
             name: [None if one != one else one for one in value] if isinstance(value, tuple) else value
@@ -98,23 +98,23 @@ class RoutingAgreement:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RoutingAgreement":
-        """What :meth:`to_dict` wrote; more than that is passed over.
+        """Read what :meth:`to_dict` wrote; other entries are ignored.
 
         Raises:
-            ValueError: something is missing, or is of another kind.
+            ValueError: an entry is missing or has the wrong type.
         """
         try:
-            found = {entry.name: values[entry.name] for entry in fields(cls)}
-            for name, value in found.items():
+            entries = {entry.name: values[entry.name] for entry in fields(cls)}
+            for name, value in entries.items():
                 if isinstance(value, list):
-                    found[name] = tuple(torch.nan if one is None else float(one) for one in value)
-            found["layers"] = {name: LayerActivity(**layer) for name, layer in found["layers"].items()}
-            lengths = {len(found[name]) for name in ("share_true", *_BY_ITERATION)}
+                    entries[name] = tuple(torch.nan if one is None else float(one) for one in value)
+            entries["layers"] = {name: LayerActivity(**layer) for name, layer in entries["layers"].items()}
+            lengths = {len(entries[name]) for name in ("share_true", *_BY_ITERATION)}
             if lengths == {0} or len(lengths) > 1:
                 raise ValueError(f"must have one number an iteration; got {sorted(lengths)} numbers")
-            return cls(**found)
+            return cls(**entries)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"not what RoutingAgreement.to_dict gave: {error!r}") from None
+            raise ValueError(f"not a result of RoutingAgreement.to_dict: {error!r}") from None
 
 
 _BY_ITERATION = (
@@ -129,7 +129,7 @@ _BY_ITERATION = (
 
 
 class AgreementTally:
-    """Measures :class:`RoutingAgreement` batch by batch, from what the layers gave: no further pass is needed.
+    """Measures :class:`RoutingAgreement` batch by batch, from the layers' outputs, without another forward pass.
 
     Args:
         network: whose routing is measured.
@@ -144,7 +144,7 @@ class AgreementTally:
     def add(
         self, outputs: Mapping[str, Capsules], coordinates: Tensor | None, labels: Tensor
     ) -> list[RoutingIteration]:
-        """Count a batch in.
+        """Add a batch.
 
         Args:
             outputs: from :meth:`matcaps.models.EMCapsNet.layer_outputs`.
@@ -165,11 +165,11 @@ class AgreementTally:
         return states
 
     def health(self) -> "OrderedDict[str, LayerHealth]":
-        """What :func:`matcaps.inspect.capsule_health` finds, by the layer's name."""
+        """The result of :func:`matcaps.inspect.capsule_health`, by the layer's name."""
         return OrderedDict((name, tally.health(self._num_images)) for name, tally in self._layers.items())
 
     def result(self) -> RoutingAgreement:
-        """Of all that was counted.
+        """The measures over all batches added.
 
         Raises:
             ValueError: there were no images.
@@ -202,10 +202,10 @@ class AgreementTally:
 
 @inspects
 def routing_agreement(network: EMCapsNet, batches: Iterable[Batch]) -> RoutingAgreement:
-    """Measure over a labelled set what routing does for the true class, and how active each layer is.
+    """Measure over a labelled set how routing treats the true class, and how active each layer is.
 
     Args:
-        network: on any device; what is found comes to the host.
+        network: on any device; the results are on the CPU.
         batches: see :func:`matcaps.data.make_loader`; of several crops of an image the first, the centre, is taken.
 
     Raises:
@@ -232,7 +232,7 @@ def _of_layer(health: LayerHealth) -> LayerActivity:
 
 
 def _of_classes(states: list[RoutingIteration]) -> tuple[Tensor, ...]:
-    """Shares of the data, mean ln σ, Σ σ² and activations, each ``[B, T, J]`` in float64; without data NaN and ∞."""
+    """Shares of the data, mean ln σ (NaN without data), Σ σ² (∞ without data), activations: ``[B, T, J]``, float64."""
     mass, variance, activation = (
         torch.stack([getattr(state, name) for state in states], dim=1).cpu().double()
         for name in ("mass", "variance", "activation")
@@ -244,7 +244,7 @@ def _of_classes(states: list[RoutingIteration]) -> tuple[Tensor, ...]:
 
 
 def _divide(values_NTJ: Tensor, is_true_NJ: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Means over the images of the true class and of the others, an iteration each; NaN is left out."""
+    """Means over the images, for the true class and for the others, one for each iteration; NaN is left out."""
     values_NJT = values_NTJ.transpose(1, 2)
     return _tuple(values_NJT[is_true_NJ].nanmean(dim=0)), _tuple(values_NJT[~is_true_NJ].nanmean(dim=0))
 
@@ -254,7 +254,7 @@ def _tuple(values: Tensor) -> tuple[float, ...]:
 
 
 def agreement_in_words(measured: RoutingAgreement) -> list[str]:
-    """Whether routing brings the true class's votes together and gives it data; the judgement first, then why.
+    """Describe whether routing brings the true class's votes together and gives it data: first the judgement, then why.
 
     Example:
         >>> from matcaps import create_model
@@ -262,8 +262,8 @@ def agreement_in_words(measured: RoutingAgreement) -> list[str]:
         >>> import torch
         >>> from matcaps.inspect import routing_agreement
         >>> batch = Batch(torch.rand(4, 1, 28, 28), torch.tensor([0, 1, 2, 0]), torch.arange(4))
-        >>> found = routing_agreement(create_model("quickstart", in_channels=1, num_classes=3, iterations=1), [batch])
-        >>> agreement_in_words(found)[0]
+        >>> network = create_model("quickstart", in_channels=1, num_classes=3, iterations=1)
+        >>> agreement_in_words(routing_agreement(network, [batch]))[0]
         'With one iteration nothing is routed: every class has the same data'
     """
     return measures_in_words(
@@ -278,7 +278,7 @@ def measures_in_words(
     changed: Sequence[float],
     chance: float,
 ) -> list[str]:
-    """:func:`agreement_in_words` of the numbers alone; ``changed`` from the second iteration on."""
+    """:func:`agreement_in_words` from the numbers alone; ``changed`` starts with the second iteration."""
     if len(share_true) == 1:
         return ["With one iteration nothing is routed: every class has the same data"]
     end, gap = share_true[-1], log_deviation_gap[-1]
@@ -321,53 +321,55 @@ def measures_in_words(
 
 @dataclass(frozen=True, eq=False)
 class AgreementDisplay(Display):
-    """What routing does for the true class over a set."""
+    """How routing treats the true class over a labelled set."""
 
-    found: RoutingAgreement
+    agreement: RoutingAgreement
     title: str
     caption: ClassVar[str] = (
-        "What routing does for the true class over many images, by iteration: its share of the data, how wide its "
-        "votes spread, on how many images they are the nearest to their mean; and how active each layer is."
+        "How routing treats the true class over many images, by iteration: its share of the data, how widely its "
+        "votes spread, and on how many images they are the nearest to their mean. Also, how active each layer is."
     )
     as_json: ClassVar[bool] = True
 
     @classmethod
-    def from_subject(cls, subject: "SavedSubject") -> "AgreementDisplay | None":
-        """Measure over the subject's set; None without one."""
-        return None if subject.survey is None else cls(subject.survey.agreement, subject.set_title)
+    def from_inspection(cls, inspection: "SavedInspection") -> "AgreementDisplay | None":
+        """Measure over the labelled set; None without one."""
+        return None if inspection.survey is None else cls(inspection.survey.agreement, inspection.set_title)
 
     @property
     def numbers(self) -> dict[str, Any]:
-        return self.found.to_dict()
+        return self.agreement.to_dict()
 
     @property
     def sentences(self) -> dict[str, str]:
-        return {"agreement": ". ".join(agreement_in_words(self.found))}
+        return {"agreement": ". ".join(agreement_in_words(self.agreement))}
 
     def plot(self) -> Figure:
-        """By iteration, shares of the data, ln σ, nearest votes, right answers, activation; each layer's activity."""
-        found, title = self.found, self.title
+        """Draw, by iteration, the measures of the true class and of the others; and each layer's activity."""
+        agreement, title = self.agreement, self.title
         figure = new_figure(5, width=2.7, height=3.1)
         panels = figure.subplots(1, 5, width_ratios=[1, 1, 1, 1, 1.25])
-        steps = np.arange(1, len(found.share_true) + 1)
-        others = [(1 - share) * found.chance / (1 - found.chance) for share in found.share_true]
+        steps = np.arange(1, len(agreement.share_true) + 1)
+        others = [(1 - share) * agreement.chance / (1 - agreement.chance) for share in agreement.share_true]
         pairs = (
-            ("share of the data, %", 100, found.share_true, others),
-            ("mean ln σ of the votes", 1, found.log_deviation_true, found.log_deviation_others),
-            ("activation", 1, found.activation_true, found.activation_others),
+            ("share of the data, %", 100, agreement.share_true, others),
+            ("mean ln σ of the votes", 1, agreement.log_deviation_true, agreement.log_deviation_others),
+            ("activation", 1, agreement.activation_true, agreement.activation_others),
         )
         for axes, (name, factor, true, other) in zip((panels[0], panels[1], panels[3]), pairs, strict=True):
             for place, (values, label) in enumerate(((true, "true class"), (other, "one other class, mean"))):
                 axes.plot(steps, factor * np.array(values), MARKERS[place] + "-", color=COLOURS[place], label=label)
             axes.set_title(name, fontsize=9)
         panels[2].plot(
-            steps, 100 * np.array(found.nearest_is_true), "o-", color=COLOURS[0], label="true class's votes nearest"
+            steps, 100 * np.array(agreement.nearest_is_true), "o-", color=COLOURS[0], label="true class's votes nearest"
         )
-        panels[2].plot(steps, 100 * np.array(found.accuracy), "^-", color=COLOURS[2], label="right, were it the last")
-        panels[2].plot(steps[1:], 100 * np.array(found.changed[1:]), "D-", color=COLOURS[3], label="answer changed")
+        panels[2].plot(
+            steps, 100 * np.array(agreement.accuracy), "^-", color=COLOURS[2], label="right, if this were the last"
+        )
+        panels[2].plot(steps[1:], 100 * np.array(agreement.changed[1:]), "D-", color=COLOURS[3], label="answer changed")
         panels[2].set_title("share of the images, %", fontsize=9)
         for axes in (panels[0], panels[2]):
-            axes.axhline(100 * found.chance, color="black", linestyle=":", linewidth=1, label="chance")
+            axes.axhline(100 * agreement.chance, color="black", linestyle=":", linewidth=1, label="chance")
             axes.set_ylim(-2, 102)
         panels[3].set_ylim(-0.02, 1.02)
         for axes in panels[:4]:
@@ -377,21 +379,22 @@ class AgreementDisplay(Display):
             axes.tick_params(labelsize=8)
         for axes in (panels[0], panels[2]):
             axes.legend(fontsize=7)
-        _draw_layers(panels[4], found)
-        figure.suptitle(f"{title}, {found.num_images} images", fontsize=9)
+        _draw_layers(panels[4], agreement)
+        figure.suptitle(f"{title}, {agreement.num_images} images", fontsize=9)
         return figure
 
 
-def _draw_layers(axes: Axes, found: RoutingAgreement) -> None:
-    """Of each layer the share of capsules that are off, between, and on."""
-    names = list(found.layers)
+def _draw_layers(axes: Axes, agreement: RoutingAgreement) -> None:
+    """Draw for each layer the share of capsules that are off, in between, and on."""
+    names = list(agreement.layers)
     low, high = (
-        np.array([100 * getattr(one, name) for one in found.layers.values()]) for name in ("share_low", "share_high")
+        np.array([100 * getattr(one, name) for one in agreement.layers.values()])
+        for name in ("share_low", "share_high")
     )
     places = np.arange(len(names))
     axes.barh(places, low, color=GREY, label="below 0.01")
     axes.barh(places, high, left=100 - high, color=COLOURS[4], label="above 0.99")
-    for place, layer in enumerate(found.layers.values()):
+    for place, layer in enumerate(agreement.layers.values()):
         axes.plot(100 * layer.mean, place, "D", color="black", markersize=5, label="mean" if place == 0 else None)
     axes.set_yticks(places, [name.replace("_", " ").replace(" capsules", "\ncapsules") for name in names], fontsize=7)
     axes.invert_yaxis()

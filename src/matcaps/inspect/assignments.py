@@ -1,4 +1,4 @@
-"""Which capsules a class capsule was made from, layer by layer back to the primary ones."""
+"""Which capsules contribute to a class capsule, layer by layer back to the primary capsules."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from matcaps.inspect.access import inspects
 from matcaps.inspect.display import Display
-from matcaps.inspect.door import inspects
+from matcaps.inspect.inspection import Inspection
 from matcaps.inspect.style import COLOURS, HEAT, LAYER_TITLES, new_figure, show_picture, to_picture
-from matcaps.inspect.subject import Subject
 from matcaps.layers import ConvCapsules
 from matcaps.models import EMCapsNet
 from matcaps.models.geometry import Axis
@@ -27,9 +27,9 @@ class Contributions:
 
     Attributes:
         classes: ``[B]``, int64, the class that is explained.
-        shares: by the layer's name, from the last map back to the primary capsules: ``[B, H, W, I]``, which sum to 1
+        shares: by the layer's name, from the last map back to the primary capsules: ``[B, H, W, I]``; they sum to 1
             over an image's capsules in every layer.
-        fields: by the layer's name, rows and columns of its map: where the positions look.
+        fields: by the layer's name, the receptive fields of the rows and columns of its map.
     """
 
     classes: Tensor
@@ -41,25 +41,25 @@ class Contributions:
 def contributions(network: EMCapsNet, images: Tensor, classes: Tensor | None = None) -> Contributions:
     """Divide a class capsule over the capsules below it, and each of these over those below.
 
-    A parent's mean is the weighted mean of its children's votes, and a child's weight in it, assignment times
-    activation over the parent's mass (last iteration), is its share in the parent. A class has 1 to divide; what a
-    capsule has got from all its parents it divides in the same way. This says where the pose came from, not what
-    would happen to the activation if a capsule were taken away.
+    A parent's mean is the weighted mean of its children's votes. A child's weight in it, assignment times
+    activation over the parent's mass (last iteration), is its share in the parent. A class has 1 to divide; each
+    capsule divides what it got from all its parents in the same way. This tells where the pose came from, not what
+    would happen to the activation without a capsule.
 
     Args:
-        network: on any device; what is found comes to the host.
+        network: on any device; the results are on the CPU.
         images: ``[B, C, H, W]``, prepared as the network takes them.
         classes: ``[B]``, int64; None for the most active class of each image.
 
     Returns:
-        The shares. A parent with no data at all, mass 0, passes nothing on; only then does a layer's sum fall below 1.
+        The shares. A parent without data (mass 0) passes nothing on; only then is a layer's sum below 1.
     """
     outputs, states = network.layer_outputs(images), network.trace(images)
     if classes is None:
         classes = outputs["class_capsules"].activations.argmax(dim=1)
-    last = states["class_capsules"][-1]
+    last_state = states["class_capsules"][-1]
     below = outputs["conv_capsules2"].activations
-    chosen = child_shares(last, below.flatten(1))[torch.arange(len(images), device=classes.device), :, classes]
+    chosen = child_shares(last_state, below.flatten(1))[torch.arange(len(images), device=classes.device), :, classes]
     shares = OrderedDict(conv_capsules2=chosen.unflatten(1, below.shape[1:]))
     for name, child in (("conv_capsules2", "conv_capsules1"), ("conv_capsules1", "primary_capsules")):
         layer = network.get_submodule(name)
@@ -99,40 +99,40 @@ def _pass_down(layer: ConvCapsules, state: RoutingIteration, activations: Tensor
 
 @dataclass(frozen=True, eq=False)
 class AssignmentsDisplay(Display):
-    """What the class capsule of an image was made from; ``image`` ``[C, H, W]`` is what the network saw."""
+    """The contributions to an image's class capsule; ``image`` ``[C, H, W]`` is the network's input."""
 
     numbers: Contributions
     image: Tensor
     title: str
     caption: ClassVar[str] = (
-        "What the winning class was made from: shares of the positions and of the child types, layer by layer back"
+        "What the winning class is made from: the shares of positions and of child types, layer by layer, back"
         " to the primary capsules."
     )
 
     @classmethod
-    def from_subject(cls, subject: Subject) -> "AssignmentsDisplay":
-        """Divide the most active class over what the subject's image shows."""
-        found = contributions(subject.network, subject.image)
+    def from_inspection(cls, inspection: Inspection) -> "AssignmentsDisplay":
+        """Divide the most active class over the capsules of the inspected image."""
+        shares = contributions(inspection.network, inspection.image)
         return cls(
-            found,
-            subject.image[0],
-            f"{subject.title}\nwhat the class capsule {subject.classes[int(found.classes[0])]} was made from "
-            "(orange frame: all that the position with the largest share sees)",
+            shares,
+            inspection.image[0],
+            f"{inspection.title}\nwhat the class capsule {inspection.classes[int(shares.classes[0])]} is made from "
+            "(orange frame: the receptive field of the position with the largest share)",
         )
 
     def plot(self) -> Figure:
-        """Shares of each layer's positions over the image, and of each child type as bars."""
-        found, image, title = self.numbers, self.image, self.title
-        names = list(found.shares)
+        """Draw the shares of each layer's positions over the image, and of each child type as bars."""
+        parts, image, title = self.numbers, self.image, self.title
+        names = list(parts.shares)
         figure = new_figure(len(names) + 1, 2, width=2.6, height=2.5)
         panels = figure.subplots(2, len(names) + 1, height_ratios=[1.25, 1])
         picture = to_picture(image)
         show_picture(panels[0][0], picture)
-        panels[0][0].set_title("what the network saw", fontsize=9)
+        panels[0][0].set_title("the network's input", fontsize=9)
         panels[1][0].axis("off")
         for column, name in enumerate(names, start=1):
-            shares = 100 * found.shares[name][0]
-            rows, columns = found.fields[name]
+            shares = 100 * parts.shares[name][0]
+            rows, columns = parts.fields[name]
             axes = panels[0][column]
             show_picture(axes, picture)
             values = shares.sum(-1).numpy()
@@ -159,7 +159,7 @@ def _extent(rows: Axis, columns: Axis) -> tuple[float, float, float, float]:
 
 
 def _outline_field(axes: Axes, values: np.ndarray, rows: Axis, columns: Axis) -> None:
-    """The whole receptive field of the position with the largest share: it sees more than its own cell."""
+    """Draw the whole receptive field of the position with the largest share: it is larger than its cell."""
     row, column = np.unravel_index(values.argmax(), values.shape)
     x, y = float(columns.centres()[column]), float(rows.centres()[row])
     axes.add_patch(

@@ -1,4 +1,4 @@
-"""A run's curves: loss and accuracy, how awake its capsules are, and what routing did, by epoch."""
+"""A run's curves by epoch: loss and accuracy, how active its capsules are, and measures of its routing."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,21 +11,21 @@ from matcaps.data.names import short_name
 from matcaps.inspect.style import COLOURS, new_figure
 
 Rows = Sequence[Mapping[str, str]]
-"""Rows of a run's metrics.csv, one an epoch."""
+"""Rows of a run's metrics.csv, one for each epoch."""
 
 
 def draw_curves(runs: Mapping[str, Rows]) -> Figure:
     """Draw loss and, below it, accuracy by epoch, of one run or of several in one picture.
 
     Args:
-        runs: by the run's name its metrics.
+        runs: the metrics of each run, by its name.
     """
     figure = new_figure(1, 2, width=5.5, height=2.8)
     upper, lower = figure.subplots(2, 1, sharex=True)
     parts = {"train": "-", "validation": "--", "test": ":"}
     for (name, rows), colour in zip(runs.items(), _endless(COLOURS), strict=False):
         shown = short_name(name)
-        shown = f" {shown}" if shown.startswith("_") else shown  # matplotlib would leave it out of the legend
+        shown = f" {shown}" if shown.startswith("_") else shown  # matplotlib's legend leaves out names with "_"
         for part, style in parts.items():
             label = part if len(runs) == 1 else f"{shown}, {part}"
             _draw_column(upper, rows, f"{part}/loss", style, colour, label)
@@ -62,13 +62,13 @@ def draw_health_by_epoch(rows: Rows) -> Figure | None:
 
 
 def measured_iterations(rows: Rows) -> int:
-    """Up to which iteration a run's metrics have measures of agreement; 0: they have none."""
-    found = (re.fullmatch(r"agreement/share_true_(\d+)", name) for row in rows for name in row if row[name])
-    return max((int(match[1]) for match in found if match), default=0)
+    """The last iteration for which a run's metrics have measures of agreement; 0: they have none."""
+    matches = (re.fullmatch(r"agreement/share_true_(\d+)", name) for row in rows for name in row if row[name])
+    return max((int(match[1]) for match in matches if match), default=0)
 
 
 def draw_agreement_by_epoch(rows: Rows, chance: float) -> Figure | None:
-    """By epoch, a line an iteration: share of the data, ln σ less the others', nearest votes; None: none was measured.
+    """Draw measures of agreement by epoch, one line for each iteration; None where none was measured.
 
     Args:
         rows: of a run's metrics.csv.
@@ -109,7 +109,7 @@ def _draw_column(
     factor: float = 1.0,
     marker: bool = False,
 ) -> None:
-    """Draw what one column holds, where it holds anything; a single epoch, or each one where wanted, as a point."""
+    """Draw one column of the metrics, if it has values; a single epoch, or with ``marker`` each epoch, as a point."""
     points = [(int(row["epoch"]), factor * float(row[name])) for row in rows if row.get(name)]
     if points:
         shape = "o" if marker or len(points) == 1 else None
@@ -122,5 +122,5 @@ def _count_epochs(axes: Axes) -> None:
 
 
 def _endless(colours: Sequence[str]) -> list[str]:
-    """Colours for any number of lines; they come again after the last."""
+    """Colours for many lines; they repeat after the last."""
     return [*colours] * 10

@@ -1,4 +1,4 @@
-"""What every view is: numbers, a figure of them, and what they say, side by side."""
+"""What every view has: numbers, a figure of them, and sentences about them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -8,14 +8,15 @@ from matplotlib.figure import Figure
 
 
 class Display(ABC):
-    """Numbers that are measured already, and how they are drawn and said.
+    """Numbers that are already measured, and how they are drawn and described.
 
-    A view is a frozen dataclass with ``from_subject``, which measures; :data:`matcaps.inspect.views.VIEWS` lists them.
+    A view is a frozen dataclass with ``from_inspection``, which measures; :data:`matcaps.inspect.views.VIEWS` lists
+    them.
 
     Attributes:
-        caption: what the figure shows, in a sentence for a newcomer.
-        as_json: whether :attr:`numbers` are few plain values, to be kept as JSON; else tensors, kept as NPZ.
-        numbers: what is behind the figure.
+        caption: a sentence that tells a newcomer what the figure shows.
+        as_json: whether :attr:`numbers` are few plain values, saved as JSON; else they are tensors, saved as NPZ.
+        numbers: the values that the figure shows.
     """
 
     caption: ClassVar[str]
@@ -24,7 +25,7 @@ class Display(ABC):
 
     @property
     def sentences(self) -> Mapping[str, str]:
-        """What the numbers say, by what it is about."""
+        """Sentences about the numbers, by their topic."""
         return {}
 
     @abstractmethod
@@ -33,4 +34,4 @@ class Display(ABC):
 
 
 class NothingToShowError(ValueError):
-    """A view cannot be had of this subject; the message says why."""
+    """This view cannot be made here; the message gives the reason."""

@@ -1,4 +1,4 @@
-"""Which capsule types are never active, or always."""
+"""Which capsule types are never active, or always active."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -11,21 +11,21 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from matcaps.data.devices import send
+from matcaps.inspect.access import inspects
 from matcaps.inspect.display import Display
-from matcaps.inspect.door import inspects
 from matcaps.inspect.style import COLOURS, LAYER_TITLES, new_figure
 from matcaps.models import EMCapsNet
 from matcaps.models.modes import device_of
 
 if TYPE_CHECKING:
-    from matcaps.inspect.opening import SavedSubject
+    from matcaps.inspect.opening import SavedInspection
 
 
 DEAD_BELOW = 0.01
-"""A capsule type is dead where none of its capsules is active beyond this on any of the images looked at."""
+"""A capsule type is dead if no activation of its capsules exceeds this on any image."""
 
 SATURATED_ABOVE = 1 - DEAD_BELOW
-"""A capsule type is saturated where every one of its capsules is active beyond this on every image."""
+"""A capsule type is saturated if every activation of its capsules exceeds this on every image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +36,10 @@ class LayerHealth:
         minimum: ``[I]``, the smallest activation of each type.
         mean: ``[I]``.
         maximum: ``[I]``.
-        deviation: ``[I]``, standard deviation; a type whose activation never changes tells nothing by it.
+        deviation: ``[I]``, standard deviation; a type whose activation never changes carries no information.
         share_low: ``[I]``, share of capsules below :data:`DEAD_BELOW`.
         share_high: ``[I]``, share of capsules above :data:`SATURATED_ABOVE`.
-        num_images: images looked at.
+        num_images: images measured.
     """
 
     minimum: Tensor
@@ -52,12 +52,12 @@ class LayerHealth:
 
     @property
     def dead(self) -> list[int]:
-        """Types of which no capsule was active beyond :data:`DEAD_BELOW` on any image."""
+        """Types without an activation of at least :data:`DEAD_BELOW` on any image."""
         return (self.maximum < DEAD_BELOW).nonzero().flatten().tolist()
 
     @property
     def saturated(self) -> list[int]:
-        """Types of which every capsule was active beyond :data:`SATURATED_ABOVE` on every image."""
+        """Types whose every activation exceeds :data:`SATURATED_ABOVE` on every image."""
         return (self.minimum > SATURATED_ABOVE).nonzero().flatten().tolist()
 
     @property
@@ -71,7 +71,7 @@ class LayerHealth:
         return float(self.share_high.mean())
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON can hold it."""
+        """All values in a form that JSON can hold."""
         values = {name: value.tolist() for name, value in vars(self).items() if isinstance(value, Tensor)}
         return {"dead": self.dead, "saturated": self.saturated, "num_images": self.num_images, **values}
 
@@ -81,7 +81,7 @@ def capsule_health(network: EMCapsNet, batches: Iterable[Tensor]) -> "OrderedDic
     """Look for capsule types that are dead or saturated.
 
     Args:
-        network: on any device; what is found comes to the host.
+        network: on any device; the results are on the CPU.
         batches: images ``[B, C, H, W]`` at a time, prepared as the network takes them.
 
     Returns:
@@ -105,7 +105,7 @@ def capsule_health(network: EMCapsNet, batches: Iterable[Tensor]) -> "OrderedDic
 
 
 class Tally:
-    """Sums over batches, so that a whole test set need not be held."""
+    """Sums over batches, so that the activations of a whole test set need not be in memory."""
 
     def __init__(self, types: int):
         zeros = torch.zeros(types, dtype=torch.float64)
@@ -139,45 +139,45 @@ class Tally:
 class HealthDisplay(Display):
     """Health of each capsule type, by the layer's name."""
 
-    found: Mapping[str, LayerHealth]
+    layers: Mapping[str, LayerHealth]
     title: str
     caption: ClassVar[str] = (
-        "The least, mean and largest activation of each capsule type over many images: a type that is never on, or"
-        " always, says nothing."
+        "The least, mean and largest activation of each capsule type over many images. A type that is never active, or"
+        " always active, carries no information."
     )
     as_json: ClassVar[bool] = True
 
     @classmethod
-    def from_subject(cls, subject: "SavedSubject") -> "HealthDisplay | None":
-        """Measure over the subject's set; None without one."""
-        return None if subject.survey is None else cls(subject.survey.health, subject.set_title)
+    def from_inspection(cls, inspection: "SavedInspection") -> "HealthDisplay | None":
+        """Measure over the labelled set; None without one."""
+        return None if inspection.survey is None else cls(inspection.survey.health, inspection.set_title)
 
     @property
     def numbers(self) -> dict[str, Any]:
-        return {name: layer.to_dict() for name, layer in self.found.items()}
+        return {name: layer.to_dict() for name, layer in self.layers.items()}
 
     @property
     def sentences(self) -> dict[str, str]:
-        said = {}
+        sentences = {}
         for state in ("dead", "saturated"):
-            types = {name: getattr(layer, state) for name, layer in self.found.items() if getattr(layer, state)}
+            types = {name: getattr(layer, state) for name, layer in self.layers.items() if getattr(layer, state)}
             listed = "; ".join(f"{name} {', '.join(map(str, which))}" for name, which in types.items())
-            said[f"{state} types"] = listed or "none"
-        said["activations"] = ", ".join(
+            sentences[f"{state} types"] = listed or "none"
+        sentences["activations"] = ", ".join(
             f"{name} {100 * layer.layer_low:.0f} % below 0.01 and {100 * layer.layer_high:.0f} % above 0.99"
-            for name, layer in self.found.items()
+            for name, layer in self.layers.items()
         )
-        return said
+        return sentences
 
     def plot(self) -> Figure:
-        """Range and mean of each capsule type's activation; dead and saturated types marked."""
-        found, title = self.found, self.title
-        names = list(found)
-        widths = [max(9, len(found[name].mean)) for name in names]
+        """Draw range and mean of each capsule type's activation, with dead and saturated types marked."""
+        layers, title = self.layers, self.title
+        names = list(layers)
+        widths = [max(9, len(layers[name].mean)) for name in names]
         figure = new_figure(width=3.2 + 0.14 * sum(widths), height=3.4)
         panels = figure.subplots(1, len(names), sharey=True, width_ratios=widths, squeeze=False)[0]
         for axes, name in zip(panels, names, strict=True):
-            health = found[name]
+            health = layers[name]
             types = np.arange(len(health.mean))
             colours = np.array([COLOURS[0]] * len(types), dtype=object)
             colours[health.dead] = COLOURS[1]
@@ -199,5 +199,5 @@ class HealthDisplay(Display):
             axes.grid(axis="y", alpha=0.3)
         panels[0].set_ylim(-0.02, 1.02)
         panels[0].set_ylabel("activation: least, mean, most")
-        figure.suptitle(f"{title}, {next(iter(found.values())).num_images} images", fontsize=9)
+        figure.suptitle(f"{title}, {next(iter(layers.values())).num_images} images", fontsize=9)
         return figure

@@ -1,4 +1,4 @@
-"""Images with what they were taken for."""
+"""Images with their predicted classes."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from matcaps.inspect.style import new_figure
 
 
 def draw_images(images: NDArray[np.uint8], captions: Sequence[str], *, columns: int = 6) -> Figure:
-    """Draw stored images in a grid, each under its caption; of a stereo pair the left one.
+    """Draw stored images in a grid, each under its caption; of a stereo pair, the left image.
 
     Args:
         images: ``[N, C, H, W]``, grey levels or colours; C is 1, 2 or 3.

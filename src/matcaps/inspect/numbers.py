@@ -1,4 +1,4 @@
-"""The numbers behind a figure, as files."""
+"""The numbers of a figure, as files."""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -12,11 +12,11 @@ from matcaps.models.files import whole_file
 
 
 def to_arrays(result: Any, prefix: str = "") -> dict[str, np.ndarray]:
-    """Lay out a result, a dataclass or mapping of tensors and plain values, as arrays by dotted name; None is left out.
+    """Convert a result (a dataclass or mapping of tensors and plain values) to arrays by dotted name; None is left out.
 
     Args:
         result: what a function of this package returned.
-        prefix: goes before each name.
+        prefix: put before each name.
     """
     if isinstance(result, Tensor):
         return {prefix: result.detach().cpu().numpy()}

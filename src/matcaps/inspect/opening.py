@@ -1,4 +1,4 @@
-"""A saved network is opened: everything is loaded, and what does not fit refused, before anything is written."""
+"""Opens a saved network: everything is loaded and checked before anything is written."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +13,9 @@ from matcaps.data.devices import send
 from matcaps.data.loader import Batch
 from matcaps.data.splits import limit_images
 from matcaps.inspect import has_viewpoints
+from matcaps.inspect.inspection import Inspection, centre_crop
 from matcaps.inspect.sets import Survey, survey
 from matcaps.inspect.settings import InspectSettings
-from matcaps.inspect.subject import Subject, centre_crop
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder
 from matcaps.models.modes import device_of
 from matcaps.models.pretrained import DECODER_NAME
@@ -27,17 +27,17 @@ from matcaps.training.prediction import warn_of_unlike
 
 
 @dataclass(frozen=True, eq=False)
-class SavedSubject(Subject):
-    """A saved network and all that it is looked at with.
+class SavedInspection(Inspection):
+    """A saved network, and all that is needed to inspect it.
 
     Attributes:
-        settings: what was asked for.
-        saved: the network and what lies beside it.
-        cnn: to compare with.
-        bundle: the data; None where only an image file is looked at.
-        measured: images for what holds over a set.
+        settings: of the inspection.
+        saved: the network and what was saved with it.
+        cnn: a CNN to compare with, or None.
+        bundle: the data; None where only an image file is inspected.
+        measured: images for measures over a set, or None.
         decoder_path: where the decoder is, or would be.
-        decoder: if there is one.
+        decoder: the decoder, or None where there is none.
     """
 
     settings: InspectSettings
@@ -50,13 +50,13 @@ class SavedSubject(Subject):
 
     @property
     def set_title(self) -> str:
-        """What the set is."""
+        """The title of figures over the set."""
         assert self.measured is not None
         return f"{self.measured.name}, {self.settings.part} part"
 
     @cached_property
     def survey(self) -> Survey | None:
-        """What holds over the set, measured when it is first asked for; None without a set."""
+        """The measures over the set, computed when first needed; None without a set."""
         return None if self.measured is None else survey(self.network, self.loader(self.measured))
 
     @cached_property
@@ -67,30 +67,30 @@ class SavedSubject(Subject):
         return class_poses(self.network, self.measured, self.saved.transform, self.settings.batch_size)
 
     def loader(self, dataset: ImageDataset, saved: SavedNetwork | None = None) -> DataLoader[Batch]:
-        """Batches of a data set, as this network, or another that was saved, takes them: the centre crop alone."""
+        """Batches of a data set, prepared for this network or for another saved one, with the centre crop only."""
         transform = centre_crop((saved or self.saved).transform)
         device = device_of(self.network)
         return make_loader(dataset, transform, train=False, batch_size=self.settings.batch_size, device=device)
 
 
-def open_subject(settings: InspectSettings) -> SavedSubject:
-    """Load all that an inspection needs.
+def open_inspection(settings: InspectSettings) -> SavedInspection:
+    """Load everything that an inspection needs.
 
     Raises:
         FileNotFoundError: the network, the image or the data are missing.
-        FileExistsError: a decoder is to be trained where there is one.
+        FileExistsError: a decoder is to be trained, but there is one already.
         ValueError: something does not fit.
     """
-    resolve_device(settings.accelerator)  # first of all, so that nothing is read in vain where there is no GPU
+    resolve_device(settings.accelerator)  # first: without the GPU asked for, nothing need be read
     saved = open_saved(settings.source, settings.checkpoint)
     network = saved.network
     if not isinstance(network, EMCapsNet):
-        raise ValueError(f"{settings.source} has no capsules to look into: it is a {type(network).__name__}")
+        raise ValueError(f"{settings.source} has no capsules to inspect: it is a {type(network).__name__}")
     device = place(network, settings.accelerator)
     transform, channels, size = saved.transform, network.config.in_channels, saved.transform.output_size
     decoder_path = (settings.home or settings.target) / DECODER_NAME
     if settings.train_decoder and decoder_path.exists():
-        raise FileExistsError(f"{decoder_path} is there already: leave --train_decoder out, or move the file away")
+        raise FileExistsError(f"{decoder_path} already exists: leave --train_decoder out, or move the file")
     if not settings.train_decoder:
         decoder_path = find_decoder(settings, saved.folder) or decoder_path
     picture = None if settings.image is None else saved.load_image(settings.image)
@@ -115,7 +115,7 @@ def open_subject(settings: InspectSettings) -> SavedSubject:
     image = transform.evaluate(picture)
     with torch.no_grad():
         scores = class_scores(network, send(image, device))[0]
-    return SavedSubject(
+    return SavedInspection(
         settings=settings,
         saved=saved,
         network=network,
@@ -137,7 +137,7 @@ def open_subject(settings: InspectSettings) -> SavedSubject:
 
 
 def find_decoder(settings: InspectSettings, folder: Path) -> Path | None:
-    """Where a network's decoder is: one that an inspection trained comes before one that lies beside the weights.
+    """The path of a network's decoder; one that an inspection trained is preferred to one beside the weights.
 
     Args:
         settings: of an inspection that would have trained it.
@@ -152,11 +152,11 @@ def _open_cnn(source: str, measured: ImageDataset | None, device: torch.device) 
     if not isinstance(cnn.network, BaselineCNN):
         raise ValueError(f"cnn must be a BaselineCNN's run; {source} is a {type(cnn.network).__name__}")
     if measured is None or not has_viewpoints(measured):
-        raise ValueError("cnn compares viewpoints: it needs images whose viewpoint is known, smallNORB's test part")
+        raise ValueError("cnn compares viewpoints, and needs images with known viewpoints: use smallNORB's test part")
     if cnn.network.config.in_channels != measured.num_channels or cnn.transform.image_size != measured.image_size:
         raise ValueError(
-            f"cnn must take the same images, {measured.num_channels} channels of {measured.image_size} pixels; "
-            f"{source} takes {cnn.network.config.in_channels} of {cnn.transform.image_size}"
+            f"cnn must accept the same images, {measured.num_channels} channels of {measured.image_size} pixels; "
+            f"{source} accepts {cnn.network.config.in_channels} of {cnn.transform.image_size}"
         )
     cnn.network.to(device)
     return cnn

@@ -1,4 +1,4 @@
-"""A linear probe: what a linear function of features knows of some targets, on data that it was not fitted on."""
+"""A linear probe: how well a linear function of features predicts some targets, on data that it was not fitted on."""
 
 from dataclasses import dataclass
 
@@ -6,20 +6,20 @@ import torch
 from torch import Tensor
 
 PENALTIES = tuple(10.0**power for power in range(-6, 3))
-"""Ridge penalties to choose from, relative to the features' variance of 1."""
+"""Ridge penalties to choose from; the features' variance is 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """What :func:`linear_probe` found.
+    """The result of :func:`linear_probe`.
 
     Attributes:
-        r_squared: ``[T]``, of each target on the test part: 1 − squared error / squared deviation from the test
-            part's own mean. 0 is as good as knowing that mean; below 0, worse.
+        r_squared: ``[T]``, R² of each target on the test part: 1 − squared error / squared deviation from the test
+            part's own mean. 0 is as good as predicting that mean; below 0 is worse.
         squared_error: ``[T]``, summed over the test part.
         squared_deviation: ``[T]``, from the mean, summed over the test part.
         predictions: ``[M, T]``, on the test part.
-        penalty: the ridge penalty that the fit part chose.
+        penalty: the ridge penalty, chosen on the fit part.
     """
 
     r_squared: Tensor
@@ -37,7 +37,7 @@ def linear_probe(
     *,
     groups: Tensor | None = None,
 ) -> Probe:
-    """Fit targets by ridge regression with an intercept, in closed form, and judge it on other data.
+    """Fit targets by ridge regression with an intercept, in closed form, and test the fit on other data.
 
     Features are standardised by the fit part. The penalty is the one of :data:`PENALTIES` with the smallest error in
     a cross-validation within the fit part, one for all targets, each counted in units of its variance.
@@ -47,8 +47,8 @@ def linear_probe(
         fit_targets: ``[N, T]``.
         test_features: ``[M, F]``.
         test_targets: ``[M, T]``.
-        groups: ``[N]``, int64: what belongs together, such as the object shown, is left out together in the
-            cross-validation; None for five parts in turn.
+        groups: ``[N]``, int64: rows of one group, such as one object, are left out together in the
+            cross-validation; None for five groups of every fifth row.
 
     Raises:
         ValueError: a shape does not fit, or a part has fewer than two rows.

@@ -1,4 +1,4 @@
-"""How the pose answers known shifts and rotations of the image."""
+"""How the pose changes with known shifts and rotations of the image."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -11,17 +11,17 @@ from torch import Tensor
 
 from matcaps.data import ImageDataset, Transform, make_loader, rotate_images, shift_images
 from matcaps.data.splits import limit_images
+from matcaps.inspect.access import inspects
 from matcaps.inspect.display import Display
-from matcaps.inspect.door import inspects
+from matcaps.inspect.inspection import centre_crop
 from matcaps.inspect.probe import linear_probe
 from matcaps.inspect.style import new_figure
-from matcaps.inspect.subject import centre_crop
 from matcaps.inspect.traversal import true_poses
 from matcaps.models import EMCapsNet
 from matcaps.models.modes import device_of
 
 if TYPE_CHECKING:
-    from matcaps.inspect.opening import SavedSubject
+    from matcaps.inspect.opening import SavedInspection
 
 
 DISTORTIONS: dict[str, tuple[int, ...]] = {
@@ -29,7 +29,7 @@ DISTORTIONS: dict[str, tuple[int, ...]] = {
     "shift down, pixels": (-4, -3, -2, -1, 0, 1, 2, 3, 4),
     "rotation, degrees": (-40, -30, -20, -10, 0, 10, 20, 30, 40),
 }
-"""What is done to images, and by how much; rotation is counter-clockwise."""
+"""The distortions of images, and their amounts; rotation is counter-clockwise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class PoseResponse:
         amounts: by the distortion's name, ``[A]``.
         change: by the distortion's name, ``[A, 16]``: mean over that class's images of the component's change from the
             undistorted image, in standard deviations of the component over undistorted images of the class.
-        r_squared: by the distortion's name: of the amount, from a linear probe of the pose, one for each class, on
+        r_squared: by the distortion's name: R² of the amount, from a linear probe of the pose, one for each class, on
             images that the probe was not fitted on, over all classes.
         num_images: undistorted images, all classes together.
     """
@@ -63,11 +63,11 @@ def pose_response(
     num_images: int = 200,
     batch_size: int = 100,
 ) -> PoseResponse:
-    """Shift and rotate images by known amounts, and see what the true class's pose makes of it.
+    """Shift and rotate images by known amounts, and measure how the true class's pose changes.
 
     Args:
-        network: on any device; what is found comes to the host.
-        dataset: images and labels, such as MNIST's; black comes in from outside.
+        network: on any device; the results are on the CPU.
+        dataset: images and labels, such as MNIST's; shifted images are filled with black.
         transform: how they become the network's input.
         label: the class to follow component by component.
         num_images: how many to take, evenly over the classes.
@@ -109,7 +109,7 @@ def _distort(dataset: ImageDataset, name: str, amount: int) -> Tensor:
 
 
 def _known_amount(poses_ANP: Tensor, amounts: Tensor, labels: Tensor, num_classes: int) -> float:
-    """R² of the amount from a class's poses: fitted on every other image with all its amounts, judged on the rest."""
+    """R² of the amount from a class's poses: fitted on every second image with all its amounts, tested on the rest."""
     error = deviation = 0.0
     for label in range(num_classes):
         own = poses_ANP[:, labels == label]
@@ -124,40 +124,40 @@ def _known_amount(poses_ANP: Tensor, amounts: Tensor, labels: Tensor, num_classe
 
 @dataclass(frozen=True, eq=False)
 class ResponseDisplay(Display):
-    """How the pose's components move with known shifts and rotations."""
+    """How the pose's components change with known shifts and rotations."""
 
     numbers: PoseResponse
     title: str
     caption: ClassVar[str] = (
-        "What the pose knows of how the object was seen: how well the viewpoint, or known shifts and rotations, "
-        "can be read off it. Of azimuths it says next to nothing."
+        "What the pose encodes of the viewpoint: how well a linear probe reads the viewpoint, or known shifts and "
+        "rotations, from it. For azimuths the probe means little."
     )
 
     @classmethod
-    def from_subject(cls, subject: "SavedSubject", dataset: ImageDataset) -> "ResponseDisplay":
-        """Distort images of the set, at most 20 a class, and follow the class of the subject's image."""
-        count = min(len(dataset), 20 * len(subject.classes))
-        transform = centre_crop(subject.saved.transform)
-        found = pose_response(subject.network, dataset, transform, subject.label, num_images=count)
-        name = subject.classes[subject.label]
-        return cls(found, f"{dataset.name}: how the pose of {name} answers known shifts and rotations")
+    def from_inspection(cls, inspection: "SavedInspection", dataset: ImageDataset) -> "ResponseDisplay":
+        """Distort images of the set, at most 20 per class, and follow the class of the inspected image."""
+        count = min(len(dataset), 20 * len(inspection.classes))
+        transform = centre_crop(inspection.saved.transform)
+        response = pose_response(inspection.network, dataset, transform, inspection.label, num_images=count)
+        name = inspection.classes[inspection.label]
+        return cls(response, f"{dataset.name}: how the pose of {name} changes with known shifts and rotations")
 
     @property
     def sentences(self) -> dict[str, str]:
-        found = self.numbers
-        said = ", ".join(f"{what} R² {value:.2f}" for what, value in found.r_squared.items())
-        return {"viewpoint": f"from the true class's pose, on {found.num_images} images: {said}"}
+        response = self.numbers
+        listed = ", ".join(f"{what} R² {value:.2f}" for what, value in response.r_squared.items())
+        return {"viewpoint": f"from the true class's pose, on {response.num_images} images: {listed}"}
 
     def plot(self) -> Figure:
-        """How the pose's components move with known shifts and rotations: a panel a distortion."""
-        found, title = self.numbers, self.title
-        figure = new_figure(len(found.amounts), width=3.6, height=4.2)
-        panels = figure.subplots(1, len(found.amounts), sharey=True)
-        largest = max(float(change.abs().max()) for change in found.change.values())
+        """Draw how the pose's components change with each distortion, one panel each."""
+        response, title = self.numbers, self.title
+        figure = new_figure(len(response.amounts), width=3.6, height=4.2)
+        panels = figure.subplots(1, len(response.amounts), sharey=True)
+        largest = max(float(change.abs().max()) for change in response.change.values())
         heat = None
-        for axes, (name, amounts) in zip(panels, found.amounts.items(), strict=True):
+        for axes, (name, amounts) in zip(panels, response.amounts.items(), strict=True):
             heat = axes.imshow(
-                found.change[name].T.numpy(),
+                response.change[name].T.numpy(),
                 cmap="PuOr",
                 vmin=-largest,
                 vmax=largest,
@@ -166,7 +166,7 @@ class ResponseDisplay(Display):
             )
             axes.set_xticks(range(len(amounts)), [f"{amount:g}" for amount in amounts], fontsize=7)
             axes.set_xlabel(name, fontsize=8)
-            axes.set_title(f"R² of the amount from the pose: {found.r_squared[name]:.2f}", fontsize=8)
+            axes.set_title(f"R² of the amount from the pose: {response.r_squared[name]:.2f}", fontsize=8)
         _component_ticks(panels[0])
         bar = figure.colorbar(heat, ax=panels, shrink=0.8)  # type: ignore[arg-type]
         bar.set_label("mean change, standard deviations of the component", fontsize=8)

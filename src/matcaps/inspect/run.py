@@ -1,4 +1,4 @@
-"""One inspection from beginning to end."""
+"""One inspection, from beginning to end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,10 +8,10 @@ from typing import Any
 
 from matcaps.data.splits import limit_images
 from matcaps.inspect.display import NothingToShowError
-from matcaps.inspect.journal import Journal
-from matcaps.inspect.opening import SavedSubject, open_subject
+from matcaps.inspect.opening import SavedInspection, open_inspection
 from matcaps.inspect.settings import RECORD_NAME, InspectSettings
 from matcaps.inspect.views import VIEWS
+from matcaps.inspect.writer import FindingsWriter
 from matcaps.models.pretrained import save_weights
 from matcaps.training.decoding import explained_variance, train_decoder
 from matcaps.training.record import command_line, source_commit, write_json
@@ -19,13 +19,13 @@ from matcaps.training.record import command_line, source_commit, write_json
 
 @dataclass(frozen=True)
 class Findings:
-    """What an inspection left.
+    """The results of an inspection.
 
     Attributes:
         folder: where the files are.
-        files: the figures, with the endings that each has.
-        record: what ``inspect.json`` holds: the image, the class activations on it, the sentences by what they are
-            about, the command and the commit.
+        files: the files' names; a figure's name is followed by its endings.
+        record: the content of ``inspect.json``: the image, its class activations, the sentences by
+            topic, the command and the commit.
     """
 
     folder: Path
@@ -34,64 +34,68 @@ class Findings:
 
 
 def inspect_saved(settings: InspectSettings, report: Callable[[str], None] = lambda _: None) -> Findings:
-    """Look inside a saved network: at one image, at what holds over a set, at poses and viewpoints.
+    """Inspect a saved network: on one image, over a labelled set, and its poses and viewpoints.
 
     Args:
-        settings: what to look at, and where to write.
-        report: is given every sentence as it is found.
+        settings: what to inspect, and where to write.
+        report: called with every sentence.
 
     Raises:
         FileNotFoundError: the network, the image or the data are missing.
-        FileExistsError: a decoder is to be trained where there is one.
+        FileExistsError: a decoder is to be trained, but there is one already.
         ValueError: something does not fit; nothing was written.
 
     Example:
-        >>> found = inspect_saved(InspectSettings("tutorial-mnist", image="photo.png", num_images=0))
-        >>> len(found.record["activations"])
+        >>> findings = inspect_saved(InspectSettings("tutorial-mnist", image="photo.png", num_images=0))
+        >>> len(findings.record["activations"])
         10
     """
-    subject = open_subject(settings)
-    journal = Journal(settings.target, report)
+    inspection = open_inspection(settings)
+    writer = FindingsWriter(settings.target, report)
     for name, view in VIEWS.items():
         if name == "poses":
-            subject = _with_decoder(subject, journal)
+            inspection = _with_decoder(inspection, writer)
         try:
-            display = view.from_subject(subject)
+            display = view.from_inspection(inspection)
         except NothingToShowError as reason:
-            journal.say(name, str(reason))
+            writer.add_sentence(name, str(reason))
             continue
         if display is not None:
-            journal.write(name, display)
+            writer.write(name, display)
     record = {
-        "image": subject.name,
-        "true_class": None if subject.truth is None else subject.classes[subject.truth],
-        "activations": dict(zip(subject.classes, subject.scores, strict=True)),
-        "findings": journal.sentences,
-        "figures": journal.figures,
+        "image": inspection.name,
+        "true_class": None if inspection.truth is None else inspection.classes[inspection.truth],
+        "activations": dict(zip(inspection.classes, inspection.scores, strict=True)),
+        "findings": writer.sentences,
+        "figures": writer.figures,
         "network": settings.source,
         "command": command_line(),
         "commit": source_commit(),
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-    write_json(journal.folder / RECORD_NAME, record)
-    return Findings(journal.folder, (*journal.files, RECORD_NAME), record)
+    write_json(writer.folder / RECORD_NAME, record)
+    return Findings(writer.folder, (*writer.files, RECORD_NAME), record)
 
 
-def _with_decoder(subject: SavedSubject, journal: Journal) -> SavedSubject:
-    """The subject with a decoder, which is trained first where that was asked for, and how good it is."""
-    if subject.settings.train_decoder:
-        assert subject.bundle is not None
+def _with_decoder(inspection: SavedInspection, writer: FindingsWriter) -> SavedInspection:
+    """The inspection with its decoder, which is trained first if the settings ask for it; reports how good it is."""
+    if inspection.settings.train_decoder:
+        assert inspection.bundle is not None
         trained = train_decoder(
-            subject.network,
-            replace(subject.bundle, test=limit_images(subject.bundle.test, 1000, 0)),
-            epochs=subject.settings.decoder_epochs,
-            report=journal.report,
+            inspection.network,
+            replace(inspection.bundle, test=limit_images(inspection.bundle.test, 1000, 0)),
+            epochs=inspection.settings.decoder_epochs,
+            report=writer.report,
         )
-        save_weights(trained.decoder, subject.decoder_path)
-        journal.say("decoder trained", f"in {trained.seconds:.0f} s, saved as {subject.decoder_path}")
-        subject = replace(subject, decoder=trained.decoder)
-    if subject.decoder is not None and subject.measured is not None and subject.poses is not None:
-        share = explained_variance(subject.decoder, subject.poses, subject.measured, subject.saved.transform)
-        count = len(subject.measured)
-        journal.say("decoder", f"explains {100 * share:.0f} % of the variance of {count} images about their mean")
-    return subject
+        save_weights(trained.decoder, inspection.decoder_path)
+        writer.add_sentence("decoder trained", f"in {trained.seconds:.0f} s, saved as {inspection.decoder_path}")
+        inspection = replace(inspection, decoder=trained.decoder)
+    if inspection.decoder is not None and inspection.measured is not None and inspection.poses is not None:
+        share = explained_variance(
+            inspection.decoder, inspection.poses, inspection.measured, inspection.saved.transform
+        )
+        count = len(inspection.measured)
+        writer.add_sentence(
+            "decoder", f"explains {100 * share:.0f} % of the variance of {count} images about their mean"
+        )
+    return inspection

@@ -1,4 +1,4 @@
-"""What holds over a labelled set, all of it in one pass of the images through the network."""
+"""Measures over a labelled set, all in one pass of the images through the network."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from matcaps.data.devices import send
 from matcaps.data.loader import Batch
+from matcaps.inspect.access import inspects, on_host
 from matcaps.inspect.agreement import AgreementTally, RoutingAgreement
 from matcaps.inspect.contrast import ContrastTally, VoteContrast
-from matcaps.inspect.door import inspects, on_host
 from matcaps.inspect.health import LayerHealth
 from matcaps.inspect.votes import distances_of
 from matcaps.models import EMCapsNet
@@ -17,12 +17,12 @@ from matcaps.models.modes import device_of
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What :func:`survey` found.
+    """The result of :func:`survey`.
 
     Attributes:
-        agreement: what routing does for the true class, as :func:`matcaps.inspect.routing_agreement` has it.
-        contrast: how far votes lie from the mean, for the true class and for the strongest wrong one.
-        health: of each layer, as :func:`matcaps.inspect.capsule_health` has it.
+        agreement: how routing treats the true class, as :func:`matcaps.inspect.routing_agreement` measures it.
+        contrast: how far votes lie from their mean, for the true class and for the strongest wrong one.
+        health: of each layer, as :func:`matcaps.inspect.capsule_health` measures it.
     """
 
     agreement: RoutingAgreement
@@ -34,10 +34,10 @@ class Survey:
 def survey(network: EMCapsNet, batches: Iterable[Batch]) -> Survey:
     """Measure agreement, vote distances and the capsules' health over a labelled set.
 
-    The votes are written out; :func:`matcaps.inspect.routing_agreement`, which does without, is faster.
+    The votes are held in memory; :func:`matcaps.inspect.routing_agreement` does not need them and is faster.
 
     Args:
-        network: on any device; what is found comes to the host.
+        network: on any device; the results are on the CPU.
         batches: see :func:`matcaps.data.make_loader`; of several crops of an image the first, the centre, is taken.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What to look at inside a network; free of torch."""
+"""The settings of an inspection; imports no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,14 +7,14 @@ from matcaps._paths import user_path
 from matcaps.training.settings import Accelerator
 
 INSPECTION_NAME = "inspect"
-"""The folder in a run's own that an inspection writes to."""
+"""The folder within a run's folder that an inspection writes to."""
 RECORD_NAME = "inspect.json"
-"""What it found, in that folder."""
+"""The file of findings in that folder."""
 
 
 @dataclass(frozen=True)
 class InspectSettings:
-    """What an inspection looks at, and where its findings go.
+    """What an inspection examines, and where it writes its findings.
 
     Args:
         source: folder of a run or of saved weights, weights that come with matcaps, or an id on the Hugging Face hub.
@@ -60,7 +60,7 @@ class InspectSettings:
 
     @property
     def home(self) -> Path | None:
-        """The folder that ``source`` is; None where it is a name."""
+        """``source`` as a folder; None where it is a name."""
         source = user_path(self.source)
         return source if source.is_dir() else None
 

@@ -1,4 +1,4 @@
-"""EM at work on one parent: its votes and its Gaussian in a plane, iteration by iteration."""
+"""The EM iterations of one parent: its votes and its Gaussian, projected to a plane."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from matplotlib.patches import Ellipse
 from torch import Tensor
 
 from matcaps.data.names import short_name
+from matcaps.inspect.access import inspects
 from matcaps.inspect.display import Display
-from matcaps.inspect.door import inspects
+from matcaps.inspect.inspection import Inspection
 from matcaps.inspect.style import COLOURS, HEAT, new_figure
-from matcaps.inspect.subject import Subject
 from matcaps.models import EMCapsNet
 
 
@@ -30,7 +30,7 @@ class EMSteps:
         position: row and column of the parent; None for a class capsule, which has none.
         points: ``[N, 2]``, the projected votes, relative to the votes' own centre.
         child_activations: ``[N]``, in [0, 1].
-        assignment: ``[T, N]``, in [0, 1]: of each child to this parent, in each M-step.
+        assignment: ``[T, N]``, in [0, 1], of each child to this parent in each M-step.
         means: ``[T, 2]``, the projected means.
         covariances: ``[T, 2, 2]``, of the projected Gaussians.
         activations: ``[T]``, the parent's.
@@ -69,7 +69,7 @@ def em_steps(
     aligned with the axes once it is projected.
 
     Args:
-        network: on any device; what is found comes to the host.
+        network: on any device; the results are on the CPU.
         image: ``[1, C, H, W]``, prepared as the network takes it.
         parent: the parent's type; in the class layer, the class.
         layer: a routed layer.
@@ -138,7 +138,7 @@ def em_steps(
 
 @dataclass(frozen=True, eq=False)
 class StepsDisplay(Display):
-    """EM at work on some parents, each with what to call it."""
+    """The EM iterations of some parents, and the parents' names."""
 
     steps: Sequence[EMSteps]
     names: Sequence[str]
@@ -149,50 +149,50 @@ class StepsDisplay(Display):
     )
 
     @classmethod
-    def from_subject(cls, subject: Subject, labels: Sequence[int] | None = None) -> "StepsDisplay":
-        """Of the class capsules named, or of the winner and the runner-up."""
+    def from_inspection(cls, inspection: Inspection, labels: Sequence[int] | None = None) -> "StepsDisplay":
+        """Project the votes for the classes ``labels``, or for the winner and the runner-up."""
         if labels is None:
-            labels = sorted(range(len(subject.classes)), key=lambda label: -subject.scores[label])[:2]
-        steps = [em_steps(subject.network, subject.image, label) for label in labels]
-        return cls(steps, [subject.classes[label] for label in labels], subject.title)
+            labels = sorted(range(len(inspection.classes)), key=lambda label: -inspection.scores[label])[:2]
+        steps = [em_steps(inspection.network, inspection.image, label) for label in labels]
+        return cls(steps, [inspection.classes[label] for label in labels], inspection.title)
 
     @property
     def numbers(self) -> dict[str, EMSteps]:
         return dict(zip(self.names, self.steps, strict=True))
 
     def plot(self) -> Figure:
-        """Votes and Gaussians in a plane: a row a parent, a column an iteration."""
-        found, names, title = self.steps, self.names, self.title
-        iterations = len(found[0].activations)
-        figure = new_figure(iterations, len(found), width=3.1, height=2.9)
-        panels = figure.subplots(len(found), iterations, squeeze=False)
-        largest = max(float(one.assignment.max()) for one in found)
-        for row, (one, name) in enumerate(zip(found, names, strict=True)):
-            reach = _reach(one)
+        """Draw votes and Gaussians in a plane: one row per parent, one column per iteration."""
+        all_steps, names, title = self.steps, self.names, self.title
+        iterations = len(all_steps[0].activations)
+        figure = new_figure(iterations, len(all_steps), width=3.1, height=2.9)
+        panels = figure.subplots(len(all_steps), iterations, squeeze=False)
+        largest = max(float(steps.assignment.max()) for steps in all_steps)
+        for row, (steps, name) in enumerate(zip(all_steps, names, strict=True)):
+            reach = _reach(steps)
             for column in range(iterations):
                 axes = panels[row][column]
-                order = one.assignment[column].argsort()
+                order = steps.assignment[column].argsort()
                 axes.scatter(
-                    *one.points[order].T.numpy(),
-                    s=2 + 16 * one.child_activations[order].numpy(),
-                    c=one.assignment[column][order].numpy(),
+                    *steps.points[order].T.numpy(),
+                    s=2 + 16 * steps.child_activations[order].numpy(),
+                    c=steps.assignment[column][order].numpy(),
                     cmap=HEAT,
                     vmin=0,
                     vmax=largest,
                     alpha=0.75,
                     linewidths=0,
                 )
-                _ellipses(axes, one, column)
+                _ellipses(axes, steps, column)
                 axes.set_xlim(-reach, reach)
                 axes.set_ylim(-reach, reach)
                 axes.set_aspect("equal")
                 axes.locator_params(nbins=5)
                 axes.tick_params(labelsize=7)
-                mass, activation = float(one.masses[column]), float(one.activations[column])
+                mass, activation = float(steps.masses[column]), float(steps.activations[column])
                 axes.set_title(
                     f"{short_name(name)}, iteration {column + 1}\nmass {mass:.3g}, a = {activation:.2g}", fontsize=8
                 )
-            first, second = (100 * float(value) for value in one.explained)
+            first, second = (100 * float(value) for value in steps.explained)
             panels[row][0].set_ylabel(f"second axis, pose units ({second:.0f} % of variance)", fontsize=7)
             for axes in panels[row]:
                 axes.set_xlabel(f"first axis, pose units ({first:.0f} %)", fontsize=7)
@@ -208,16 +208,16 @@ class StepsDisplay(Display):
         return figure
 
 
-def _reach(one: EMSteps) -> float:
+def _reach(steps: EMSteps) -> float:
     """Half the side of a panel that shows all but the farthest votes, and every Gaussian's 2σ."""
-    votes = float(one.points.abs().amax(1).quantile(0.97))
-    ends = one.means.abs().amax(1) + 2 * one.covariances.diagonal(dim1=1, dim2=2).amax(1).sqrt()
+    votes = float(steps.points.abs().amax(1).quantile(0.97))
+    ends = steps.means.abs().amax(1) + 2 * steps.covariances.diagonal(dim1=1, dim2=2).amax(1).sqrt()
     return 1.05 * max(votes, float(ends.max()), 1e-6)
 
 
-def _ellipses(axes: Axes, one: EMSteps, iteration: int) -> None:
-    mean = one.means[iteration].tolist()
-    values, vectors = torch.linalg.eigh(one.covariances[iteration])
+def _ellipses(axes: Axes, steps: EMSteps, iteration: int) -> None:
+    mean = steps.means[iteration].tolist()
+    values, vectors = torch.linalg.eigh(steps.covariances[iteration])
     height, width = (2 * values.clamp_min(0).sqrt()).tolist()
     angle = float(torch.rad2deg(torch.atan2(vectors[1, 1], vectors[0, 1])))
     for deviations, style in ((1, "-"), (2, "--")):

@@ -1,4 +1,4 @@
-"""What all figures share: colours that colour-blind people tell apart, and how a figure is saved."""
+"""What all figures share: colours that colour-blind people can distinguish, and how a figure is saved."""
 
 import re
 import warnings
@@ -23,7 +23,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 NETWORK_COLOURS = {"capsules": COLOURS[0], "cnn": COLOURS[1], "tutorial": COLOURS[2]}
 """A network keeps its colour through all figures."""
-HEAT = "viridis"  # its lightness rises evenly, so that it reads without colour too
+HEAT = "viridis"  # its lightness rises evenly, so that it can be read without colour
 GREY = "#8c8c8c"
 LAYER_TITLES = {
     "primary_capsules": "primary capsules",
@@ -34,7 +34,7 @@ LAYER_TITLES = {
 
 
 def new_figure(columns: int = 1, rows: int = 1, *, width: float = 4.5, height: float = 3.4) -> Figure:
-    """A figure of panels ``width`` × ``height`` inches each, on no global state of matplotlib's."""
+    """A figure for panels of ``width`` × ``height`` inches each, without matplotlib's global state."""
     figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -57,15 +57,15 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
             if ending == "svg":
                 save_svg(figure, partial)
             else:
-                with _names_as_they_are(figure):
+                with _without_math_text(figure):
                     figure.savefig(partial, format=ending, dpi=150)
         paths.append(target)
     return paths
 
 
 def save_svg(figure: Figure, target: Path | IO[bytes]) -> None:
-    """Write a figure as SVG: without a date or names by chance, so that the same figure is the same file."""
-    with rc_context({"svg.hashsalt": "matcaps"}), _names_as_they_are(figure):
+    """Write a figure as SVG, without a date or random names, so that the same figure gives the same file."""
+    with rc_context({"svg.hashsalt": "matcaps"}), _without_math_text(figure):
         figure.savefig(target, format="svg", metadata={"Date": None})
 
 
@@ -73,17 +73,17 @@ def to_pixels(figure: Figure, dots_per_inch: float = 80) -> np.ndarray:
     """Return a figure as a picture, ``[height, width, 3]``, uint8."""
     figure.set_dpi(dots_per_inch)
     canvas = FigureCanvasAgg(figure)
-    with _names_as_they_are(figure):
+    with _without_math_text(figure):
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
 @contextmanager
-def _names_as_they_are(figure: Figure) -> Iterator[None]:
-    """Draw texts as they stand, dollars and all; matplotlib takes what stands between two dollars for mathematics.
+def _without_math_text(figure: Figure) -> Iterator[None]:
+    """Draw texts as they are written; matplotlib would read text between two dollar signs as mathematics.
 
-    Only the numbers of a logarithmic axis are left to it, whose powers of ten are such mathematics. Letters that the
-    font lacks are drawn as boxes, and said in one warning, not one each.
+    Only the numbers of a logarithmic axis stay mathematics, for their powers of ten. Letters that the
+    font lacks are drawn as boxes, and one warning names them all.
     """
     numbers = {
         label
@@ -98,15 +98,15 @@ def _names_as_they_are(figure: Figure) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    lacking = [one for one in caught if _GLYPH.search(str(one.message))]
-    for one in caught:
-        if one not in lacking:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    if lacking:
-        letters = {chr(int(found[1])) for one in lacking if (found := _GLYPH.search(str(one.message)))}
+    missing = [warning for warning in caught if _GLYPH.search(str(warning.message))]
+    for warning in caught:
+        if warning not in missing:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if missing:
+        letters = {chr(int(match[1])) for warning in missing if (match := _GLYPH.search(str(warning.message)))}
         warnings.warn(
-            f"the figures' font has no letter {' '.join(sorted(letters))}: boxes stand for them; tables and reports "
-            "have them right",
+            f"the figures' font has no letter {' '.join(sorted(letters))}: figures show boxes instead; tables and "
+            "reports show them correctly",
             stacklevel=3,
         )
 

@@ -1,4 +1,4 @@
-"""Does the pose know the viewpoint? Linear probes to smallNORB's labels."""
+"""Does the pose encode the viewpoint? Linear probes for smallNORB's labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from torch import Tensor
 from matcaps.capsules import POSE_COMPONENTS
 from matcaps.data import ImageDataset
 from matcaps.data.devices import send
+from matcaps.inspect.access import inspects
 from matcaps.inspect.display import Display, NothingToShowError
-from matcaps.inspect.door import inspects
 from matcaps.inspect.probe import linear_probe, principal_components
 from matcaps.inspect.response import ResponseDisplay
 from matcaps.inspect.style import COLOURS, new_figure
@@ -22,7 +22,7 @@ from matcaps.models import BaselineCNN
 from matcaps.models.modes import device_of
 
 if TYPE_CHECKING:
-    from matcaps.inspect.opening import SavedSubject
+    from matcaps.inspect.opening import SavedInspection
 
 
 TARGETS = ("elevation", "azimuth, sine", "azimuth, cosine", "lighting")
@@ -30,18 +30,18 @@ TARGETS = ("elevation", "azimuth, sine", "azimuth, cosine", "lighting")
 
 @dataclass(frozen=True, eq=False)
 class ViewpointProbe:
-    """What linear probes of several kinds of features know of viewpoint and lighting.
+    """How well linear probes predict viewpoint and lighting from several kinds of features.
 
     Attributes:
-        features: what was probed, by name.
+        features: the names of the features.
         targets: :data:`TARGETS`.
-        r_squared: ``[features, targets]``, on objects that the probe was not fitted on, over all classes.
+        r_squared: ``[features, targets]``, R² on objects that the probe was not fitted on, over all classes.
         r_squared_by_class: ``[features, classes, targets]``.
         lighting_accuracy: ``[features]``, share of test images whose largest predicted lighting is the true one.
-        fit_instances: objects that the probes were fitted on.
-        test_instances: objects that they were judged on.
-        num_fit: images fitted on, all classes together.
-        num_test: images judged on.
+        fit_instances: the objects that the probes were fitted on.
+        test_instances: the objects that they were tested on.
+        num_fit: number of images fitted on, all classes together.
+        num_test: number of images tested on.
     """
 
     features: tuple[str, ...]
@@ -55,7 +55,7 @@ class ViewpointProbe:
     num_test: int
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON can hold it."""
+        """All values in a form that JSON can hold."""
         return {
             "r_squared": {
                 name: {
@@ -77,10 +77,10 @@ class ViewpointProbe:
 
 @inspects
 def penultimate_features(network: BaselineCNN, batches: Any) -> Tensor:
-    """What the CNN's last layer reads, ``[N, hidden_units]``, of batches of images."""
+    """The input of the CNN's last layer, ``[N, hidden_units]``, for batches of images."""
     device = device_of(network)
-    found = [network.classifier[:-1](network.features(send(batch.images, device))) for batch in batches]
-    return torch.cat(found)
+    features = [network.classifier[:-1](network.features(send(batch.images, device))) for batch in batches]
+    return torch.cat(features)
 
 
 def has_viewpoints(dataset: ImageDataset) -> bool:
@@ -97,21 +97,21 @@ def viewpoint_probe(
     test_instances: Sequence[int] = (3, 5),
     widths: Mapping[str, int] | None = None,
 ) -> ViewpointProbe:
-    """Probe features for elevation, azimuth and lighting, on objects held out.
+    """Probe features for elevation, azimuth and lighting, on held-out objects.
 
-    One linear probe a class, for every class capsule has its own frame of reference. Elevation is in degrees, azimuth
-    by its sine and cosine, which says next to nothing of any features: toys are not counted from the same side, and a
-    linear function hardly tells front from back. Lighting has no order, so it is six targets of 0 or 1, whose R² is
-    given together. Features wider than a pose are brought to its 16 numbers by the principal components of the
-    class's fit part.
+    Each class has its own linear probe, because every class capsule has its own frame of reference. Elevation is in
+    degrees. Azimuth is given by its sine and cosine, and its R² means little for any features: the toys' azimuths do
+    not start from the same side, and a linear function hardly separates front from back. Lighting has no order, so it
+    is six targets of 0 or 1 with one common R². Features wider than a pose are reduced to 16 numbers by the principal
+    components of the class's fit part.
 
     Args:
-        features: by name, ``[N, F]``, a row an image of the data set.
+        features: by name, ``[N, F]``, one row for each image of the data set.
         dataset: smallNORB, with the attributes ``instance``, ``elevation``, ``azimuth`` and ``lighting``.
         fit_instances: objects to fit on; the default is of the published test part, unseen by a network that was
             trained on the training part.
-        test_instances: objects to judge on.
-        widths: by name, another width to bring features to.
+        test_instances: objects to test on.
+        widths: by name, another width to reduce features to.
 
     Raises:
         ValueError: the labels are missing, the rows do not fit, or a class has too few images.
@@ -172,84 +172,84 @@ def _viewpoint_targets(dataset: ImageDataset) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class ViewpointDisplay(Display):
-    """What linear probes of the pose, and of other features beside it, know of the viewpoint."""
+    """How well linear probes read the viewpoint from the pose, and from other features."""
 
-    found: ViewpointProbe
+    probe: ViewpointProbe
     title: str
     has_cnn: bool
     caption: ClassVar[str] = (
-        "What the pose knows of how the object was seen: how well the viewpoint, or known shifts and rotations, "
-        "can be read off it. Of azimuths it says next to nothing."
+        "What the pose encodes of the viewpoint: how well a linear probe reads the viewpoint, or known shifts and "
+        "rotations, from it. For azimuths the probe means little."
     )
     as_json: ClassVar[bool] = True
 
     @classmethod
-    def from_subject(cls, subject: "SavedSubject") -> Display | None:
-        """Probe where viewpoints are known; elsewhere distort the images; None without a set.
+    def from_inspection(cls, inspection: "SavedInspection") -> Display | None:
+        """Probe where viewpoints are known, else distort the images; None without a set.
 
         Raises:
-            NothingToShowError: too few images of a class, unknown labels, or other objects than the probe's.
+            NothingToShowError: a class has too few images, labels are unknown, or the probe's objects are missing.
         """
-        dataset = subject.measured
+        dataset = inspection.measured
         if dataset is None:
             return None
         try:
             if has_viewpoints(dataset):
-                return cls._probe(subject, dataset)
+                return cls._probe(inspection, dataset)
             if "elevation" in dataset.attributes:
-                raise ValueError(f"labels of the {subject.settings.part} part are not all known; use the test part")
-            return ResponseDisplay.from_subject(subject, dataset)
+                raise ValueError(f"labels of the {inspection.settings.part} part are not all known; use the test part")
+            return ResponseDisplay.from_inspection(inspection, dataset)
         except ValueError as error:
             raise NothingToShowError(f"left out: {error}") from None
 
     @classmethod
-    def _probe(cls, subject: "SavedSubject", dataset: ImageDataset) -> "ViewpointDisplay":
-        features = {"pose": true_poses(subject.network, subject.loader(dataset))[0]}
-        # before the CNN, which may be missing: so a kind of features keeps its colour
-        pixels = [batch.images.flatten(1).cpu() for batch in subject.loader(dataset)]
+    def _probe(cls, inspection: "SavedInspection", dataset: ImageDataset) -> "ViewpointDisplay":
+        features = {"pose": true_poses(inspection.network, inspection.loader(dataset))[0]}
+        # before the CNN, which may be missing, so that each kind of features keeps its colour
+        pixels = [batch.images.flatten(1).cpu() for batch in inspection.loader(dataset)]
         features["pixels, 16 components"] = torch.cat(pixels)
         widths: dict[str, int] = {}
-        if subject.cnn is not None:
-            cnn: BaselineCNN = subject.cnn.network  # type: ignore[assignment]
-            found = penultimate_features(cnn, subject.loader(dataset, subject.cnn))
-            whole = f"CNN, all {found.shape[1]}"
-            features |= {"CNN, 16 components": found, whole: found}
-            widths[whole] = found.shape[1]
+        if inspection.cnn is not None:
+            cnn: BaselineCNN = inspection.cnn.network  # type: ignore[assignment]
+            penultimate = penultimate_features(cnn, inspection.loader(dataset, inspection.cnn))
+            whole = f"CNN, all {penultimate.shape[1]}"
+            features |= {"CNN, 16 components": penultimate, whole: penultimate}
+            widths[whole] = penultimate.shape[1]
         result = viewpoint_probe(features, dataset, widths=widths)
-        return cls(result, "What a linear probe reads off", subject.cnn is not None)
+        return cls(result, "What a linear probe reads", inspection.cnn is not None)
 
     @property
     def numbers(self) -> dict[str, Any]:
-        return self.found.to_dict()
+        return self.probe.to_dict()
 
     @property
     def sentences(self) -> dict[str, str]:
-        said = {}
+        sentences = {}
         for name, values, lighting in zip(
-            self.found.features, self.found.r_squared.tolist(), self.found.lighting_accuracy.tolist(), strict=True
+            self.probe.features, self.probe.r_squared.tolist(), self.probe.lighting_accuracy.tolist(), strict=True
         ):
-            pairs = zip(self.found.targets, values, strict=True)
+            pairs = zip(self.probe.targets, values, strict=True)
             listed = ", ".join(f"{target} {value:.2f}" for target, value in pairs)
-            said[f"R² of {name}"] = f"{listed}; lighting right in {100 * lighting:.0f} % (chance 17 %)"
-        said["azimuth"] = (
-            "near 0 for any features: the toys are not counted from the same side, and front and back look alike to a "
-            "linear probe; take nothing from it"
+            sentences[f"R² of {name}"] = f"{listed}; lighting right in {100 * lighting:.0f} % (chance 17 %)"
+        sentences["azimuth"] = (
+            "near 0 for any features: the toys' azimuths do not start from the same side, and front and back look "
+            "alike to a linear probe; conclude nothing from it"
         )
         if not self.has_cnn:
-            said["CNN"] = "left out: name a CNN's run with --cnn to compare"
-        return said
+            sentences["CNN"] = "left out: name a CNN's run with --cnn to compare"
+        return sentences
 
     def plot(self) -> Figure:
-        """R² of each target for each kind of features, on objects held out."""
-        found, title = self.found, self.title
+        """Draw R² of each target for each kind of features, on held-out objects."""
+        probe, title = self.probe, self.title
         figure = new_figure(width=7.5, height=3.6)
         axes = figure.subplots()
-        places = np.arange(len(found.targets))
-        width = 0.8 / len(found.features)
-        values = found.r_squared.numpy()
+        places = np.arange(len(probe.targets))
+        width = 0.8 / len(probe.features)
+        values = probe.r_squared.numpy()
         lowest = -0.25
-        for row, name in enumerate(found.features):
-            left = places + (row - (len(found.features) - 1) / 2) * width
+        for row, name in enumerate(probe.features):
+            left = places + (row - (len(probe.features) - 1) / 2) * width
             bars = axes.bar(left, np.maximum(values[row], lowest), 0.92 * width, color=COLOURS[row], label=name)
             for bar, value in zip(bars, values[row], strict=True):
                 axes.text(
@@ -257,14 +257,14 @@ class ViewpointDisplay(Display):
                     ha="center", va="bottom", fontsize=7,
                 )  # fmt: skip
         axes.axhline(0, color="black", linewidth=0.8)
-        axes.set_xticks(places, found.targets)
+        axes.set_xticks(places, probe.targets)
         axes.set_ylim(min(0.0, max(lowest, float(values.min()) - 0.05)), 1.05)
         axes.set_ylabel("R² on held-out objects")
         axes.grid(axis="y", alpha=0.3)
         axes.legend(fontsize=8, loc="upper right", ncols=2)
-        fitted, judged = (", ".join(map(str, which)) for which in (found.fit_instances, found.test_instances))
+        fitted, tested = (", ".join(map(str, which)) for which in (probe.fit_instances, probe.test_instances))
         figure.suptitle(
-            f"{title}; fitted on objects {fitted} ({found.num_fit} images), judged on {judged} ({found.num_test})",
+            f"{title}; fitted on objects {fitted} ({probe.num_fit} images), tested on {tested} ({probe.num_test})",
             fontsize=9,
         )
         return figure

@@ -22,4 +22,4 @@ VIEWS = {
     "poses": PosesDisplay,
     "viewpoint": ViewpointDisplay,
 }
-"""By the name of its files."""
+"""The views, by the names of their files."""

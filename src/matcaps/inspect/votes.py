@@ -1,4 +1,4 @@
-"""How far votes lie from the mean that they form."""
+"""How far votes lie from their mean."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from torch import Tensor
 from matcaps._numbers import short_number
 from matcaps.capsules import Capsules
 from matcaps.data.names import short_name
+from matcaps.inspect.access import inspects
 from matcaps.inspect.display import Display
-from matcaps.inspect.door import inspects
+from matcaps.inspect.inspection import Inspection
 from matcaps.inspect.style import COLOURS, GREY, new_figure
-from matcaps.inspect.subject import Subject
 from matcaps.models import EMCapsNet
 from matcaps.routing import RoutingIteration
 
@@ -23,9 +23,9 @@ from matcaps.routing import RoutingIteration
 class VoteDistances:
     """Distances of votes to the class capsules' means after each iteration's M-step.
 
-    The distance is Euclidean over the 16 components of the pose, coordinates included, in the pose's own units. What
-    weighs a vote is the child's assignment to the class in the M-step that made the mean; ``data`` says with the
-    child's activation beside it, which is how the mean itself weighs the votes.
+    The distance is Euclidean over the 16 components of the pose, coordinates included, in the pose's own units. A
+    vote's weight is the child's assignment to the class in the M-step that made the mean, or (``data``) this assignment
+    times the child's activation, as in the mean itself.
 
     Attributes:
         distances: ``[B, T, N, J]``, of each child's vote to each class's mean; N = H·W·I children.
@@ -52,7 +52,7 @@ class VoteDistances:
         return (weights * self.distances).sum(2) / weights.sum(2).clamp_min(1e-20)
 
     def weights(self, weigh: str = "assignment") -> Tensor:
-        """What weighs each vote, ``[B, T, N, J]``; see :meth:`mean`."""
+        """The weight of each vote, ``[B, T, N, J]``; see :meth:`mean`."""
         if weigh == "assignment":
             return self.assignment
         if weigh == "data":
@@ -62,11 +62,11 @@ class VoteDistances:
 
 @dataclass(frozen=True, eq=False)
 class VoteHistogram:
-    """One image's histograms of vote distances: a row an iteration, a column a class.
+    """One image's histograms of vote distances: one row per iteration, one column per class.
 
     Attributes:
-        edges: ``[J, M + 1]``, of each class's bins, from 0, the same for all iterations. Each class has its own, for
-            the votes of two classes can differ in size a hundredfold.
+        edges: ``[J, M + 1]``, of each class's bins, from 0, the same for all iterations. Each class has its own,
+            because the votes of two classes can differ in size by a factor of a hundred.
         counts: ``[T, J, M]``, sums of assignment in each bin.
         beyond: ``[T, J]``, sum of assignment beyond the last edge.
         mean_distance: ``[T, J]``, weighted by assignment.
@@ -92,7 +92,7 @@ def vote_distances(network: EMCapsNet, images: Tensor) -> VoteDistances:
     """Measure the distances of all votes for the class capsules.
 
     Args:
-        network: on any device; what is found comes to the host.
+        network: on any device; the results are on the CPU.
         images: ``[B, C, H, W]``, prepared as the network takes them; some hundreds at a time.
     """
     children, coordinates = network.layer_outputs(images)["conv_capsules2"], network.class_coordinates(images)
@@ -103,7 +103,7 @@ def vote_distances(network: EMCapsNet, images: Tensor) -> VoteDistances:
 def distances_of(
     network: EMCapsNet, children: Capsules, coordinates: Tensor | None, states: list[RoutingIteration]
 ) -> VoteDistances:
-    """:func:`vote_distances` where the class capsules' children and states are known already."""
+    """:func:`vote_distances` from the class capsules' children and states, where these are already known."""
     votes = network.class_capsules.votes(children, coordinates)
     return VoteDistances(
         distances=distances_to_means(votes, states).movedim(0, 1),
@@ -113,20 +113,20 @@ def distances_of(
     )
 
 
-def vote_histogram(found: VoteDistances, image: int = 0, num_bins: int = 30) -> VoteHistogram:
+def vote_histogram(distances: VoteDistances, image: int = 0, num_bins: int = 30) -> VoteHistogram:
     """Count one image's votes by their distance, each weighted by its assignment.
 
     Args:
-        found: from :func:`vote_distances`.
+        distances: from :func:`vote_distances`.
         image: which of its images.
         num_bins: a class's bins, from 0 to the distance within which 99 % of its assignment lies after every
             iteration.
     """
-    distances_TJN = found.distances[image].transpose(1, 2)
-    weights_TJN = found.assignment[image].transpose(1, 2)
+    distances_TJN = distances.distances[image].transpose(1, 2)
+    weights_TJN = distances.assignment[image].transpose(1, 2)
     reach_J = _weighted_quantile(distances_TJN, weights_TJN, 0.99).amax(0).clamp_min(1e-6)
-    edges_JM = reach_J[:, None] * (torch.arange(num_bins + 1) / num_bins)  # so that the last is the reach to the bit
-    # num_bins, one more than there are, where a vote lies beyond the last edge
+    edges_JM = reach_J[:, None] * (torch.arange(num_bins + 1) / num_bins)  # so that the last equals the reach exactly
+    # a vote beyond the last edge gets index num_bins, an extra bin
     bins_TJN = torch.searchsorted(
         edges_JM[:, 1:].expand(len(distances_TJN), -1, -1).contiguous(), distances_TJN.contiguous()
     )
@@ -136,14 +136,14 @@ def vote_histogram(found: VoteDistances, image: int = 0, num_bins: int = 30) -> 
         edges=edges_JM,
         counts=counts[..., :num_bins],
         beyond=counts[..., num_bins],
-        mean_distance=found.mean()[image],
-        data_mean_distance=found.mean("data")[image],
-        activations=found.activations[image],
+        mean_distance=distances.mean()[image],
+        data_mean_distance=distances.mean("data")[image],
+        activations=distances.activations[image],
     )
 
 
 def _weighted_quantile(values: Tensor, weights: Tensor, share: float) -> Tensor:
-    """Of the last dimension: ``[..., N]`` to ``[...]``."""
+    """The weighted quantile over the last dimension: ``[..., N]`` to ``[...]``."""
     values, order = values.sort(dim=-1)
     total = weights.gather(-1, order).cumsum(-1)
     place = torch.searchsorted(total, share * total[..., -1:]).clamp_max(values.shape[-1] - 1)
@@ -161,35 +161,35 @@ class VotesDisplay(Display):
     title: str
     caption: ClassVar[str] = (
         "For each class and after each iteration, how far the votes lie from the class capsule's mean, each vote "
-        "weighed by how much of its child the class has."
+        "weighted by the assignment of its child to the class."
     )
 
     @classmethod
-    def from_subject(cls, subject: Subject) -> "VotesDisplay":
-        """Measure the votes on the subject's image."""
-        votes = vote_distances(subject.network, subject.image)
-        return cls(votes, vote_histogram(votes), subject.classes, subject.label, subject.title)
+    def from_inspection(cls, inspection: Inspection) -> "VotesDisplay":
+        """Measure the votes on the inspected image."""
+        votes = vote_distances(inspection.network, inspection.image)
+        return cls(votes, vote_histogram(votes), inspection.classes, inspection.label, inspection.title)
 
     @property
     def numbers(self) -> dict[str, Any]:
         return {"histogram": self.histogram, **vars(self.votes)}
 
     def plot(self) -> Figure:
-        """Histograms of vote distances: iterations downwards, classes across, each class with its own distances."""
-        found, classes, chosen, title = self.histogram, self.classes, self.chosen, self.title
-        iterations, num_classes = found.mean_distance.shape
+        """Draw histograms of vote distances: iterations in rows, classes in columns, each with its own distances."""
+        histogram, classes, chosen, title = self.histogram, self.classes, self.chosen, self.title
+        iterations, num_classes = histogram.mean_distance.shape
         figure = new_figure(num_classes, iterations, width=max(1.15, 8.5 / num_classes), height=1.55)
         panels = figure.subplots(iterations, num_classes, sharex="col", sharey=True, squeeze=False)
         for row in range(iterations):
             for column in range(num_classes):
                 axes = panels[row][column]
                 colour = COLOURS[0] if column == chosen else GREY
-                edges = found.edges[column].numpy()
-                axes.stairs(found.counts[row, column].numpy(), edges, fill=True, color=colour)
-                mean = float(found.mean_distance[row, column])
-                total = float(found.counts[row, column].sum() + found.beyond[row, column])
-                axes.axvline(mean, ymax=0.66, color="black", linewidth=1, linestyle="--")  # below the figures
-                activation = float(found.activations[row, column])
+                edges = histogram.edges[column].numpy()
+                axes.stairs(histogram.counts[row, column].numpy(), edges, fill=True, color=colour)
+                mean = float(histogram.mean_distance[row, column])
+                total = float(histogram.counts[row, column].sum() + histogram.beyond[row, column])
+                axes.axvline(mean, ymax=0.66, color="black", linewidth=1, linestyle="--")  # below the text
+                activation = float(histogram.activations[row, column])
                 axes.text(
                     0.97, 0.95, f"mean {short_number(mean)}\nsum {short_number(total)}\na = {activation:.2g}",
                     transform=axes.transAxes, ha="right", va="top", fontsize=7,
@@ -207,8 +207,8 @@ class VotesDisplay(Display):
                         weight=weight,
                     )
             panels[row][0].set_ylabel(f"iteration {row + 1}", fontsize=8)
-        # room for the figures above the bars
-        panels[0][0].set_ylim(0, 1.3 * float(found.counts.max()))
+        # space for the text above the bars
+        panels[0][0].set_ylim(0, 1.3 * float(histogram.counts.max()))
         figure.suptitle(title, fontsize=10)
         figure.supxlabel("distance of a vote to the class capsule's mean, in pose units", fontsize=9)
         figure.supylabel("votes, each weighted by its assignment", fontsize=9)

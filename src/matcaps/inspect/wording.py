@@ -1,4 +1,4 @@
-"""Numbers by iteration, in words that claim nothing else."""
+"""Words for numbers by iteration, which claim no more than the numbers show."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from matcaps._numbers import short_number
 
 NOTICEABLE = 0.05
-"""Part by which a distance or a share must differ to be said to."""
+"""A distance or a share must differ by this part before a sentence calls it different."""
 
 
 def arrows(values: Sequence[float], factor: float = 1.0) -> str:
@@ -20,11 +20,11 @@ def rises(values: Sequence[float]) -> bool:
 
 
 def change(values: Sequence[float]) -> float:
-    """From the first iteration to the last, as a part of the first."""
+    """The change from the first iteration to the last, as a fraction of the first."""
     return values[-1] / max(values[0], 1e-20) - 1
 
 
 def direction(values: Sequence[float]) -> int:
-    """From the first iteration to the last: 1 up, -1 down, 0 neither, or not known."""
-    part = change(values)
-    return 1 if part >= NOTICEABLE else -1 if part <= -NOTICEABLE else 0
+    """The direction from the first iteration to the last: 1 up, -1 down, 0 neither or not known."""
+    relative = change(values)
+    return 1 if relative >= NOTICEABLE else -1 if relative <= -NOTICEABLE else 0

@@ -1,4 +1,4 @@
-"""Set a routed layer's numbers from a first batch, so that it starts where gradients are alive."""
+"""Set a routed layer's scales and β from a first batch, so that it starts where gradients do not vanish."""
 
 import warnings
 from collections.abc import Callable
@@ -15,20 +15,20 @@ from matcaps.routing import RoutingFit, RoutingIteration
 CALIBRATIONS = ("none", "beta", "full")
 
 _ROUNDS = 4
-"""Assignments depend on what is being set, so it is set a few times over."""
+"""Assignments depend on the values being set, so they are set several times."""
 
 _SLOW_ROUNDS = 24
-"""Rounds that grow the inverse temperature by twice at most, where the few above do not settle."""
+"""Rounds that at most double the inverse temperature, where the few rounds above do not settle."""
 
 _SETTLED = 1.15
-"""The logits' deviation may be off by this factor where the slow rounds end."""
+"""The slow rounds end when the logits' deviation is right up to this factor."""
 
 _TINY = 1e-6
-"""Where values spread less than this (blank images, say), their scale is left as it is."""
+"""Values that spread less than this (for example of blank images) keep their scale."""
 
 
 class _State(NamedTuple):
-    """What calibration reads of the last iteration, over a batch."""
+    """The values of the last iteration that calibration uses, over a batch."""
 
     mean: Tensor
     variance: Tensor
@@ -50,27 +50,27 @@ def calibrate_routing(
     """Set ``routing`` (and for ``"full"`` also ``weight``) in place from the traced routing of one batch.
 
     Both kinds set the reward β_a of each parent type to its mean cost (to its mean standardised cost, under that rule),
-    so that about half of its capsules are active. Without that, standardised costs tell types apart and not images:
+    so that about half of its capsules are active. Without this, standardised costs distinguish types but not images:
     the tutorial's network stayed at chance (docs/log.md).
-    ``"beta"`` also sets the cost of use β_u to minus the mean of ½ ln σ², so that a cost says how much better or worse
-    than usual votes agree, not how many there are. ``"full"`` sets β_u to 0: at its scale of poses σ² is above 1 and
-    data are a cost, so that a parent which takes more wakes less. Where data were a reward, activations ran away
-    within a hundred steps, and where they were free, with faster matrices, too (docs/log.md). ``"full"`` leaves
-    matrices of 3 to 60: :func:`matcaps.training.parameter_groups` gives them a learning rate to match.
+    ``"beta"`` also sets the cost of use β_u to minus the mean of ½ ln σ². Then a cost measures how much better or worse
+    than usual the votes agree, not how many there are. ``"full"`` sets β_u to 0: at its scale of poses σ² is above 1,
+    so data are a cost, and a parent with more data is less active. Where data were a reward, activations diverged
+    within a hundred steps; so they did where data had no cost and matrices learned faster (docs/log.md). ``"full"``
+    leaves matrix entries of 3 to 60: :func:`matcaps.training.parameter_groups` gives them a suitable learning rate.
 
     Args:
         weight: the layer's transformation matrices.
         routing: the layer's β and inverse temperature.
-        trace: routes capsules with the layer as it stands.
+        trace: routes capsules with the layer in its present state.
         capsules: the batch.
         calibration: ``"none"``; ``"beta"``; or ``"full"``: before the β, the matrices are scaled so that each pose
-            component leaves the layer with standard deviation 1 (over images, positions and types; what coordinate
-            addition adds to all of them does not count), and the inverse temperature so that each type's logits have
+            component leaves the layer with standard deviation 1 (over images, positions and types; without what
+            coordinate addition adds to all of them), and the inverse temperature so that each type's logits have
             the standard deviation ``gain``; under the standardised rule, the logits of a window's types.
         gain: standard deviation of the activations' logits, for ``"full"``.
 
-    Where that leaves more than a quarter of the activations below 0.01 or above 0.99, ``"full"`` begins again and lets
-    the inverse temperature grow slowly; where that does not help either, a warning says so.
+    If this leaves more than a quarter of the activations below 0.01 or above 0.99, ``"full"`` begins again and lets
+    the inverse temperature grow slowly; if that does not help either, it warns.
 
     Raises:
         ValueError: ``calibration`` is not one of the three.
@@ -92,8 +92,8 @@ def calibrate_routing(
         _settle(weight, routing, trace, capsules, gain)
         if _is_saturated(_last_state(trace, capsules)):
             warnings.warn(
-                "calibration leaves a quarter of a capsule layer's activations or more below 0.01 or above 0.99, where "
-                "hardly anything is learnt: calibrate on other images, or with calibration beta",
+                "after calibration a quarter of a capsule layer's activations or more are below 0.01 or above 0.99, "
+                "where almost nothing is learned: calibrate on other images, or with calibration beta",
                 stacklevel=2,
             )
 
@@ -104,7 +104,7 @@ def _settle_statistics(
     trace: Callable[[Capsules], list[RoutingIteration]],
     capsules: Capsules,
 ) -> None:
-    """Give a normalised routing the statistics of one batch, and the size of its matrices."""
+    """Set a normalised routing's statistics and the size of its matrices from one batch."""
     for _ in range(_ROUNDS):
         deviation = _pose_deviation(_last_state(trace, capsules))
         if deviation > _TINY:
@@ -121,10 +121,10 @@ def _settle(
     capsules: Capsules,
     gain: float,
 ) -> None:
-    """Do what full calibration does, but let the inverse temperature grow slowly from where it is.
+    """Do what full calibration does, but let the inverse temperature grow slowly from its present value.
 
-    Where images are alike (textures), a large inverse temperature gives one parent all data, which changes the costs
-    that the inverse temperature was set by, and the next round sets a small one: the rounds go to and fro. Growing
+    If images are alike (textures), a large inverse temperature gives one parent all data. This changes the costs
+    that the inverse temperature was set by, and the next round sets a small one: the rounds oscillate. Growing
     slowly, they stop at the smallest one that gives the logits their deviation, or where activations would saturate.
     """
     for _ in range(_SLOW_ROUNDS):
@@ -154,7 +154,7 @@ def _pose_deviation(state: _State) -> Tensor:
 
 
 def _is_saturated(state: _State) -> bool:
-    """Whether more than a quarter of the activations are next to 0 or 1, where next to no gradient comes through."""
+    """Whether more than a quarter of the activations are close to 0 or 1, where gradients nearly vanish."""
     return float(((state.activation < 0.01) | (state.activation > 0.99)).float().mean()) > 0.25
 
 
@@ -168,7 +168,7 @@ def _set_beta(routing: RoutingParameters, state: _State, gain: float | None, *, 
     """Set both β, and the inverse temperature if a gain is wanted, from the state of the last iteration.
 
     Returns:
-        What the inverse temperature was to be multiplied by; ``slowly`` takes 2 at most, or of less than 1 the root.
+        The factor for the inverse temperature; ``slowly`` applies at most 2, and the root of a factor below 1.
     """
     half_log_variance = state.variance.log().sum(dim=-1) / 2
     components = state.variance.shape[-1]
@@ -176,12 +176,12 @@ def _set_beta(routing: RoutingParameters, state: _State, gain: float | None, *, 
     if gain is None:
         use -= half_log_variance.mean() / components
     cost = state.mass * (components * use + half_log_variance)
-    if routing.activation_rule == "relative":  # what counts is a cost beside that of as many of the window's data
-        usual = cost.sum(dim=-1, keepdim=True) / state.mass.sum(dim=-1, keepdim=True).clamp_min(_TINY)
-        cost = cost - state.mass * usual
+    if routing.activation_rule == "relative":  # a cost counts relative to the average cost of the window's data
+        average = cost.sum(dim=-1, keepdim=True) / state.mass.sum(dim=-1, keepdim=True).clamp_min(_TINY)
+        cost = cost - state.mass * average
     data = components * state.mass.mean()
     but_types = tuple(range(cost.ndim - 1))
-    if routing.activation_rule == "standardised":  # what counts is a cost beside the other parents'
+    if routing.activation_rule == "standardised":  # a cost counts relative to the other parents' costs
         centred = cost - cost.mean(dim=-1, keepdim=True)
         deviation = centred.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(_TINY)
         cost, data, scale = centred / deviation, data / deviation.mean(), 1.0

@@ -1,4 +1,4 @@
-"""Class capsules: all capsules of the last map vote, in one routing, for one capsule a class."""
+"""Class capsules: all capsules of the last map vote, in one routing, for one capsule per class."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from matcaps.routing import RoutingIteration, RoutingSpec, fit_class_em_routing,
 class ClassCapsules(nn.Module):
     """Route a whole map to class capsules, weights shared over positions, with coordinate addition.
 
-    Shared weights forget where a child was; its coordinates, added to two components of its votes, tell again
+    Shared weights lose a child's position; its coordinates, added to two components of its votes, restore it
     (Hinton et al. 2018, section 4.1).
 
     Args:
@@ -35,11 +35,11 @@ class ClassCapsules(nn.Module):
         variance_floor: added to every variance; 5e-4 in the authors' code.
         annealing: factor on the log-densities in the E-step; 1 in the paper.
         weight_deviation: standard deviation of the initial transformation matrices; 0.01 in the authors' code. With
-            vector poses half of it is taken: votes, then sums of 16 products instead of 4, keep their variance.
-        normalise: under the relative rule, whether λ follows from a running statistic, which keeps agreement rewarded
-            in training; see :class:`NormalisedRoutingParameters`.
-        gain: of a normalised routing; see there.
-        shared_beta_activation: whether all classes have one β_a in common, so that none has a reward of its own; each
+            vector poses it is halved: their votes are sums of 16 products instead of 4, and so keep their variance.
+        normalise: under the relative rule, whether λ is computed from a running statistic, so that agreement stays
+            rewarded in training; see :class:`NormalisedRoutingParameters`.
+        gain: of a normalised routing; see :class:`NormalisedRoutingParameters`.
+        shared_beta_activation: whether all classes share one β_a, so that no class has its own reward; each
             keeps its β_u.
         implementation: which implementation of the operator to use; ``"auto"`` chooses.
 
@@ -48,8 +48,8 @@ class ClassCapsules(nn.Module):
         routing: β and the settings, a :class:`RoutingParameters` or a :class:`NormalisedRoutingParameters`.
 
     Raises:
-        ValueError: a count is no whole number of at least 1, ``coordinate_components`` are not two different
-            components, ``pose`` is neither of its two, or ``inverse_temperature`` no schedule.
+        ValueError: a count is not a whole number of at least 1, ``coordinate_components`` are not two different
+            components, ``pose`` is neither of the two, or ``inverse_temperature`` is not a schedule.
 
     Example:
         >>> layer = ClassCapsules(16, 5)
@@ -128,7 +128,9 @@ class ClassCapsules(nn.Module):
         return trace_class(inputs, self.routing.spec)
 
     def votes(self, capsules: CapsulesLike, coordinates: Tensor | None = None) -> Tensor:
-        """Write out the votes of some few images, coordinates added: ``[B, H·W·I, J, 16]``, ordered as in a trace."""
+        """Compute the votes of a few images, with coordinates: ``[B, H·W·I, J, 16]``, children ordered as in a
+        trace.
+        """
         capsules = as_capsules(capsules)
         votes_BHWIJP = transform_poses(capsules.poses, self.routing.matrices(self.weight))
         offset = self._vote_offset(capsules, coordinates)
@@ -144,7 +146,7 @@ class ClassCapsules(nn.Module):
         calibration: str = "full",
         gain: float = 1.0,
     ) -> Capsules:
-        """Set β, and for ``"full"`` the scales, from one batch; return what the layer then makes of it.
+        """Set β, and for ``"full"`` the scales, from one batch; return the layer's output for it.
 
         See :func:`matcaps.layers.calibration.calibrate_routing` for what is set.
         """
@@ -152,7 +154,7 @@ class ClassCapsules(nn.Module):
         calibrate_routing(
             self.weight,
             self.routing,
-            lambda some: self.trace(some, coordinates),
+            lambda part: self.trace(part, coordinates),
             capsules,
             calibration=calibration,
             gain=gain,
@@ -160,7 +162,7 @@ class ClassCapsules(nn.Module):
         return self(capsules, coordinates)
 
     def _vote_offset(self, capsules: Capsules, coordinates: Tensor | None) -> Tensor | None:
-        """What to add to the votes of each position, ``[H, W, 16]``."""
+        """The offset of the votes from each position, ``[H, W, 16]``; None without coordinate addition."""
         if self.coordinate_components is None:
             return None
         height, width = capsules.poses.shape[1:3]
@@ -175,7 +177,7 @@ class ClassCapsules(nn.Module):
         components = [scaled.new_zeros(height, width)] * POSE_COMPONENTS
         for axis, component in enumerate(self.coordinate_components):
             components[component] = scaled[..., axis]
-        return torch.stack(components, dim=-1)  # nothing is written into: torch.func maps over coordinates, too
+        return torch.stack(components, dim=-1)  # no in-place writes: torch.func may map over the coordinates
 
     def extra_repr(self) -> str:
         children, classes = self.weight.shape[:2]

@@ -1,4 +1,4 @@
-"""Convolutional capsules: a K×K window of capsules votes for the capsules at one position above it."""
+"""Convolutional capsules: a K×K window of capsules votes for the capsules at one position of the next map."""
 
 from collections.abc import Sequence
 
@@ -34,10 +34,10 @@ class ConvCapsules(nn.Module):
         annealing: factor on the log-densities in the E-step; 1 in the paper; with full calibration
             1/16 learns far faster.
         weight_deviation: standard deviation of the initial transformation matrices; 0.3 in the authors' code. With
-            vector poses half of it is taken: votes, then sums of 16 products instead of 4, keep their variance.
-        normalise: under the relative rule, whether λ follows from a running statistic, which keeps agreement rewarded
-            in training; see :class:`NormalisedRoutingParameters`.
-        gain: of a normalised routing; see there.
+            vector poses it is halved: their votes are sums of 16 products instead of 4, and so keep their variance.
+        normalise: under the relative rule, whether λ is computed from a running statistic, so that agreement stays
+            rewarded in training; see :class:`NormalisedRoutingParameters`.
+        gain: of a normalised routing; see :class:`NormalisedRoutingParameters`.
         implementation: which implementation of the operator to use; ``"auto"`` chooses.
 
     Attributes:
@@ -45,8 +45,8 @@ class ConvCapsules(nn.Module):
         routing: β and the settings, a :class:`RoutingParameters` or a :class:`NormalisedRoutingParameters`.
 
     Raises:
-        ValueError: a count is no whole number of at least 1, ``pose`` is neither, or ``inverse_temperature`` no
-            schedule.
+        ValueError: a count is not a whole number of at least 1, ``pose`` is neither of the two, or
+            ``inverse_temperature`` is not a schedule.
 
     Example:
         >>> layer = ConvCapsules(8, 16, kernel_size=3, stride=2)
@@ -120,7 +120,7 @@ class ConvCapsules(nn.Module):
         return trace_conv(self.routing.inputs(as_capsules(capsules), self.weight), self.routing.spec)
 
     def votes(self, capsules: CapsulesLike) -> Tensor:
-        """Write out the votes of some few images, ``[B, H', W', K·K·I, J, 16]``, children as :meth:`trace` has them."""
+        """Compute the votes of a few images, ``[B, H', W', K·K·I, J, 16]``, children ordered as in :meth:`trace`."""
         capsules = as_capsules(capsules)
         kernel_size = self.weight.shape[0]
         windows_BHWI44KK = capsules.poses.unfold(1, kernel_size, self.stride).unfold(2, kernel_size, self.stride)
@@ -129,7 +129,7 @@ class ConvCapsules(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, capsules: CapsulesLike, calibration: str = "full", gain: float = 1.0) -> Capsules:
-        """Set β, and for ``"full"`` the scales, from one batch; return what the layer then makes of it.
+        """Set β, and for ``"full"`` the scales, from one batch; return the layer's output for it.
 
         See :func:`matcaps.layers.calibration.calibrate_routing` for what is set.
         """

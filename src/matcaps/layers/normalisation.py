@@ -10,11 +10,11 @@ from torch.nn import functional as F
 class NormalisedConv2d(nn.Conv2d):
     """A convolution without a bias, and batch normalisation after it (Ioffe and Szegedy 2015).
 
-    Where its weights are frozen its statistics stay, too.
+    If its weights are frozen, its statistics stay unchanged, too.
 
     Args:
-        in_channels: feature maps that come in.
-        out_channels: that go out.
+        in_channels: input feature maps.
+        out_channels: output feature maps.
         kernel_size: rows and columns.
         stride: of the convolution.
         affine: whether scale and shift are learned after normalising.
@@ -25,9 +25,9 @@ class NormalisedConv2d(nn.Conv2d):
         self.normalisation = nn.BatchNorm2d(out_channels, affine=affine)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map ``[B, C, H, W]`` to ``[B, C', H', W']``, channels last in memory: capsules read them so.
+        """Map ``[B, C, H, W]`` to ``[B, C', H', W']``, channels last in memory, the order in which capsules read them.
 
-        Otherwise normalising backwards would take three times as long on the CPU as the convolution.
+        Otherwise the normalisation's backward pass would take three times as long on the CPU as the convolution.
         """
         norm, features = self.normalisation, super().forward(input.contiguous(memory_format=torch.channels_last))
         if norm.training and not self.weight.requires_grad:

@@ -1,4 +1,4 @@
-"""What every routed layer holds beside its transformation matrices: β, the inverse temperature, the options."""
+"""What every routed layer has in addition to its transformation matrices: β, inverse temperature, options."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,15 +32,15 @@ class RoutingParameters(nn.Module):
 
     Args:
         num_parents: parent types, ``J``.
-        inverse_temperature: one positive value an iteration; a buffer ``[T]``, so that it travels with the weights.
+        inverse_temperature: one positive value an iteration; a buffer ``[T]``, so that it is saved with the weights.
         spec: the options of the routing.
-        shared_beta_activation: whether all parent types have one β_a in common.
+        shared_beta_activation: whether all parent types share one β_a.
 
     Attributes:
         beta_use: ``[J]``, in logits: times the inverse temperature and ``data_scale``.
         beta_activation: ``[J]``, or ``[1]`` where it is shared, in logits: times the inverse temperature.
         spec: the options of the routing; each is an attribute, too, which may be set.
-        data_scale: a buffer, what a typical parent's cost rises by when its β_u rises by one; 1 until calibrated.
+        data_scale: a buffer, the rise of a typical parent's cost when its β_u rises by one; 1 until calibrated.
     """
 
     inverse_temperature: Tensor
@@ -73,13 +73,13 @@ class RoutingParameters(nn.Module):
         self.spec = spec
 
     def is_untouched(self) -> bool:
-        """Whether both β and their unit are still a new layer's: neither calibrated, nor trained, nor loaded."""
+        """Whether both β and their unit are those of a new layer: neither calibrated, nor trained, nor loaded."""
         learned = bool(self.beta_use.any() or self.beta_activation.any())
         return not learned and float(self.data_scale) == 1
 
     @property
     def shared_beta_activation(self) -> bool:
-        """Whether all parent types have one β_a in common."""
+        """Whether all parent types share one β_a."""
         return len(self.beta_activation) < len(self.beta_use)
 
     wants_fit = False
@@ -89,7 +89,7 @@ class RoutingParameters(nn.Module):
         return weight
 
     def finish(self, parents: Capsules, fit: RoutingFit | None) -> Capsules:
-        """What follows the routing."""
+        """After the routing: nothing to do here; see :class:`NormalisedRoutingParameters`."""
         return parents
 
     def paper_inverse_temperature(self) -> Tensor:
@@ -138,5 +138,5 @@ class RoutingParameters(nn.Module):
 
 
 def fit_beta_activation(values: Tensor, like: Tensor) -> Tensor:
-    """Other β_a, ``[J]`` or ``[1]``, in the shape of a layer's own: their mean where that has one."""
+    """Bring β_a, ``[J]`` or ``[1]``, to the shape of ``like``: their mean if it has one element."""
     return values.mean().expand_as(like) if len(like) == 1 else values.expand_as(like)

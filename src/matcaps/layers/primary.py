@@ -9,20 +9,20 @@ from matcaps.layers.normalisation import convolution
 
 
 class PrimaryCapsules(nn.Module):
-    """Read a pose and an activation for each capsule off the feature maps, by convolution.
+    """Compute a pose and an activation for each capsule from the feature maps, by convolution.
 
     Poses are linear in the features, activations their logistic function (Hinton et al. 2018, section 4).
 
     Args:
-        in_channels: feature maps that come in.
+        in_channels: input feature maps.
         num_capsules: capsule types, ``I``.
         kernel_size: rows and columns of the convolution; 1 in the paper.
         stride: of the convolution; 1 in the paper.
-        normalise: whether poses and the activations' logits go through batch normalisation; the poses' has no learned
+        normalise: whether poses and the activations' logits are batch-normalised; that of the poses has no learned
             scale, so that they keep deviation 1.
 
     Raises:
-        ValueError: a count is no whole number of at least 1.
+        ValueError: a count is not a whole number of at least 1.
 
     Example:
         >>> capsules = PrimaryCapsules(64, 8)(torch.rand(2, 64, 14, 14))
@@ -48,7 +48,7 @@ class PrimaryCapsules(nn.Module):
     def forward(self, features: Tensor) -> Capsules:
         """Map features ``[B, C, H, W]`` to capsules ``[B, H', W', I, 4, 4]`` and ``[B, H', W', I]``.
 
-        Under autocast the convolutions run in its dtype and the capsules leave in float32: routing needs it.
+        Under autocast the convolutions run in its dtype; the capsules are float32, which routing needs.
         """
         poses = self.pose(features).movedim(1, -1).unflatten(-1, (-1, POSE_SIZE, POSE_SIZE))
         activations = self.activation(features).movedim(1, -1)

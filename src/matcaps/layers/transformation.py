@@ -1,4 +1,4 @@
-"""The transformation matrices that a routed layer learns: as many numbers as its poses ask for."""
+"""The transformation matrices that a routed layer learns: 4×4, or 16×16 for vector poses."""
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ def random_transformations(*types: int, pose: str, deviation: float) -> Tensor:
 
     Args:
         *types: the leading dimensions: places in the kernel, child types and parent types.
-        pose: ``"matrix"``: a pose is a 4×4 matrix, and so is what transforms it; ``"vector"``: a pose is its 16
-            numbers, and a full 16×16 matrix transforms them.
+        pose: ``"matrix"``: a pose is a 4×4 matrix, and a 4×4 matrix transforms it; ``"vector"``: a pose is a vector of
+            16 numbers, and a full 16×16 matrix transforms them.
         deviation: standard deviation of the 4×4 matrices. That of 16×16 ones is half of it: a component of a vote sums
             16 products there instead of 4, and its variance is the same.
 
@@ -30,7 +30,7 @@ def random_transformations(*types: int, pose: str, deviation: float) -> Tensor:
 
 
 def transform_poses(poses: Tensor, weight: Tensor) -> Tensor:
-    """Every child's vote for every parent, written out: for looking inside, not for routing.
+    """Every child's vote for every parent, all in memory: for inspection, not for routing.
 
     Args:
         poses: ``[..., I, 4, 4]``; with a kernel's places among the leading dimensions where the weights have them.

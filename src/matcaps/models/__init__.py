@@ -1,4 +1,4 @@
-"""The networks. Configurations and presets are free of torch; the rest is imported when first asked for."""
+"""The networks. Configurations and presets import no torch; the rest is imported when first used."""
 
 from typing import TYPE_CHECKING
 

@@ -12,11 +12,11 @@ from matcaps.models.config import BaselineCNNConfig
 class BaselineCNN(nn.Module):
     """Two 5×5 convolutions with 2×2 max pooling, a fully connected layer with dropout, class scores.
 
-    The paper gives the layers (Hinton et al. 2018, section 5) and 4.2 M parameters for 32×32×2, which holds only
-    where the convolutions are padded; so they are here.
+    The paper gives the layers (Hinton et al. 2018, section 5) and 4.2 M parameters for 32×32×2. This number is right
+    only if the convolutions are padded, as they are here.
 
     Args:
-        config: what it is made of; :func:`matcaps.create_model` makes one from the preset ``"baseline-cnn"``.
+        config: its layers' sizes; :func:`matcaps.create_model` makes one from the preset ``"baseline-cnn"``.
 
     Example:
         >>> import torch
@@ -55,13 +55,13 @@ class BaselineCNN(nn.Module):
         if images.ndim != 4 or list(images.shape[1:]) != expected:
             raise ValueError(
                 f"images must have shape [B, {', '.join(map(str, expected))}]; got {list(images.shape)}: "
-                "create the model with the in_channels and image_size at hand"
+                "create the model with the in_channels and image_size of your images"
             )
         return self.classifier(self.features(images))
 
     @staticmethod
     def class_scores(output: Tensor) -> Tensor:
-        """What is compared of what :meth:`forward` returns: the logits' softmax, ``[B, classes]``."""
+        """The class scores of an output of :meth:`forward`: the logits' softmax, ``[B, classes]``."""
         return output.softmax(dim=1)
 
     def save_pretrained(self, folder: str | PathLike[str], **metadata: object) -> None:
@@ -72,17 +72,17 @@ class BaselineCNN(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """Classes of the last layer that the network has now."""
+        """Number of classes of the present last layer."""
         return self.classifier[-1].out_features  # type: ignore[return-value]
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Start the last fully connected layer anew, for other classes or as many.
+        """Replace the last fully connected layer by a new one, for other classes.
 
         Args:
             num_classes: two or more.
 
         Raises:
-            ValueError: fewer.
+            ValueError: there are fewer.
         """
         config, old = replace(self.config, num_classes=num_classes), self.classifier[-1]
         assert isinstance(old, nn.Linear)

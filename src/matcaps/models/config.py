@@ -1,4 +1,4 @@
-"""What describes a model: frozen, JSON-able, and free of torch so that ``--help`` is quick."""
+"""Configurations of models: frozen, convertible to JSON, and without torch, so that ``--help`` is quick."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,10 +6,10 @@ from typing import Literal
 from matcaps._numbers import check_count, is_number, plain, whole
 
 IMPLEMENTATIONS = ("auto", "reference", "native", "cuda")
-"""What can compute the routing; :func:`matcaps.routing.available_implementations` says which of them can here."""
+"""The implementations of routing; :func:`matcaps.routing.available_implementations` lists those available here."""
 
 EARLIER_IMPLEMENTATIONS = {"triton": "cuda"}
-"""Names in files of earlier versions, and what they mean today: what routed on GPUs was written in Triton once."""
+"""Names in files of earlier versions, and their present names: the GPU implementation was once written in Triton."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,17 @@ class EMCapsNetConfig:
         stem_padding: "valid" for none, "same" for TensorFlow's rule, which pads the odd pixel at the far side.
         pose: "matrix" (the paper): 4×4 matrices transform 4×4 poses; "vector" (Hinton et al. 2018, Table 1): 16×16
             matrices transform poses of 16 numbers, 16 times as many parameters in the routed layers; the compiled core
-            does not have these, so that training is slower and takes the votes' memory.
+            does not support these, so training is slower and needs memory for all votes.
         iterations: of EM, in every routed layer.
         class_iterations: of EM, in the class capsules alone; None for as many as ``iterations``.
         temperature_schedule: "authors" for 0.01·(1 − 0.95^t), t = 1, 2, ...; "tutorial" for 1, 2, 3.
         class_temperature_ratio: the class layer's inverse temperature over the others'; a quarter in the authors'
             code, because class capsules get some ten times as much data.
-        class_beta_activation: "each" (the paper): a β_a for every class; "shared": one for all classes, so that none
-            has a reward of its own.
+        class_beta_activation: "each" (the paper): a β_a for every class; "shared": one for all classes, so that no
+            class has its own reward.
         competition: "child" (the paper) or "window" (the tutorial and most public code).
         activation_rule: "paper"; "standardised" (the tutorial): costs standardised over a window's parents;
-            "relative": a unit of data costs what it costs more than the window's data do on average.
+            "relative": the cost of a unit of data counts relative to the average cost in its window.
         variance_floor: added to every variance.
         annealing: factor on the log-densities in the E-step; 1 in the paper; with full calibration
             0.0625 learns far faster.
@@ -49,14 +49,14 @@ class EMCapsNetConfig:
         calibration: what the first batch sets: "none"; "beta", the rewards, so that about half of each layer's
             capsules are active; "full", also the scale of poses and the inverse temperatures.
         normalisation: "none" (the paper); "batch", under the relative rule: batch normalisation of the stem and the
-            primary capsules, matrices held at their size, and λ in units of the costs' deviation, so that agreement
-            stays rewarded in training (:class:`matcaps.layers.NormalisedRoutingParameters`).
+            primary capsules, matrices rescaled to a fixed size, and λ in units of the costs' deviation, so that
+            agreement stays rewarded in training (:class:`matcaps.layers.NormalisedRoutingParameters`).
         conv_weight_deviation: standard deviation of the convolutional capsules' initial matrices; half of it with
             vector poses, whose votes sum four times as many products.
         class_weight_deviation: standard deviation of the class capsules' initial matrices; with vector poses half.
-        implementation: what computes the routing; all agree up to rounding: "auto" takes the fastest that the tensors
-            allow (:func:`matcaps.routing.resolve_implementation`); "reference" can do everything that PyTorch can,
-            slower and with all votes in memory; "native" (CPU) and "cuda" (GPU) are the compiled ones.
+        implementation: what computes the routing; all agree up to rounding: "auto" takes the fastest that supports the
+            tensors (:func:`matcaps.routing.resolve_implementation`); "reference" can do everything that PyTorch can,
+            but is slower and holds all votes in memory; "native" (CPU) and "cuda" (GPU) are compiled.
     """
 
     in_channels: int = 1
@@ -118,7 +118,7 @@ class EMCapsNetConfig:
             )
         components = self.coordinate_components
         indices = [whole(component) for component in components] if isinstance(components, tuple | list) else [None]
-        if None in indices:  # which, the layer checks
+        if None in indices:  # the layer checks their range
             raise ValueError(
                 f"coordinate_components must be whole numbers; got {components!r}: give two, such as (3, 7)"
             )
@@ -155,7 +155,7 @@ class BaselineCNNConfig:
     Attributes:
         in_channels: image channels.
         num_classes: classes.
-        image_size: rows and columns of the images: the fully connected layer needs to know.
+        image_size: rows and columns of the images, which determine the fully connected layer's size.
         channels1: feature maps of the CNN's first 5×5 convolution.
         channels2: feature maps of the CNN's second convolution.
         hidden_units: units of the CNN's fully connected layer.
@@ -190,10 +190,10 @@ ModelConfig = EMCapsNetConfig | BaselineCNNConfig
 _SMALLEST_CNN_SIZE = 4
 
 _LEAST = {"num_classes": 2}
-"""A network tells classes apart; of all other counts one is enough."""
+"""A network needs at least two classes to distinguish; all other counts must be at least one."""
 
 _ADVICE = {
-    "num_classes": ": a network tells two classes or more apart",
+    "num_classes": ": a network distinguishes at least two classes",
     "in_channels": ": give the images' channels, such as 1 for grey and 3 for colour",
 }
 
@@ -213,10 +213,10 @@ def _check_positive(config: object, names: str) -> None:
 
 
 CONFIGS: dict[str, type[ModelConfig]] = {"EMCapsNet": EMCapsNetConfig, "BaselineCNN": BaselineCNNConfig}
-"""The architectures that can be saved and made again, by their class's name."""
+"""The architectures that can be saved and loaded, by the class's name."""
 
 ROUTED_LAYERS = ("conv_capsules1", "conv_capsules2", "class_capsules")
-"""Of a capsule network, in order."""
+"""The routed layers of a capsule network, in order."""
 
 FROM_DATA = ("num_classes", "in_channels", "image_size")
-"""What a network takes from the data, and what fine-tuning changes."""
+"""The fields that depend on the data, and that fine-tuning changes."""

@@ -7,7 +7,7 @@ from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE
 
 
 class PoseDecoder(nn.Module):
-    """Reconstruct an image from one class capsule's pose, the others masked out.
+    """Reconstruct an image from one class capsule's pose; the other poses are set to 0.
 
     Three fully connected layers, 512 and 1024 hidden ReLU units and one output a pixel, as in Sabour, Frosst and
     Hinton (2017), section 4.1; the outputs are linear because images here may be standardised.
@@ -18,7 +18,7 @@ class PoseDecoder(nn.Module):
         hidden_units: units of the two hidden layers.
 
     Raises:
-        ValueError: a count is no whole number of at least 1.
+        ValueError: a count is not a whole number of at least 1.
 
     Example:
         >>> import torch
@@ -51,11 +51,12 @@ class PoseDecoder(nn.Module):
         )
 
     def forward(self, poses: Tensor, classes: Tensor) -> Tensor:
-        """Decode the pose of one class an image.
+        """Decode the pose of one class per image.
 
         Args:
             poses: ``[B, classes, 4, 4]``, of all class capsules.
-            classes: ``[B]``, int64; whose pose to decode: the true class in training, the predicted one later.
+            classes: ``[B]``, int64, the classes whose poses to decode: the true ones in training, later the predicted
+                ones.
 
         Returns:
             ``[B, C, H, W]``.

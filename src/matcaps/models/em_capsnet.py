@@ -26,7 +26,7 @@ class EMCapsNet(nn.Module):
     """ReLU convolution, primary capsules, two convolutional capsule layers, class capsules.
 
     Args:
-        config: what it is made of; :func:`matcaps.create_model` makes one from a preset.
+        config: the layers' sizes and the routing's options; :func:`matcaps.create_model` makes one from a preset.
 
     Example:
         >>> from matcaps import create_model
@@ -77,11 +77,11 @@ class EMCapsNet(nn.Module):
         Raises:
             ValueError: the number of channels differs from the network's, or the images are too small.
         """
-        return self._walk(images, _through)
+        return self._walk(images, _call_layer)
 
     @staticmethod
     def class_scores(output: Capsules) -> Tensor:
-        """What is compared of what :meth:`forward` returns: the class capsules' activations, ``[B, classes]``."""
+        """The class scores of an output of :meth:`forward`: the class capsules' activations, ``[B, classes]``."""
         return output.activations
 
     def layer_outputs(self, images: Tensor) -> "OrderedDict[str, Capsules]":
@@ -102,7 +102,7 @@ class EMCapsNet(nn.Module):
         return OrderedDict((name, getattr(self, name).trace(*inputs[name])) for name in inputs)
 
     def votes(self, images: Tensor, layer: str) -> Tensor:
-        """Write out one layer's votes, in the order of children that :meth:`trace` has; for some few images at a time.
+        """Compute one layer's votes, with children ordered as in :meth:`trace`; for a few images at a time.
 
         Args:
             images: ``[B, C, H, W]``.
@@ -119,7 +119,7 @@ class EMCapsNet(nn.Module):
         return getattr(self, layer).votes(*self._layer_inputs(images)[layer])
 
     def receptive_fields(self, height: int, width: int) -> "OrderedDict[str, tuple[Axis, Axis]]":
-        """Where the positions of each map look in an image: rows and columns of each layer but the class capsules."""
+        """The receptive fields of each map's positions: rows and columns of each layer except the class capsules."""
         config = self.config
         axes = [
             Axis(size).convolve(config.stem_kernel_size, config.stem_stride, config.stem_padding)
@@ -132,7 +132,8 @@ class EMCapsNet(nn.Module):
         return fields
 
     def class_coordinates(self, images: Tensor) -> Tensor | None:
-        """What the class capsules are told of the last map's positions: ``[H', W', 2]``, or None for their own grid.
+        """The coordinates that the class capsules get for the last map's positions, ``[H', W', 2]``; None: their own
+        grid.
 
         Raises:
             ValueError: the images do not fit.
@@ -142,20 +143,20 @@ class EMCapsNet(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, images: Tensor, layers: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Set new layers' starting point from a first batch, as ``config.calibration`` says; in place.
+        """Set new layers' starting values from a first batch, as ``config.calibration`` requires; in place.
 
         Call it once, before training and before making an optimiser, with the parameters in
         :func:`matcaps.training.parameter_groups`; eight to thirty-two images are enough.
 
         Layers that were calibrated, trained or loaded before stay as they are, so after
-        ``from_pretrained(..., num_classes=7)`` the class layer alone is set. To train such a network on other images,
-        set "all": the matrices keep their directions, and their scale, the inverse temperatures and β go back to where
-        gradients are alive; with the class layer alone our digits were not learnt (docs/log.md).
+        ``from_pretrained(..., num_classes=7)`` only the class layer is set. To train such a network on other images,
+        set "all": the matrices keep their directions; their scale, the inverse temperatures and β are set anew, so that
+        gradients do not vanish. With only the class layer set, our digits were not learned (docs/log.md).
 
         Args:
             images: ``[B, C, H, W]``, prepared as in training.
-            layers: names of routed layers to set, whatever they hold now; "all" for all that are not frozen; None for
-                those of these that are as they were made: β zero and ``data_scale`` 1.
+            layers: names of routed layers to set, whatever their state; "all" for all that are not frozen; None for
+                those of these that are unchanged since they were made: β zero and ``data_scale`` 1.
 
         Returns:
             The names of the layers that were set; with the calibration "none" there are none.
@@ -172,9 +173,9 @@ class EMCapsNet(nn.Module):
             return ()
         if not chosen:
             warnings.warn(
-                "calibrate left all layers as they were, for each is calibrated, trained or frozen: name those to "
-                "set all the same, layers=[...]",
-                stacklevel=3,  # of no_grad, too
+                "calibrate changed no layer, because each is calibrated, trained or frozen: to set some nevertheless, "
+                "name them with layers=[...]",
+                stacklevel=3,  # no_grad adds a level
             )
             return ()
 
@@ -185,7 +186,7 @@ class EMCapsNet(nn.Module):
         return chosen
 
     def new_layers(self) -> tuple[str, ...]:
-        """The routed layers that :meth:`calibrate` would set: as they were made, and not frozen."""
+        """The routed layers that :meth:`calibrate` would set: unchanged since they were made, and not frozen."""
         routed = {name: getattr(self, name) for name in ROUTED_LAYERS}
         return tuple(
             name for name, layer in routed.items() if layer.weight.requires_grad and layer.routing.is_untouched()
@@ -193,20 +194,20 @@ class EMCapsNet(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """Classes of the class layer that the network has now."""
+        """Number of classes of the present class layer."""
         return self.class_capsules.weight.shape[1]
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Start the class layer anew, for other classes or as many; call ``calibrate(images)`` before training it.
+        """Replace the class layer by a new one, for other classes; call ``calibrate(images)`` before training it.
 
         Args:
             num_classes: two or more.
 
         Raises:
-            ValueError: fewer.
+            ValueError: there are fewer.
         """
         old, config = self.class_capsules, replace(self.config, num_classes=num_classes)
-        sizes = {"conv_capsules2": old.weight.shape[0], "pose": old.pose}  # of a layer that was replaced, too
+        sizes = {"conv_capsules2": old.weight.shape[0], "pose": old.pose}  # right even if a user replaced the layer
         new = EMCapsNet(replace(config, **sizes)).class_capsules.to(old.weight).train(old.training)
         new.routing.implementation = old.routing.implementation
         self.class_capsules, self.config = new, config
@@ -231,39 +232,39 @@ class EMCapsNet(nn.Module):
         for name in wanted:
             if name not in ROUTED_LAYERS or not getattr(self, name).weight.requires_grad:
                 raise ValueError(
-                    f"layers must be of {', '.join(ROUTED_LAYERS)}, none of them frozen, or all; got {name!r}"
+                    f"layers must be names from {', '.join(ROUTED_LAYERS)} that are not frozen, or 'all'; got {name!r}"
                 )
         return tuple(name for name in ROUTED_LAYERS if name in wanted)
 
     def _walk(self, images: Tensor, step: Callable[..., Capsules], layers: Sequence[str] = ROUTED_LAYERS) -> Capsules:
-        """Take images through the network: the one place that has the order of its layers.
+        """Pass images through the network; only this function knows the order of the layers.
 
         Args:
             images: ``[B, C, H, W]``.
-            step: gets a routed layer's name, the layer, and what the layer takes; returns what the next one takes.
+            step: called with a routed layer's name, the layer and the layer's inputs; returns the next layer's input.
             layers: the first routed layers, or all.
 
         Returns:
-            What the last step returned.
+            The result of the last step.
         """
         self._check_images(images)
         coordinates = self._coordinates(images)
         capsules = as_capsules(self.primary_capsules(self._features(images)))
         for name in layers:
             inputs = (capsules, coordinates) if name == "class_capsules" else (capsules,)
-            capsules = as_capsules(step(name, getattr(self, name), *inputs))  # what a hook may have put in its place
+            capsules = as_capsules(step(name, getattr(self, name), *inputs))  # a hook may have replaced the output
         return capsules
 
     def _layer_inputs(self, images: Tensor) -> dict[str, tuple[Any, ...]]:
-        """What each routed layer takes, by the layer's name, in order."""
-        found: dict[str, tuple[Any, ...]] = {}
+        """The inputs of each routed layer, by the layer's name, in order."""
+        layer_inputs: dict[str, tuple[Any, ...]] = {}
 
         def note(name: str, layer: Any, *inputs: Any) -> Capsules:
-            found[name] = inputs
+            layer_inputs[name] = inputs
             return layer(*inputs)
 
         self._walk(images, note)
-        return found
+        return layer_inputs
 
     def _features(self, images: Tensor) -> Tensor:
         if self.config.stem_padding == "same":
@@ -276,11 +277,11 @@ class EMCapsNet(nn.Module):
     def _check_images(self, images: Tensor) -> None:
         config = self.config
         if images.ndim != 4 or images.shape[1] != config.in_channels:
-            mend = f"give a batch with {config.in_channels} channels"
+            advice = f"give a batch with {config.in_channels} channels"
             if images.ndim in (3, 4):
-                mend += f", or create the model with in_channels={images.shape[-3]}"
+                advice += f", or create the model with in_channels={images.shape[-3]}"
             raise ValueError(
-                f"images must have shape [B, {config.in_channels}, H, W]; got {list(images.shape)}: {mend}"
+                f"images must have shape [B, {config.in_channels}, H, W]; got {list(images.shape)}: {advice}"
             )
         height, width = images.shape[-2:]
         if min(height, width) < self._smallest_size():
@@ -298,12 +299,14 @@ class EMCapsNet(nn.Module):
         return receptive_field_coordinates(rows, columns, height, width, images.device)
 
     def _smallest_size(self) -> int:
-        """Pixels a side that leave one position after the last convolutional capsules: 7 primary ones."""
+        """The smallest side, in pixels, that leaves one position after the last convolutional capsules (7 primary
+        ones).
+        """
         config = self.config
         if config.stem_padding == "same":
             return 6 * config.stem_stride + 1
         return 6 * config.stem_stride + config.stem_kernel_size
 
 
-def _through(_name: str, layer: Any, *inputs: Any) -> Capsules:
+def _call_layer(_name: str, layer: Any, *inputs: Any) -> Capsules:
     return layer(*inputs)

@@ -1,4 +1,4 @@
-"""From a preset's name to a network."""
+"""Make a network from a preset's name."""
 
 import warnings
 from os import PathLike
@@ -25,26 +25,26 @@ def create_model(
     """Make a network from a preset, with fresh weights, or with pretrained ones for fine-tuning.
 
     Args:
-        preset: one of :func:`matcaps.list_models`, or the name of weights that come with matcaps, whose network it is
-            then.
+        preset: one of :func:`matcaps.list_models`, or the name of weights that come with matcaps, for a network of
+            their kind.
         pretrained: a source as :func:`matcaps.from_pretrained` takes it: a name, a folder, a hub id; True for the
-            preset's own weights (``annealed-small``, ``annealed-tutorial``, and each name of weights). The network is
-            then the one that the weights are of, for they were trained with its settings, apart from what is given
-            here; the preset's layers must have its sizes, and a warning says which other settings it would have had.
-            See :func:`matcaps.from_pretrained` for what is kept and what starts anew.
+            preset's own weights (``annealed-small``, ``annealed-tutorial``, and each name of weights). The network then
+            has the settings that the weights were trained with, except for those given
+            here. The preset's layers must have the same sizes; a warning names the preset's settings that differ.
+            :func:`matcaps.from_pretrained` explains which layers are kept and which are new.
         in_channels: image channels; the preset's own, or the weights', if None.
         num_classes: classes; the preset's own, or the weights', if None.
         **changes: any other field of the preset's configuration
             (:class:`matcaps.models.EMCapsNetConfig`, or :class:`matcaps.models.BaselineCNNConfig`).
 
     Returns:
-        The network, in training mode. An :class:`EMCapsNet` wants ``calibrate(images)`` before it is trained, which
+        The network, in training mode. An :class:`EMCapsNet` needs ``calibrate(images)`` before it is trained, which
         leaves pretrained layers alone.
 
     Raises:
         ValueError: no such preset, a value that a setting cannot have, or weights that do not fit it.
         TypeError: no such setting.
-        FileNotFoundError: the pretrained weights are not there.
+        FileNotFoundError: the pretrained weights do not exist.
 
     Example:
         >>> network = create_model("paper-small", in_channels=3, num_classes=7, annealing=1 / 16)
@@ -83,8 +83,8 @@ def _config(preset: str, changes: dict[str, Any]) -> ModelConfig:
         return changed_config(f"the network of {preset!r}", read_model_config(preset), changes)
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ValueError(
-            f"preset must be one of {list_models()}, or of the weights {list_pretrained()}; got {preset!r}: for "
-            "weights of your own see from_pretrained"
+            f"preset must be one of {list_models()}, or of the weights {list_pretrained()}; got {preset!r}: to load "
+            "your own weights use from_pretrained"
         )
     return model_config(preset, **changes)
 
@@ -94,7 +94,7 @@ def _default_weights(preset: str) -> str:
         return preset
     if preset not in DEFAULT_WEIGHTS:
         raise ValueError(
-            f"pretrained must name the weights, for preset {preset!r} has none of its own, as "
+            f"pretrained must name the weights, because preset {preset!r} has no weights of its own, as "
             f"{', '.join(DEFAULT_WEIGHTS)} have; got True: give one of {', '.join(list_pretrained())}, a folder or a "
             "hub id"
         )

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -8,37 +8,38 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give an empty file to write to instead; at every moment the old one or the new one is there, and on the disk.
+    """Give an empty temporary file to write to, which then replaces ``path``: at any time the old or the new file
+    exists.
 
-    If the writing fails, the old file stays and what was written is removed; if the process is killed, that is left
-    beside it. Write through Python's own files: other writers do not say that a disk is full.
+    If writing fails, the old file stays and the temporary file is removed; if the process is killed, the temporary file
+    is left beside it. Write through Python's own files: other writers may not report that a disk is full.
 
     Args:
         path: the file to make or to replace, in a folder that exists.
 
     Raises:
-        OSError: it cannot be written: the disk is full, or cannot be written to; always with a path.
+        OSError: the file cannot be written, for example because the disk is full; the error always has a path.
     """
     partial = path.with_name(path.name + ".partial")
     with named_errors(path):
         try:
             partial.unlink(missing_ok=True)
             partial.touch()
-            permissions = partial.stat().st_mode  # as the process's umask has them
+            permissions = partial.stat().st_mode  # those of the process's umask
             yield partial
             os.chmod(partial, permissions)  # some writers make files that only their owner may read
             with partial.open("rb") as written:
                 os.fsync(written.fileno())
             os.replace(partial, path)
         except BaseException:
-            with suppress(OSError):  # what went wrong first is what matters
+            with suppress(OSError):  # the first error is the one to report
                 partial.unlink(missing_ok=True)
             raise
 
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Give a path to the system's errors that have none: writing to an open file fails without one."""
+    """Add a path to system errors without one, such as those from writing to an open file."""
     try:
         yield
     except OSError as error:

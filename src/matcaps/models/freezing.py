@@ -1,4 +1,4 @@
-"""Keep parts of a network as they are while the rest is trained."""
+"""Keep parts of a network unchanged while the rest is trained."""
 
 from torch import nn
 
@@ -9,9 +9,9 @@ _LEFT_OUT = "_capsules"
 
 
 def freeze(network: nn.Module, *parts: str) -> tuple[str, ...]:
-    """Freeze parts of a network: their parameters take no gradient, and calibration leaves them alone.
+    """Freeze parts of a network: their parameters get no gradient, and calibration does not change them.
 
-    Give the optimiser what is left: ``filter(lambda p: p.requires_grad, network.parameters())``, or
+    Give the optimiser the other parameters: ``filter(lambda p: p.requires_grad, network.parameters())``, or
     :func:`matcaps.training.parameter_groups`, which leaves frozen ones out. ``network.requires_grad_(True)`` undoes it.
 
     Args:
@@ -37,20 +37,20 @@ def freeze(network: nn.Module, *parts: str) -> tuple[str, ...]:
     for part in parts:
         if part not in by_part:
             raise ValueError(
-                f"parts to freeze must be of {', '.join(map(short_name, names))}; got {part!r}: name the layers that "
-                "are to stay as they are"
+                f"parts to freeze must be names from {', '.join(map(short_name, names))}; got {part!r}: name the "
+                "layers to keep unchanged"
             )
     frozen = [name for name in names if name in {by_part[part] for part in parts}]
-    left = [
+    trainable = [
         parameter
         for name, layer in network.named_children()
         if name not in frozen
         for parameter in layer.parameters()
         if parameter.requires_grad
     ]
-    if not left:
+    if not trainable:
         raise ValueError(
-            f"parts to freeze must leave one to train; got {', '.join(parts)}, which is all of "
+            f"parts to freeze must leave at least one part to train; got {', '.join(parts)}, which is all of "
             f"{', '.join(map(short_name, names))}: leave one out"
         )
     for name in frozen:

@@ -1,4 +1,4 @@
-"""Where the positions of a map look in the image, along one axis."""
+"""Receptive fields of a map's positions, along one axis of the image."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Axis:
         size: positions.
         first: centre of the first position's receptive field, in pixels; 0 is the first pixel's centre.
         step: pixels from one centre to the next.
-        extent: pixels that a position sees, padding included.
+        extent: pixels of a receptive field, padding included.
     """
 
     size: int
@@ -24,7 +24,7 @@ class Axis:
     extent: float = 1.0
 
     def convolve(self, kernel_size: int, stride: int, padding: str = "valid") -> "Axis":
-        """The axis after a convolution; its size may come out below 1."""
+        """The axis after a convolution; its size may be below 1."""
         before, after = same_padding(self.size, kernel_size, stride) if padding == "same" else (0, 0)
         return Axis(
             size=(self.size + before + after - kernel_size) // stride + 1,
@@ -40,7 +40,7 @@ class Axis:
 
 
 def same_padding(size: int, kernel_size: int, stride: int) -> tuple[int, int]:
-    """Pixels to add before and after so that ``ceil(size / stride)`` positions come out (TensorFlow's rule)."""
+    """Pixels to add before and after, so that there are ``ceil(size / stride)`` positions (TensorFlow's rule)."""
     total = max(0, (math.ceil(size / stride) - 1) * stride + kernel_size - size)
     return total // 2, total - total // 2
 
@@ -50,8 +50,8 @@ def receptive_field_coordinates(
 ) -> Tensor:
     """Centres of the receptive fields over the image's size: ``[H, W, 2]``, row and column.
 
-    A pixel's centre lies half a pixel into the image, so the middle of the image has coordinate 1/2. They are made on
-    ``device``: a copy to a GPU could not be part of a CUDA graph.
+    A pixel's centre lies half a pixel into the image, so the middle of the image has coordinate 1/2. The result is made
+    on ``device``, because a copy to a GPU cannot be part of a CUDA graph.
     """
     return torch.stack(
         torch.meshgrid(

@@ -1,4 +1,4 @@
-"""The state that a network is in: training or evaluation, and on which device."""
+"""A network's state: training or evaluation mode, and its device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +8,13 @@ from torch import nn
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where a network's parameters are; the host where it has none."""
+    """The device of a network's parameters; the CPU where it has none."""
     return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode, and afterwards each of its modules back into the mode that it was in."""
+    """Put a network into evaluation mode, and restore the mode of each of its modules afterwards."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

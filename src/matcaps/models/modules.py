@@ -1,4 +1,4 @@
-"""What a network is, read off its modules: the configuration that makes it again, or the reason why none does."""
+"""Derive a network's configuration from its modules, or the reason why no configuration describes it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -14,17 +14,17 @@ from matcaps.models.config import CONFIGS, ROUTED_LAYERS, BaselineCNNConfig, EMC
 from matcaps.models.em_capsnet import EMCapsNet
 
 _OF_ONE_LAYER = ("activation_rule", "variance_floor", "annealing", "iterations", "competition")
-"""What a single routed layer may have other than the network's configuration says, a new class layer above all."""
+"""Options in which a single routed layer may differ from the network's configuration, such as a new class layer."""
 
 _CHANGE_NO_NUMBER = {"training", "inplace", "implementation", "config"}
 
 Departures = dict[str, dict[str, Any]]
-"""By routed layer and option, where single layers depart from the network's configuration."""
+"""By routed layer and option, the values in which single layers differ from the network's configuration."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What makes a network again, but for its weights.
+    """Everything needed to make a network again, except its weights.
 
     Attributes:
         config: the network's configuration, with the sizes that its modules have now.
@@ -49,7 +49,7 @@ def build_model(config: ModelConfig, departures: Departures | None = None) -> An
         for option, value in options.items():
             if option not in _OF_ONE_LAYER or (option == "competition" and name == "class_capsules"):
                 raise ValueError(f"layer {name} cannot have {option!r} of its own; got {value!r}")
-            value = getattr(replace(config, **{option: value}), option)  # its check
+            value = getattr(replace(config, **{option: value}), option)  # the configuration checks it
             if option == "iterations":
                 layer.routing.inverse_temperature = layer.routing.inverse_temperature.new_ones(value)
             else:
@@ -58,23 +58,23 @@ def build_model(config: ModelConfig, departures: Departures | None = None) -> An
 
 
 def describe(model: nn.Module) -> Description:
-    """Read off a network's modules what makes it again, whatever was put into it since it was made.
+    """Describe a network by its modules, including changes that were made to it after it was created.
 
     Args:
         model: one of ours, also as ``torch.compile``, ``DataParallel``, ``DistributedDataParallel`` or
             ``AveragedModel`` wrap it or its layers.
 
     Raises:
-        TypeError: it is none of ours, or a subclass.
-        ValueError: no configuration makes such a network: a layer of another kind, parameters that ours have not,
+        TypeError: it is not one of our networks, or is a subclass.
+        ValueError: no configuration describes this network: it has a layer of another kind, additional parameters, or
             layers that do not fit each other.
     """
     model = unwrap(model)
     config: Any = getattr(model, "config", None)
     if type(model) not in (EMCapsNet, BaselineCNN) or not isinstance(config, CONFIGS[type(model).__name__]):
         raise TypeError(
-            f"model must be one of {list(CONFIGS)}; got {type(model).__name__}: a subclass has its weights saved by "
-            "safetensors, for from_pretrained would not know how to make it again"
+            f"model must be one of {list(CONFIGS)}; got {type(model).__name__}: save a subclass's weights with "
+            "safetensors, because from_pretrained cannot make a subclass"
         )
     layers = dict(_walk(model))
     _compare_kinds(layers, dict(_walk(_sketch(config, {}))))
@@ -89,18 +89,18 @@ def describe(model: nn.Module) -> Description:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The network inside what ``torch.compile``, data parallelism and weight averaging make of one."""
+    """The network inside the wrappers of ``torch.compile``, data parallelism and weight averaging."""
     while True:
         if isinstance(model, nn.DataParallel | DistributedDataParallel | AveragedModel):
             model = model.module
-        elif "_orig_mod" in model._modules:  # of torch.compile, whose class takes long to import
+        elif "_orig_mod" in model._modules:  # torch.compile's wrapper, whose class is slow to import
             model = model.get_submodule("_orig_mod")
         else:
             return model
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by the names that they have in a network that nothing wraps."""
+    """Parameters and persistent buffers by the names that they have in an unwrapped network."""
     return {
         f"{name}.{key}" if name else key: tensor
         for name, module in _walk(model)
@@ -110,7 +110,7 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _walk(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Every module by name, wrappers taken off, one that stands in two places twice."""
+    """Every module by name, without wrappers; a module in two places appears twice."""
     module = unwrap(module)
     yield name, module
     for key, child in module._modules.items():
@@ -119,7 +119,7 @@ def _walk(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
 
 
 def _sketch(config: ModelConfig, departures: Departures) -> nn.Module:
-    """The network with weights of no account; on the meta device torch would import its compiler first."""
+    """The network with arbitrary weights; not on the meta device, where torch would import its compiler."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         return build_model(config, departures)
 
@@ -141,34 +141,34 @@ def _read_capsules(layers: dict[str, Any], config: EMCapsNetConfig) -> tuple[EMC
         values["coordinates"] = "none"
     else:
         values["coordinate_components"] = tuple(classes.coordinate_components)
-        if config.coordinates == "none":  # what the layer does where the network gives it none
+        if config.coordinates == "none":  # without coordinates from the network the layer uses its own grid
             values["coordinates"] = "grid"
     options = {name: _options(layers[name]) for name in ROUTED_LAYERS}
     for option in _OF_ONE_LAYER:
-        found = [held[option] for held in options.values() if option in held]
-        if all(value == found[0] for value in found):
-            values[option] = found[0]
+        layer_values = [layer_options[option] for layer_options in options.values() if option in layer_options]
+        if all(value == layer_values[0] for value in layer_values):
+            values[option] = layer_values[0]
     values["class_iterations"] = _class_iterations(classes, config, values.get("iterations", config.iterations))
     config = replace(config, **values)
     departures = {
-        name: {option: value for option, value in held.items() if value != getattr(config, option)}
-        for name, held in options.items()
+        name: {option: value for option, value in layer_options.items() if value != getattr(config, option)}
+        for name, layer_options in options.items()
     }
-    return config, {name: held for name, held in departures.items() if held}
+    return config, {name: layer_options for name, layer_options in departures.items() if layer_options}
 
 
 def _options(layer: Any) -> dict[str, Any]:
     routing = layer.routing
     options = {name: getattr(routing, name) for name in ("activation_rule", "variance_floor", "annealing")}
-    if not hasattr(layer, "competition"):  # the class capsules, whose iterations the configuration has
+    if not hasattr(layer, "competition"):  # the class capsules; class_iterations holds their iterations
         return options
     return {**options, "iterations": routing.inverse_temperature.numel(), "competition": layer.competition}
 
 
 def _class_iterations(classes: Any, config: EMCapsNetConfig, iterations: int) -> int | None:
-    """What ``class_iterations`` says of the class capsules: None as long as they have as many as the other layers."""
-    found = classes.routing.inverse_temperature.numel()
-    return None if found == iterations and found != config.class_iterations else found
+    """The value of ``class_iterations``: None as long as the class capsules have as many as the other layers."""
+    count = classes.routing.inverse_temperature.numel()
+    return None if count == iterations and count != config.class_iterations else count
 
 
 def _parents(layers: dict[str, Any], name: str) -> int:
@@ -191,35 +191,34 @@ def _read_cnn(layers: dict[str, Any], config: BaselineCNNConfig) -> BaselineCNNC
     )
 
 
-def _compare_kinds(found: dict[str, nn.Module], expected: dict[str, nn.Module]) -> None:
+def _compare_kinds(layers: dict[str, nn.Module], expected: dict[str, nn.Module]) -> None:
     for name, module in expected.items():
-        if type(found.get(name)) is not type(module):
-            got = type(found[name]).__name__ if name in found else "none"
+        if type(layers.get(name)) is not type(module):
+            got = type(layers[name]).__name__ if name in layers else "none"
             raise ValueError(
-                f"{name} must be a {type(module).__name__}, so that from_pretrained can make it again; got {got}: "
-                f"{_INSTEAD}"
+                f"{name} must be a {type(module).__name__}, so that from_pretrained can make it; got {got}: {_INSTEAD}"
             )
-    further = sorted(found.keys() - expected.keys())
-    if further:
-        raise ValueError(f"the network must have no layers but ours; got {', '.join(further)}: {_INSTEAD}")
+    additional = sorted(layers.keys() - expected.keys())
+    if additional:
+        raise ValueError(f"the network must have no additional layers; got {', '.join(additional)}: {_INSTEAD}")
 
 
-def _compare_tensors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+def _compare_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     for name, tensor in expected.items():
-        got = list(found[name].shape) if name in found else None
+        got = list(tensors[name].shape) if name in tensors else None
         if got != list(tensor.shape):
             raise ValueError(
-                f"{name} must have shape {list(tensor.shape)}, as its configuration and other layers have it; got "
+                f"{name} must have shape {list(tensor.shape)}, as the configuration and the other layers require; got "
                 f"{'none' if got is None else got}: replace what does not fit"
             )
-    further = sorted(found.keys() - expected.keys())
-    if further:
-        raise ValueError(f"the network must have no parameters but ours; got {', '.join(further)}: {_INSTEAD}")
+    additional = sorted(tensors.keys() - expected.keys())
+    if additional:
+        raise ValueError(f"the network must have no additional parameters; got {', '.join(additional)}: {_INSTEAD}")
 
 
-def _compare_settings(found: dict[str, nn.Module], expected: dict[str, nn.Module]) -> None:
+def _compare_settings(layers: dict[str, nn.Module], expected: dict[str, nn.Module]) -> None:
     for name, module in expected.items():
-        others = _settings(found[name])
+        others = _settings(layers[name])
         for setting, value in _settings(module).items():
             if setting.startswith("_") or setting in _CHANGE_NO_NUMBER:
                 continue
@@ -227,13 +226,13 @@ def _compare_settings(found: dict[str, nn.Module], expected: dict[str, nn.Module
             if got != value:
                 layer = name.removesuffix(".routing") if setting in ("stride", "competition") else name
                 raise ValueError(
-                    f"{layer}.{setting} must be {value!r}, as the network's configuration has it; got {got!r}: "
+                    f"{layer}.{setting} must be {value!r}, as in the network's configuration; got {got!r}: "
                     f"set it back, or {_INSTEAD}"
                 )
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:
-    """What a module holds by name, the options of a routing one by one."""
+    """A module's attributes by name, with each option of a routing as an attribute of its own."""
     settings = dict(vars(module))
     spec = settings.pop("spec", None)
     return settings if spec is None else {**settings, **vars(spec)}
@@ -243,7 +242,7 @@ _INSTEAD = "save such a network's state_dict() with safetensors.torch.save_file"
 
 
 def effective(config: ModelConfig, name: str) -> Any:
-    """What a field amounts to: ``class_iterations`` that are None are ``iterations``."""
+    """A field's effective value: ``class_iterations`` None means ``iterations``."""
     value = getattr(config, name)
     if name == "class_iterations" and value is None and isinstance(config, EMCapsNetConfig):
         return config.iterations
@@ -251,6 +250,6 @@ def effective(config: ModelConfig, name: str) -> Any:
 
 
 def changed_fields(config: ModelConfig, other: ModelConfig) -> list[str]:
-    """The names of the fields in which two configurations of one kind differ, and amount to something else."""
+    """The names of the fields whose effective values differ between two configurations of one kind."""
     names = [entry.name for entry in fields(config) if getattr(config, entry.name) != getattr(other, entry.name)]
     return [name for name in names if effective(config, name) != effective(other, name)]

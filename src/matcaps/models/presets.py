@@ -1,4 +1,4 @@
-"""The named networks. Presets stay as published; what was changed to learn faster is in a preset of its own."""
+"""The named networks. Published networks stay unchanged; variants that learn faster are presets of their own."""
 
 from dataclasses import fields, replace
 from typing import Any
@@ -9,11 +9,12 @@ _PAPER = EMCapsNetConfig(in_channels=2, num_classes=5)
 
 _PAPER_SMALL = replace(_PAPER, stem_channels=64, primary_capsules=8, conv_capsules1=16, conv_capsules2=16)
 
-# What makes three iterations learn from the first steps; docs/log.md has the runs. Annealing 0.045 first stood out on
-# 2,430 test images, with a prototype; on held-out training instances 1/50 to 1/16 differ by less than a seed moves.
+# With these, networks of three iterations learn from the first steps; docs/log.md has the runs. Annealing 0.045 was
+# first best on 2,430 test images, with a prototype; on held-out training instances 1/50 to 1/16 differ by less than a
+# seed moves.
 _ANNEALED: dict[str, Any] = {"annealing": 0.045, "coordinate_scale": 5.0, "calibration": "full"}
 
-# With full calibration data are a cost, and a capsule wakes by losing them. Here they are a reward where votes agree.
+# With full calibration, data are a cost, and a capsule becomes active by losing them. Here, agreeing data are a reward.
 _AGREEMENT: dict[str, Any] = {**_ANNEALED, "activation_rule": "relative", "normalisation": "batch"}
 
 # Hui's tutorial of 2017, for MNIST; it initialises every matrix with standard deviation 1.
@@ -37,7 +38,7 @@ PRESETS: dict[str, ModelConfig] = {
     # ours: the same two with soft assignments and full calibration
     "annealed": replace(_PAPER, **_ANNEALED),
     "annealed-small": replace(_PAPER_SMALL, **_ANNEALED),
-    # ours: the same with normalised routing, so that capsules wake where votes agree
+    # ours: the same with normalised routing, so that capsules become active where votes agree
     "agreement": replace(_PAPER, **_AGREEMENT),
     "agreement-small": replace(_PAPER_SMALL, **_AGREEMENT),
     "tutorial": _TUTORIAL,
@@ -99,7 +100,7 @@ def model_config(preset: str, **changes: Any) -> ModelConfig:
 
 
 def changed_config(name: str, config: ModelConfig, changes: dict[str, Any]) -> ModelConfig:
-    """Return a configuration with some fields changed; ``name`` is what it is of, for the message.
+    """Return a configuration with some fields changed; ``name`` describes it in error messages.
 
     Raises:
         ValueError: a value that a field cannot have.

@@ -47,9 +47,9 @@ __all__ = [
 _OWN_KEYS = {"architecture", "model", "layers"}
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-"""What from_pretrained reads into float32 without a loss."""
+"""The dtypes that from_pretrained converts to float32 without loss."""
 _COUNTER = ".num_batches_tracked"
-"""A whole number of torch's batch normalisation, which nothing here depends on and loading sets to 0."""
+"""A counter of torch's batch normalisation; nothing here uses it, and loading sets it to 0."""
 
 _Model = TypeVar("_Model", bound=nn.Module)
 
@@ -57,22 +57,22 @@ _Model = TypeVar("_Model", bound=nn.Module)
 def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: object) -> None:
     """Write a model's weights and configuration into a folder, both files or neither.
 
-    The configuration is read off the modules as they are now, so that a new class layer is saved with its own number of
-    classes. What :func:`from_pretrained` could not make again is refused before anything is written. Hooks and frozen
-    parameters are no part of a model: it is read without them.
+    The configuration is derived from the present modules, so that a new class layer is saved with its own number of
+    classes. A model that :func:`from_pretrained` could not load is refused before anything is written. Hooks and frozen
+    parameters are not saved.
 
     Args:
-        model: an :class:`EMCapsNet` or :class:`BaselineCNN`, or what ``torch.compile``, data parallelism or
-            ``AveragedModel`` made of one. Its numbers must be finite, float32 or of half precision; they are read as
+        model: an :class:`EMCapsNet` or :class:`BaselineCNN`, also wrapped by ``torch.compile``, data parallelism or
+            ``AveragedModel``. Its numbers must be finite, float32 or of half precision; they are loaded as
             float32.
-        folder: is made if need be; an earlier model in it is replaced, and its decoder removed.
+        folder: created if it does not exist; an earlier model in it is replaced, and its decoder removed.
         **metadata: JSON-able facts to keep beside the configuration, such as ``classes`` (their names) and
             ``preprocessing``.
 
     Raises:
         TypeError: the model is not one of ours, or ``metadata`` cannot be written as JSON.
-        ValueError: no configuration makes such a model, its numbers are not finite, have no values (the meta device),
-            or are shared by two layers; or ``classes`` are not as many as the model's.
+        ValueError: no configuration describes the model; its numbers are not finite, have no values (the meta device),
+            or are shared by two layers; or the number of ``classes`` is not the model's.
         OSError: the folder cannot be written.
 
     Example:
@@ -85,7 +85,7 @@ def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: o
     """
     description = describe_model(model)
     for name in _OWN_KEYS & metadata.keys():
-        raise TypeError(f"metadata must not be called {name!r}: config.json has that for itself")
+        raise TypeError(f"metadata must not be called {name!r}: config.json uses this name itself")
     classes, num_classes = metadata.get("classes"), description["model"]["num_classes"]
     if isinstance(classes, list | tuple) and len(classes) != num_classes:
         raise ValueError(f"classes must be {num_classes} names, as many as the model has classes; got {len(classes)}")
@@ -94,13 +94,13 @@ def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: o
     folder = user_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / WEIGHTS_NAME) as weights_path, whole_file(folder / CONFIG_NAME) as config_path:
-        weights_path.write_bytes(save(weights, metadata={"format": "pt"}))  # into a file it hides a full disk
+        weights_path.write_bytes(save(weights, metadata={"format": "pt"}))  # save_file does not report a full disk
         config_path.write_text(config + "\n", encoding="utf-8")
-    (folder / DECODER_NAME).unlink(missing_ok=True)  # it read the earlier model's poses
+    (folder / DECODER_NAME).unlink(missing_ok=True)  # it was trained on the earlier model's poses
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
-    """What ``config.json`` says of the network itself; raises as :func:`save_pretrained` does."""
+    """The part of ``config.json`` that describes the network; raises as :func:`save_pretrained` does."""
     description = describe(model)
     values = {"architecture": type(unwrap(model)).__name__, "model": asdict(description.config)}
     if description.departures:
@@ -109,10 +109,10 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
-    """Write a module's parameters and buffers as safetensors; at every moment the old file or the new one is there.
+    """Write a module's parameters and buffers as safetensors; at any time the old file or the new one exists.
 
     Raises:
-        ValueError: they are not finite, of another dtype, have no values, or are shared.
+        ValueError: they are not finite, have another dtype, have no values, or are shared.
     """
     content = save(_storable(module), metadata={"format": "pt"})
     with whole_file(path) as partial:
@@ -124,17 +124,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not safetensors, not whole, or a number in it is not finite.
+        ValueError: it is not a complete safetensors file, or a number in it is not finite.
     """
     try:
         weights = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file, or not whole: {error}") from error
+        raise ValueError(f"{path} is not a safetensors file, or is incomplete: {error}") from error
     for name, tensor in weights.items():
         if not tensor.isfinite().all():
-            raise ValueError(
-                f"the weights in {path} must be finite; {name} is not: they are of no use, take an earlier state"
-            )
+            raise ValueError(f"the weights in {path} must be finite; {name} is not: use an earlier state")
     return weights
 
 
@@ -147,39 +145,39 @@ def from_pretrained(
 ) -> _Model:
     """Load a model that :func:`save_pretrained` wrote, in evaluation mode, on the CPU, in float32.
 
-    With ``changes`` it is made ready for other data, as timm's users expect it:
+    ``changes`` adapt the model to other data, as in timm:
 
-    - ``num_classes``: the class layer starts anew; before training call ``network.calibrate(images, "all")``, which
+    - ``num_classes``: the class layer is new; before training call ``network.calibrate(images, "all")``, which
       sets the scales and β of every routed layer that is not frozen, or ``network.calibrate(images)`` for the new layer
-      alone. Where the number is the saved one the layer is kept; ``network.reset_classifier(n)`` starts it anew all the
-      same.
+      only. If the number is the saved one, the layer is kept; ``network.reset_classifier(n)`` replaces it in any
+      case.
     - ``in_channels``: the first convolution's weights are summed over the channels for one, and repeated and scaled
       by old over new channels for more, as timm's ``adapt_input_conv`` does.
-    - ``image_size``, of a :class:`BaselineCNN` alone, for its fully connected layers must know it: they start anew.
+    - ``image_size``, only for a :class:`BaselineCNN`, whose fully connected layers depend on it: they are new.
       An :class:`EMCapsNet` takes images of any size.
     - ``iterations``, ``class_iterations``: the schedule of inverse temperatures is the new one, with the scale that
-      calibration had found; with normalisation it ends where it ended, for the last iteration's is learned.
-    - ``class_beta_activation``: "shared" takes the mean of the classes' β_a, "each" gives every class the one of all.
-    - what changes no weight's shape, such as ``annealing``: is as given, though the weights were trained otherwise.
+      calibration had found; with normalisation its last value stays, because that one is learned.
+    - ``class_beta_activation``: "shared" takes the mean of the classes' β_a, "each" gives every class the shared one.
+    - Fields that change no weight's shape, such as ``annealing``, are set, though the weights were trained otherwise.
 
-    One warning says all that was not kept. Sizes of layers in between cannot change: nothing above would fit.
+    One warning names everything that was not kept. Sizes of inner layers cannot change, because the next layers would
 
     Args:
-        source: a folder, or else the name of weights that come with matcaps (:func:`list_pretrained`), or the id of a
+        source: a folder, the name of weights that come with matcaps (:func:`list_pretrained`), or the id of a
             repository on the Hugging Face hub (``"name/model"``).
         expected: the class that the model must be.
         implementation: what computes the routing of a capsule network, such as ``"reference"`` for second-order
-            gradients (:class:`matcaps.models.EMCapsNetConfig` has all); None for what it was saved with, mostly
+            gradients (:class:`matcaps.models.EMCapsNetConfig` lists all); None for the saved one, mostly
             ``"auto"``.
         **changes: fields of the model's configuration.
 
     Returns:
-        The model; ``read_config(source)`` gives what was stored beside it.
+        The model; ``read_config(source)`` gives the facts that were saved with it.
 
     Raises:
         FileNotFoundError: neither a folder with both files, nor a name, nor a repository that can be reached.
         ValueError: the files are malformed, of another class, or do not fit each other; a change cannot be made;
-            or ``implementation`` is no such thing, or the model has no routing.
+            or ``implementation`` is unknown, or the model has no routing.
         TypeError: the configuration has no such field.
 
     Example:
@@ -205,7 +203,7 @@ def from_pretrained(
 
 
 def load_tuned(source: str | PathLike[str], changes: dict[str, Any]) -> Tuned:
-    """Do what :func:`from_pretrained` does, but say nothing."""
+    """Do what :func:`from_pretrained` does, without a warning."""
     folder = resolve_folder(source)
     implementation = changes.get("implementation")
     model = _parse_model(_with_implementation(read_config(folder), implementation), folder)
@@ -226,7 +224,7 @@ def weights_digest(source: str | PathLike[str]) -> str:
 
 
 def _storable(module: nn.Module) -> dict[str, Tensor]:
-    """What safetensors can hold and from_pretrained can read: copies on the CPU, each with numbers of its own."""
+    """Copies on the CPU that safetensors can store and from_pretrained can load; no two share memory."""
     tensors = {name: tensor for name, tensor in named_tensors(module).items() if not name.endswith(_COUNTER)}
     places: dict[int, str] = {}
     for name, tensor in tensors.items():
@@ -234,7 +232,7 @@ def _storable(module: nn.Module) -> dict[str, Tensor]:
             raise ValueError(f"{name} must have values; it is on the meta device: load weights first")
         if tensor.dtype not in _DTYPES:
             raise ValueError(
-                f"{name} must be float32 or of half precision, for from_pretrained makes float32 of it; got "
+                f"{name} must be float32 or of half precision, because from_pretrained loads it as float32; got "
                 f"{str(tensor.dtype).removeprefix('torch.')}: call .float() first"
             )
         if not tensor.isfinite().all():
@@ -242,7 +240,7 @@ def _storable(module: nn.Module) -> dict[str, Tensor]:
         other = places.setdefault(tensor.data_ptr(), name) if tensor.numel() else name
         if other != name:
             raise ValueError(
-                f"{other} and {name} must be two tensors; they share their memory and would be two once read: "
+                f"{other} and {name} must be two tensors; they share memory, and would be two tensors once loaded: "
                 "give one of them a copy, torch.nn.Parameter(weight.detach().clone())"
             )
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
@@ -259,7 +257,7 @@ def read_model_config(source: str | PathLike[str]) -> ModelConfig:
 
 
 def _with_implementation(description: dict[str, Any], implementation: str | None) -> dict[str, Any]:
-    """A saved model's description with another implementation of its routing."""
+    """Change the implementation of routing in a saved model's description."""
     if implementation is None or not isinstance(description.get("model"), dict):
         return description
     if implementation not in IMPLEMENTATIONS:

@@ -1,4 +1,4 @@
-"""Images to class scores, whatever the network: its own ``class_scores`` of what its ``forward`` returns."""
+"""Class scores of images, for any network: its ``class_scores`` applied to the output of its ``forward``."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def class_scores(network: nn.Module, images: Tensor) -> Tensor:
     """Class scores ``[B, classes]`` of images ``[B, C, H, W]``, or of several crops each, ``[B, crops, C, H, W]``.
 
     Args:
-        network: one of ours, also wrapped; or any that returns capsules or logits, which are then taken as ours are.
+        network: one of ours, also wrapped; or any network that returns capsules or logits, which are scored as ours.
         images: prepared as in training.
     """
     output = network(images if images.ndim == 4 else images.flatten(0, 1))

@@ -1,4 +1,4 @@
-"""Where saved models are: folders, what comes with matcaps, the Hugging Face hub; and what their config.json says."""
+"""Where saved models are: folders, those that come with matcaps, the Hugging Face hub; and their config.json."""
 
 import json
 from os import PathLike
@@ -11,7 +11,7 @@ from matcaps.models.config import CONFIGS
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 DECODER_NAME = "decoder.safetensors"
-"""Beside a model, if it has a decoder from poses to images."""
+"""The decoder from poses to images, in the model's folder, if there is one."""
 
 _SHIPPED = Path(__file__).with_name("weights")
 
@@ -29,13 +29,13 @@ def list_pretrained() -> list[str]:
 def resolve_folder(source: str | PathLike[str]) -> Path:
     """Return the local folder with both files: ``source`` itself, one that comes with matcaps, or one from the hub.
 
-    From the hub a decoder comes along, if there is one.
+    A decoder is downloaded with a model from the hub, if there is one.
     """
     folder = user_path(source)
     if not folder.is_dir() and source in list_pretrained():
         folder = _SHIPPED / source
     if not folder.is_dir():
-        # "runs/typo" is a path that was mistyped, not a repository, where there is a folder "runs"
+        # where there is a folder "runs", "runs/typo" is a mistyped path, not a repository
         if not isinstance(source, str) or source.count("/") != 1 or folder.parent.is_dir() or source[0] in "./~":
             raise FileNotFoundError(
                 f"no saved model at {source}: give a folder with {WEIGHTS_NAME} and {CONFIG_NAME}, one of the names "

@@ -1,4 +1,4 @@
-"""Running statistics of a network: found anew for other weights, such as averaged ones, or folded into the weights."""
+"""Running statistics of a network: computed for other weights, such as averaged ones, or folded into the weights."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,18 +14,18 @@ from matcaps.models.em_capsnet import EMCapsNet
 from matcaps.models.modes import evaluation_mode
 
 _SETTLING = 12
-"""Batches after which the routing's statistics have settled: a layer's costs change as those before it find theirs, so
-the first ones are forgotten, and what comes after is averaged."""
+"""Batches after which the routing's statistics have settled: a layer's costs change while the layers before it settle,
+so the first batches are forgotten, and the later ones are averaged."""
 _SETTLING_SHARE = 0.2
 
 
 def has_statistics(network: nn.Module) -> bool:
-    """Whether a network has running statistics that :func:`update_statistics` would find anew."""
+    """Whether a network has running statistics that :func:`update_statistics` would compute."""
     return any(isinstance(module, _BatchNorm | NormalisedRoutingParameters) for module in network.modules())
 
 
 def statistics_of(network: nn.Module) -> list[Tensor]:
-    """The running statistics of a network, those of frozen layers, too."""
+    """The running statistics of a network, including those of frozen layers."""
     kinds = _BatchNorm, NormalisedRoutingParameters
     buffers = [buffer for module in network.modules() if isinstance(module, kinds) for buffer in module.buffers()]
     return [buffer for buffer in buffers if buffer.is_floating_point()]
@@ -33,14 +33,14 @@ def statistics_of(network: nn.Module) -> list[Tensor]:
 
 @torch.no_grad()
 def update_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Find the running statistics of batch normalisation and of normalised routing anew, in place.
+    """Compute the running statistics of batch normalisation and of normalised routing anew, in place.
 
-    As ``torch.optim.swa_utils.update_bn``, which knows batch normalisation alone. Averaged weights have other
+    Like ``torch.optim.swa_utils.update_bn``, which knows only batch normalisation. Averaged weights have other
     statistics than the weights that they are the average of. Frozen layers keep theirs.
 
     Args:
-        network: any network with such layers; one without is left as it is. Its modes are as before afterwards.
-        batches: images as in training, ``[B, C, H, W]``; some thirty batches, more where answers hang on little.
+        network: any network with such layers; one without stays unchanged. The modules' modes are restored.
+        batches: images as in training, ``[B, C, H, W]``; about thirty batches, more where small differences matter.
 
     Example:
         >>> import matcaps
@@ -71,7 +71,7 @@ def update_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
 
 
 def _share(count: int) -> float:
-    """Of batch number ``count`` in the routing's statistics."""
+    """The share of batch number ``count`` in the routing's statistics."""
     if count <= _SETTLING:
         return max(1 / count, _SETTLING_SHARE)
     return 1 / (count - _SETTLING + 1 / _SETTLING_SHARE)
@@ -79,13 +79,13 @@ def _share(count: int) -> float:
 
 @torch.no_grad()
 def folded(network: EMCapsNet) -> EMCapsNet:
-    """Return the same network with plain numbers: β and λ that its statistics amount to, and no batch normalisation.
+    """Return the same network with plain β and λ, computed from its statistics, and without batch normalisation.
 
-    What it computes is what ``network`` computes in evaluation, up to rounding; it is the paper's network, with the
-    configuration's ``normalisation`` "none", to export, to read β from, or to go on with elsewhere.
+    It computes what ``network`` computes in evaluation, up to rounding. It is the paper's network, with the
+    configuration's ``normalisation`` "none", for export, to read β from, or for use elsewhere.
 
     Args:
-        network: one without normalisation comes back as a copy.
+        network: for one without normalisation, the result is a copy.
 
     Example:
         >>> import matcaps

@@ -1,4 +1,4 @@
-"""Layer by layer: what comes out, and how many parameters it takes."""
+"""A network's layers: the shapes of their outputs and their numbers of parameters."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from matcaps.models.modes import evaluation_mode
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One row: the layer's name, the shapes that leave it (without the batch), its parameters."""
+    """One row: the layer's name, the shapes of its outputs (without the batch), its number of parameters."""
 
     name: str
     shapes: tuple[tuple[int, ...], ...]
@@ -28,7 +28,7 @@ def summarise(model: nn.Module, image_size: tuple[int, int]) -> list[LayerSummar
         image_size: rows and columns of the image.
 
     Returns:
-        One row a layer, the input first; capsule layers have two shapes, poses and activations.
+        One row per layer, the input first; capsule layers have two shapes, of poses and activations.
 
     Raises:
         TypeError: the model is of another class.

@@ -1,4 +1,4 @@
-"""Carry a network's weights over to one that differs: what fits is kept, the rest starts anew, and all is said."""
+"""Copy a network's weights to a network that differs: layers that fit are kept, others are new, and notes name them."""
 
 import math
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from matcaps.models.modules import Departures, build_model, changed_fields, desc
 from matcaps.models.presets import changed_config
 
 _NEW_LAYERS_ONLY = ("calibration", "conv_weight_deviation", "class_weight_deviation", "implementation")
-"""What says how a layer starts, or which program computes it: a kept layer is as it was."""
+"""Fields that only affect how a layer starts, or what computes it: a kept layer does not change."""
 
 _SIZES = (
     "stem_channels",
@@ -34,12 +34,12 @@ _IN_THE_WEIGHTS = {
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """A network made ready for other data.
+    """A network adapted to other data.
 
     Attributes:
         network: an :class:`EMCapsNet` or :class:`BaselineCNN`.
-        anew: the layers that start anew, by name.
-        notes: what is to be said of it, a clause each.
+        anew: the names of the new layers.
+        notes: clauses that describe the changes.
     """
 
     network: Any
@@ -47,7 +47,7 @@ class Tuned:
     notes: tuple[str, ...] = ()
 
     def warning(self, source: object, *further: str) -> str:
-        """One line for whoever asked for weights from a source; empty where all of them were kept as they were."""
+        """One line about weights from a source; empty if all of them were kept unchanged."""
         notes = [*self.notes, *further]
         if any(layer in ROUTED_LAYERS for layer in self.anew) and self.network.config.calibration != "none":
             notes.append('call calibrate(images, "all") before training')
@@ -55,14 +55,14 @@ class Tuned:
 
 
 def transfer(original: nn.Module, changes: dict[str, Any]) -> Tuned:
-    """Make a network that is as ``original`` but for some fields of its configuration.
+    """Make a network like ``original`` with some fields of its configuration changed.
 
     Args:
         original: an :class:`EMCapsNet` or :class:`BaselineCNN`; it is the result where nothing changes.
-        changes: by field; None is no change.
+        changes: new values by field; None means no change.
 
     Raises:
-        ValueError: a value that a field cannot have, or a change that weights cannot follow.
+        ValueError: a value that a field cannot have, or a change that the weights do not allow.
         TypeError: no such field.
     """
     changes = {name: value for name, value in changes.items() if value is not None}
@@ -76,7 +76,7 @@ def transfer(original: nn.Module, changes: dict[str, Any]) -> Tuned:
     for name in _IN_THE_WEIGHTS:
         if name in differing:
             raise ValueError(
-                f"{name} must be {getattr(old, name)!r}, as in the pretrained weights, which hold "
+                f"{name} must be {getattr(old, name)!r}, as in the pretrained weights, which contain "
                 f"{_IN_THE_WEIGHTS[name]}; got {getattr(new, name)!r}: leave it out, or train from scratch"
             )
     anew = _new_layers(old, new)
@@ -94,33 +94,33 @@ def check_sizes(pretrained: ModelConfig, wanted: ModelConfig, what: str = "it") 
     """Refuse a network whose layers between the first and the last have other sizes than the weights.
 
     Args:
-        pretrained: the configuration that the weights are of.
-        wanted: the one that they are wanted for.
-        what: what has the wanted sizes, for the message.
+        pretrained: the configuration of the weights.
+        wanted: the configuration to use them for.
+        what: describes the wanted configuration in the message.
 
     Raises:
         ValueError: they differ.
     """
     if type(pretrained) is not type(wanted):
         kinds = [type(config).__name__.removesuffix("Config") for config in (pretrained, wanted)]
-        raise ValueError(f"the pretrained weights are of class {kinds[0]}; {what} is of class {kinds[1]}: {_MEND}")
+        raise ValueError(f"the pretrained weights are of class {kinds[0]}; {what} is of class {kinds[1]}: {_ADVICE}")
     for name in changed_fields(pretrained, wanted):
         if name in _SIZES:
             raise ValueError(
                 f"{name} must be {getattr(pretrained, name)!r}, as in the pretrained weights; {what} has "
-                f"{getattr(wanted, name)!r}: {_MEND}"
+                f"{getattr(wanted, name)!r}: {_ADVICE}"
             )
 
 
-_MEND = "leave it as the weights have it, or train from scratch"
+_ADVICE = "keep the weights' value, or train from scratch"
 
 
 def adapt_channels(weight: Tensor, in_channels: int) -> Tensor:
     """Make a convolution's weights take another number of channels.
 
-    As timm has it (``adapt_input_conv`` in timm/models/_manipulate.py, there from three channels alone): for one
-    channel the sum over all, so that a grey image does what equal channels did; for others the channels repeated in
-    turn, times old over new, so that sums stay as large.
+    As in timm (``adapt_input_conv`` in timm/models/_manipulate.py, there only from three channels): for one
+    channel, the sum over all, so that a grey image has the effect of equal channels; else the channels repeated in
+    turn, multiplied by old over new, so that sums keep their size.
 
     Args:
         weight: ``[out, C, K, K]``.
@@ -163,18 +163,18 @@ def _copy(original: nn.Module, network: nn.Module, old: ModelConfig, new: ModelC
     network.load_state_dict(weights)
 
 
-def _schedule(found: Tensor, layer: str, old: Any, new: Any) -> Tensor:
-    """Another number of iterations' inverse temperatures, with the scale that calibration had found.
+def _schedule(saved: Tensor, layer: str, old: Any, new: Any) -> Tensor:
+    """The inverse temperatures for another number of iterations, with the scale that calibration had found.
 
-    A normalised routing's end where they ended, for the last iteration's is learned.
+    Those of a normalised routing keep their last value, which is learned.
     """
     name, count = "inverse_temperature", "iterations"
     if layer == "class_capsules":
         name, count = "class_inverse_temperature", "class_iterations"
-    before, after = (found.new_tensor(getattr(config, name)) for config in (replace(old, **{count: len(found)}), new))
+    before, after = (saved.new_tensor(getattr(config, name)) for config in (replace(old, **{count: len(saved)}), new))
     if old.normalisation == "batch":
-        return found[-1] / after[-1] * after
-    return found[0] / before[0] * after
+        return saved[-1] / after[-1] * after
+    return saved[0] / before[0] * after
 
 
 def _notes(

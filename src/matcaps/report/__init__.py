@@ -1,4 +1,4 @@
-"""One page in HTML about one run or several, with everything in it."""
+"""One self-contained HTML page about one or several runs."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What a run's report says of agreement: as it was measured while the network trained, and of the final network."""
+"""The report's section on agreement: during training, and of the final network."""
 
 from collections.abc import Mapping
 
@@ -9,13 +9,13 @@ from matcaps.report.parts import Picture, Section, picture
 from matcaps.training.record import RESULTS_NAME
 
 _HOW = (
-    "Routing is to give the true class data from iteration to iteration, and to bring its votes together: ln σ below "
-    "that of the others', and falling."
+    "Routing should give the true class data from iteration to iteration, and bring its votes together: ln σ below "
+    "that of the others, and falling."
 )
 
 
 def agreement_sections(run: RunFacts) -> list[Section]:
-    """The section on agreement; none of a CNN, or of a run that measured none.
+    """The section on agreement; no section for a CNN, or for a run that measured none.
 
     Raises:
         ValueError: the measures in ``results.json`` are malformed.
@@ -25,27 +25,27 @@ def agreement_sections(run: RunFacts) -> list[Section]:
     chance = 1 / run.num_classes
     by_epoch = draw_agreement_by_epoch(run.metrics, chance)
     if by_epoch is not None:
-        epoch, last = _last_look(run, chance)
+        epoch, last = _last_measures(run, chance)
         figures.append(
             picture(
                 by_epoch,
                 "By epoch, after each iteration: the true class's share of the data, ln σ of its votes less that of "
                 f"the others', and on how many images its votes are the nearest to their mean. {last}",
-                f"What routing does for the true class, by epoch. {_HOW} After epoch {epoch}: {last}",
+                f"How routing treats the true class, by epoch. {_HOW} After epoch {epoch}: {last}",
             )
         )
     if final is None:
         return [Section("Agreement", "", tuple(figures))] if figures else []
     part, measured = final
-    said = f"{'. '.join(agreement_in_words(measured))}."
+    sentences = f"{'. '.join(agreement_in_words(measured))}."
     figures.append(
         picture(
             AgreementDisplay(measured, f"final network, {part} part").plot(),
-            f"By iteration of the final network: {said} {_layers_in_words(measured)}",
+            f"By iteration of the final network: {sentences} {_layers_in_words(measured)}",
             f"The final network by iteration. {_layers_in_words(measured)}",
         )
     )
-    text = f"On {measured.num_images} images of the {part} part, the final network. {said}"
+    text = f"On {measured.num_images} images of the {part} part, the final network. {sentences}"
     return [Section("Agreement", text, tuple(figures))]
 
 
@@ -60,8 +60,8 @@ def _final(run: RunFacts) -> tuple[str, RoutingAgreement] | None:
         raise ValueError(f"{run.folder / RESULTS_NAME}: its measures of agreement are malformed: {error}") from error
 
 
-def _last_look(run: RunFacts, chance: float) -> tuple[str, str]:
-    """The last epoch that was looked at, and what was found."""
+def _last_measures(run: RunFacts, chance: float) -> tuple[str, str]:
+    """The last epoch with measures, and sentences about them."""
     iterations = measured_iterations(run.metrics)
     row = [row for row in run.metrics if row.get(f"agreement/share_true_{iterations}")][-1]
     share, gap, nearest = (
@@ -81,4 +81,4 @@ def _layers_in_words(measured: RoutingAgreement) -> str:
         f"{100 * layer.share_high:.0f} % above 0.99"
         for name, layer in measured.layers.items()
     )
-    return f"Mean activation by layer, and how much of it is off or on for good: {layers}."
+    return f"Mean activation by layer, and the shares of capsules that are off or on: {layers}."

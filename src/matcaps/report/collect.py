@@ -1,4 +1,4 @@
-"""The facts of a run that its report shows: what its folder holds, and its worst mistakes."""
+"""The facts of a run that its report shows, from its folder, and its worst mistakes."""
 
 import warnings
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ class ShownMistake:
     """A mistake and its picture.
 
     Attributes:
-        mistake: which image was taken for what.
+        mistake: the image, its class and the predicted class.
         image: ``[C, H, W]``, uint8, as stored.
     """
 
@@ -33,18 +33,18 @@ class ShownMistake:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is known of a run.
+    """The facts of a run.
 
     Attributes:
-        folder: where it is.
-        settings: its settings.yaml.
-        results: its results.json.
+        folder: the run's folder.
+        settings: the content of its settings.yaml.
+        results: the content of its results.json.
         metrics: the rows of its metrics.csv.
         num_classes: of its network.
-        mistakes: the worst ones, worst first; empty if the data are not there, or if there are none.
-        note: why there are no mistakes to show; empty if there are.
-        findings: what ``matcaps inspect`` said of the run, by what it is about; empty if it has not been inspected.
-        inspected: the pictures that it left, PNG, by name.
+        mistakes: the worst ones, worst first; empty if the data are missing, or if there are no mistakes.
+        note: why no mistakes are shown; empty if some are.
+        findings: the sentences of ``matcaps inspect`` by topic; empty if the run was not inspected.
+        inspected: the pictures of ``matcaps inspect``, PNG, by name.
     """
 
     folder: Path
@@ -64,13 +64,13 @@ class RunFacts:
 
 
 def collect_run(folder: Path, *, num_mistakes: int = 12, root: str | None = None) -> RunFacts:
-    """Read a finished run, and show its worst mistakes on the test images.
+    """Read a finished run, and find its worst mistakes on the test images.
 
-    A run of an earlier version did not keep them: its test images are classified again.
+    Runs of earlier versions did not store them; their test images are classified again.
 
     Args:
         folder: the run's folder.
-        num_mistakes: how many to show; 24 are kept.
+        num_mistakes: how many to show; a run stores 24.
         root: folder that holds the data sets; None: as in the run.
 
     Raises:
@@ -96,19 +96,19 @@ def collect_run(folder: Path, *, num_mistakes: int = 12, root: str | None = None
         inspected=inspected,
     )
     if results["test"] is None:
-        note = "There are none to show, for this run looked at no test image; matcaps eval tests it."
+        note = "There are none to show, because this run used no test image; matcaps eval tests it."
         return replace(facts, note=note)
     data = typed.data if root is None else replace(typed.data, root=root)
     try:
         bundle = load_data(data, typed.seed)
     except FileNotFoundError as error:
-        return replace(facts, note=f"The worst mistakes are not shown, because the data are not here: {error}")
-    except ValueError as error:  # of the data alone: the run's own files have been read
+        return replace(facts, note=f"The worst mistakes are not shown, because the data are missing: {error}")
+    except ValueError as error:  # it is about the data: the run's own files have been read
         return replace(facts, note=f"The worst mistakes are not shown, because the data cannot be read: {error}")
     changed = changed_data(folder, bundle)
-    if changed:  # mistakes are known by the places of their images
-        warnings.warn(f"the images are not those that the run in {folder} was made with: {changed}", stacklevel=2)
-        note = f"The worst mistakes are not shown, because the images are not those of the run any more: {changed}."
+    if changed:  # mistakes refer to their images by index
+        warnings.warn(f"the images are not those of the run in {folder}: {changed}", stacklevel=2)
+        note = f"The worst mistakes are not shown, because the images are no longer those of the run: {changed}."
         return replace(facts, note=note)
     if "worst" in results["test"]:
         try:
@@ -122,20 +122,20 @@ def collect_run(folder: Path, *, num_mistakes: int = 12, root: str | None = None
     shown = [
         ShownMistake(mistake, bundle.test.images[places[mistake.index]].numpy())
         for mistake in worst[:num_mistakes]
-        if mistake.index in places  # the data here may be others than the run's
+        if mistake.index in places  # the data here may differ from the run's
     ]
-    note = "" if shown else "No test image is taken for another class."
+    note = "" if shown else "No test image is misclassified."
     return replace(facts, mistakes=shown, note=note)
 
 
 def _read_inspection(folder: Path) -> tuple[dict[str, str], dict[str, bytes]]:
-    """What ``matcaps inspect`` found and drew, where it has been there; of several times, the last."""
+    """The findings and figures of the last ``matcaps inspect``, if there was one."""
     path = folder / RECORD_NAME
     if not path.is_file():
         return {}, {}
     record = read_json(path)
-    there = sorted(folder.glob("*.png"))
-    drawn = record.get("figures", [picture.stem for picture in there])  # a version before had no such list
+    pictures = sorted(folder.glob("*.png"))
+    drawn = record.get("figures", [picture.stem for picture in pictures])  # earlier versions had no such list
     return dict(record.get("findings", {})), {
-        picture.stem: picture.read_bytes() for picture in there if picture.stem in drawn
+        picture.stem: picture.read_bytes() for picture in pictures if picture.stem in drawn
     }

@@ -1,4 +1,4 @@
-"""From facts and figures to a page."""
+"""Make the page from facts and figures."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -92,9 +92,9 @@ def _sections(run: RunFacts) -> list[Section]:
     curves = [
         picture(
             draw_curves({run.name: run.metrics}),
-            "Loss and accuracy by epoch, on the parts that were looked at",
-            "How training went: the loss is what is minimised (its margin may rise on the way, and the loss with it), "
-            "the accuracy the share of images whose most active class is the true one.",
+            "Loss and accuracy by epoch, on the parts that were evaluated",
+            "The course of training: the loss is minimised (its margin may rise during training, and the loss with "
+            "it); the accuracy is the share of images whose most active class is the true one.",
         )
     ]
     health = draw_health_by_epoch(run.metrics)
@@ -103,8 +103,8 @@ def _sections(run: RunFacts) -> list[Section]:
             picture(
                 health,
                 "Mean activation and share of dead capsule types by epoch and layer",
-                "How awake the capsules are: near 0 a layer sleeps, near 1 it says nothing by being awake; a dead type "
-                "is active on none of the images that are watched.",
+                "How active the capsules are: near 0 a layer is inactive; near 1 its activations carry no information. "
+                "A dead type is active on none of the images measured.",
             )
         )
     return [
@@ -117,35 +117,35 @@ def _sections(run: RunFacts) -> list[Section]:
 
 
 def _confusions(test: dict[str, Any]) -> Section:
-    """What was taken for what."""
+    """The section with the confusion matrix."""
     classes = test["classes"]
     hits = [test["confusion"][place][place] for place in range(len(classes))]
     worst = min(range(len(classes)), key=lambda place: hits[place] / max(1, sum(test["confusion"][place])))
-    in_words = "; ".join(_row_in_words(classes, test["confusion"], row) for row in range(len(classes)))
+    description = "; ".join(_row_in_words(classes, test["confusion"], row) for row in range(len(classes)))
     confusion = picture(
         draw_confusion(test["confusion"], classes),
-        f"Confusion matrix: {in_words}",
-        "Each row holds the test images of one true class, by the class that the network took them for; what lies off "
-        "the diagonal is wrong.",
+        f"Confusion matrix: {description}",
+        "Each row holds the test images of one true class, by predicted class; entries off the diagonal are wrong.",
     )
-    fewest = f"{hits[worst]:,} of {sum(test['confusion'][worst]):,} images of {classes[worst]} are right, the fewest."
-    return Section("What it takes for what", f"{fewest} {_hardest_objects(test)}".strip(), (confusion,))
+    fewest = f"{hits[worst]:,} of {sum(test['confusion'][worst]):,} images of {classes[worst]} are correct, the fewest."
+    return Section("Confusion matrix", f"{fewest} {_hardest_objects(test)}".strip(), (confusion,))
 
 
-def _sentence(words: str) -> str:
-    return f"{words[:1].upper()}{words[1:]}." if words else ""
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _noticed(results: dict[str, Any]) -> str:
-    """What was out of the ordinary in the training, in words; empty if nothing was."""
-    said = [
-        f"Set up for {one['before']} epochs, it went on to {one['after']}." for one in results.get("extensions", [])
+    """Sentences about unusual events in the training; empty if there were none."""
+    sentences = [
+        f"Set up for {one['before']} epochs, it was continued to {one['after']}."
+        for one in results.get("extensions", [])
     ]
-    return " ".join([*said, *(f"It seemed stuck: {one}." for one in results.get("warnings", []))])
+    return " ".join([*sentences, *(f"It seemed stuck: {one}." for one in results.get("warnings", []))])
 
 
 def _hardest_objects(test: dict[str, Any], count: int = 3) -> str:
-    """The objects that are most often wrong, in words; empty if it is not known which image shows which."""
+    """A sentence on the objects that are most often wrong; empty if the images' objects are unknown."""
     errors = sorted(
         (
             (-100 * (1 - accuracy), f"{name} {instance}")
@@ -159,7 +159,9 @@ def _hardest_objects(test: dict[str, Any], count: int = 3) -> str:
     if not hardest or not others:
         return ""
     named = ", ".join(f"{name} ({error:.1f} %)" for error, name in hardest)
-    return f"By object, most are wrong of {named}; of all others {sum(others) / len(others):.1f} % on average."
+    return (
+        f"By object, errors are most frequent for {named}; for all others {sum(others) / len(others):.1f} % on average."
+    )
 
 
 def _inspection(run: RunFacts) -> list[Section]:
@@ -170,8 +172,8 @@ def _inspection(run: RunFacts) -> list[Section]:
         for name, view in VIEWS.items()
         if name in run.inspected
     )
-    said = " ".join(f"{name[:1].upper()}{name[1:]}: {sentence}." for name, sentence in run.findings.items())
-    return [Section("Looking inside", said, pictures)]
+    sentences = " ".join(f"{name[:1].upper()}{name[1:]}: {sentence}." for name, sentence in run.findings.items())
+    return [Section("Looking inside", sentences, pictures)]
 
 
 def _mistakes(run: RunFacts) -> Section:
@@ -184,12 +186,12 @@ def _mistakes(run: RunFacts) -> Section:
         [f"{short_name(one.label, 20)}\n→ {short_name(one.predicted, 20)}" for one in mistakes],
         columns=4,
     )
-    listing = "; ".join(f"{one.label} taken for {one.predicted} (number {one.index})" for one in mistakes)
-    caption = "The test images that are wrong by most: above each its true class and the one that it was taken for."
+    listing = "; ".join(f"{one.label} predicted as {one.predicted} (number {one.index})" for one in mistakes)
+    caption = "The most confident mistakes on test images; above each, the true class and the predicted one."
     return Section(title, "", (picture(figure, f"Test images: {listing}", caption),))
 
 
 def _row_in_words(classes: Sequence[str], confusion: Sequence[Sequence[int]], row: int) -> str:
     counts = confusion[row]
     wrong = [f"{count} as {classes[column]}" for column, count in enumerate(counts) if count and column != row]
-    return f"{classes[row]}: {counts[row]} right" + (f", {', '.join(wrong)}" if wrong else "")
+    return f"{classes[row]}: {counts[row]} correct" + (f", {', '.join(wrong)}" if wrong else "")

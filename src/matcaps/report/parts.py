@@ -1,4 +1,4 @@
-"""What a page is made of: headed sections, with pictures in them."""
+"""The parts of a page: sections with headings and pictures."""
 
 import base64
 import io
@@ -14,9 +14,9 @@ class Picture:
     """A figure on the page.
 
     Attributes:
-        source: the picture itself, as a data URL.
-        alternative: what it shows, for who cannot see it.
-        caption: what it means, in a sentence for a newcomer.
+        source: the picture as a data URL.
+        alternative: a description for people who cannot see it.
+        caption: a sentence that explains it to a newcomer.
     """
 
     source: str
@@ -26,7 +26,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A headed part of a run's report."""
+    """A part of a run's report, with a heading."""
 
     title: str
     text: str
@@ -34,12 +34,12 @@ class Section:
 
 
 def picture(figure: Figure, alternative: str, caption: str) -> Picture:
-    """A figure as SVG in a data URL."""
+    """Convert a figure to SVG in a data URL."""
     buffer = io.BytesIO()
     save_svg(figure, buffer)
     return Picture(data_url(buffer.getvalue(), "image/svg+xml"), alternative, caption)
 
 
 def data_url(content: bytes, kind: str) -> str:
-    """A file's content as an address that holds all of it."""
+    """A data URL with a file's whole content."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -57,13 +57,13 @@ def em_routing(
         beta_activation: ``[J]``; the reward for being active.
         inverse_temperature: one positive value an iteration (a sequence, or a tensor ``[T]``), rising in the paper.
         activation_rule: ``"paper"``; ``"standardised"``: costs standardised over the parents, as in the tutorial and
-            most public code; or ``"relative"``, ours: of what a unit of a parent's data costs, what a unit of all
-            parents' data costs on average is taken away, so that data which are described better than usual are a
-            reward, whatever the scale of votes.
+            most public code; or ``"relative"``, ours: the mean cost of a unit of all parents' data is subtracted from
+            the cost of a unit of the parent's data. So data that a parent describes better than usual are a
+            reward, whatever the scale of the votes.
         variance_floor: added to every variance; 5e-4 in the authors' code.
         annealing: factor on the log-densities in the E-step; 1 in the paper, less softens the assignments.
-        implementation: ``"auto"`` or ``"reference"``, which are the same here: the gain of the others is never to
-            have the votes in memory, where these already are.
+        implementation: ``"auto"`` or ``"reference"``, which are the same here. The others are faster because they
+            never hold the votes in memory; here the votes are already there.
 
     Returns:
         The parents' poses ``[..., J, P]`` (the last means) and activations ``[..., J]`` in [0, 1].
@@ -82,7 +82,7 @@ def em_routing(
     check_implementation(implementation)
     if implementation not in ("auto", "reference"):
         raise ValueError(
-            f"em_routing has no implementation {implementation!r}, whose gain is never to have the votes in memory: "
+            f"em_routing is computed by 'reference' alone, because its votes are in memory; got {implementation!r}: "
             "use conv_em_routing or class_em_routing, or implementation='reference'"
         )
     schedule = as_schedule(inverse_temperature, beta_use)
@@ -129,8 +129,8 @@ def conv_em_routing(
         variance_floor: see :func:`em_routing`.
         annealing: see :func:`em_routing`.
         implementation: ``"auto"`` (see :func:`resolve_implementation`), or one of ``IMPLEMENTATIONS``. Only the
-            reference has vector poses, second-order gradients and forward-mode derivatives. "auto" takes it for these,
-            but for the gradient of a gradient by ordinary autograd, of which nobody knows beforehand: that is refused.
+            reference has vector poses, second-order gradients and forward-mode derivatives. "auto" takes it for these.
+            One case is refused: a gradient of a gradient by ordinary autograd, which "auto" cannot know beforehand.
 
     Returns:
         ``Capsules`` with poses ``[B, H', W', J, 4, 4]`` and activations ``[B, H', W', J]``, where
@@ -140,8 +140,8 @@ def conv_em_routing(
         TypeError: an argument is not a floating-point tensor, or ``inverse_temperature`` not a sequence.
         ValueError: shapes, devices or options do not fit, or the implementation asked for has no vector poses; the
             message says how.
-        RuntimeError: the implementation asked for is not installed; the message says why.
-        NotImplementedError: the implementation asked for does not go along with the transform (forward mode;
+        RuntimeError: the implementation asked for is not installed; the message gives the reason.
+        NotImplementedError: the implementation asked for does not support the transform (forward mode;
             ``torch.func`` within ``torch.compile``).
 
     Example:
@@ -187,8 +187,8 @@ def class_em_routing(
         variance_floor: see :func:`em_routing`.
         annealing: see :func:`em_routing`.
         implementation: ``"auto"`` (see :func:`resolve_implementation`), or one of ``IMPLEMENTATIONS``. Only the
-            reference has vector poses, second-order gradients and forward-mode derivatives. "auto" takes it for these,
-            but for the gradient of a gradient by ordinary autograd, of which nobody knows beforehand: that is refused.
+            reference has vector poses, second-order gradients and forward-mode derivatives. "auto" takes it for these.
+            One case is refused: a gradient of a gradient by ordinary autograd, which "auto" cannot know beforehand.
 
     Returns:
         ``Capsules`` with poses ``[B, J, 4, 4]`` and activations ``[B, J]``.
@@ -197,8 +197,8 @@ def class_em_routing(
         TypeError: an argument is not a floating-point tensor, or ``inverse_temperature`` not a sequence.
         ValueError: shapes, devices or options do not fit, or the implementation asked for has no vector poses; the
             message says how.
-        RuntimeError: the implementation asked for is not installed; the message says why.
-        NotImplementedError: the implementation asked for does not go along with the transform (forward mode;
+        RuntimeError: the implementation asked for is not installed; the message gives the reason.
+        NotImplementedError: the implementation asked for does not support the transform (forward mode;
             ``torch.func`` within ``torch.compile``).
 
     Example:
@@ -223,14 +223,14 @@ def class_em_routing(
 def fit_conv_em_routing(
     inputs: RoutingInputs, spec: RoutingSpec, *, wants_fit: bool = True
 ) -> tuple[Capsules, RoutingFit | None]:
-    """Do what :func:`conv_em_routing` does, and say how the last iteration's Gaussians fit their data.
+    """Do what :func:`conv_em_routing` does, and return how well the last iteration's Gaussians fit their data.
 
-    It costs nothing beside the routing, whichever implementation computes it: what layers keep statistics by.
+    The fit costs no extra time in any implementation. Layers keep their statistics from it.
 
     Args:
         inputs: the tensors that :func:`conv_em_routing` takes; no coordinates.
         spec: its options.
-        wants_fit: False for None in its place.
+        wants_fit: whether the fit is returned; if False, None is returned in its place.
 
     Returns:
         The parents, and a :class:`RoutingFit`, which has no gradient.
@@ -253,7 +253,7 @@ _ROUTES: dict[str, Route] = {"cuda": cuda.route, "native": native.route}
 def _route(
     given: RoutingInputs, inputs: RoutingInputs, spec: RoutingSpec, wants_fit: bool
 ) -> tuple[Capsules, RoutingFit | None]:
-    """Choose an implementation for tensors that are checked, and return what it makes in the dtype of those given."""
+    """Choose an implementation for checked tensors; return its results in the dtype of the tensors given."""
     chosen = choose_implementation(inputs, spec)
     with without_autocast(inputs.poses.device):
         if chosen == "reference":
@@ -267,10 +267,10 @@ def _route(
 
 
 def _last(iterations: Iterator[RoutingIteration]) -> RoutingIteration:
-    last = next(iterations)
+    final = next(iterations)
     for state in iterations:  # one at a time: earlier states are freed where no gradient needs them
-        last = state
-    return last
+        final = state
+    return final
 
 
 def _promoted(*tensors: Tensor) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""Routing computes in the dtype that it chose: autocast does not reach inside."""
+"""Routing computes in the dtype that it chose: autocast has no effect inside."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -6,7 +6,7 @@ import torch
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager:
-    """Turn autocast off, on devices that have it; the meta device, for one, has not, and torch would raise."""
+    """Turn autocast off, on devices that have it; others, such as the meta device, would make torch raise."""
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)

@@ -1,8 +1,8 @@
-"""What the registered operators accept: they hand addresses to code that trusts them, so nothing that does not fit may
-pass, whoever calls.
+"""What the registered operators accept. They pass addresses to compiled code that does not check them, so every call is
+checked here, whoever makes it.
 
-The public doors (:mod:`matcaps.routing.checks`) say what a user should do; here it is only said what is wrong. Shapes
-may be symbolic, where torch compiles.
+The checks of the public functions (:mod:`matcaps.routing.checks`) tell a user what to do; these only tell what is
+wrong. Shapes may be symbolic, where torch compiles.
 """
 
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ def check_gradients(
 
 
 def check_tensors(operator: str, like: Tensor, expected: Sequence[tuple[str, Tensor, Sequence[Any]]]) -> None:
-    """Refuse what has not the shape expected of it, or not the dtype and the device of another."""
+    """Refuse a tensor without its expected shape, or without the dtype and the device of ``like``."""
     dtype, device = like.dtype, like.device
     for name, tensor, shape in expected:
         if tensor.shape != shape or tensor.device != device:
@@ -87,7 +87,7 @@ def check_tensors(operator: str, like: Tensor, expected: Sequence[tuple[str, Ten
 
 
 def check_state(operator: str, like: Tensor, expected: Sequence[tuple[str, Tensor, Sequence[Any]]]) -> None:
-    """Refuse a state that a forward pass of the same inputs has not left behind, contiguous as it left it."""
+    """Refuse a state unless it has the shapes that a forward pass of these inputs returns, and is contiguous."""
     for name, tensor, shape in expected:
         if tensor.shape != shape:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What the public doors of the operator accept, and how a refusal reads; inner code trusts what passed here."""
+"""What the operator's public functions accept, and their error messages; inner code does not check again."""
 
 import numbers
 from collections.abc import Sequence
@@ -29,12 +29,12 @@ def prepare_votes(
     }
     _check_tensors(tensors)
     if votes.ndim < 3 or activations.shape != votes.shape[:-2]:
-        mend = "votes carry one vote of each child for each parent, activations one number a child"
+        advice = "votes carry one vote of each child for each parent, activations one number a child"
         if votes.ndim >= 5 and votes.shape[-2:] == (POSE_SIZE, POSE_SIZE) and activations.shape == votes.shape[:-3]:
-            mend = "flatten the pose, votes.flatten(-2)"
+            advice = "flatten the pose, votes.flatten(-2)"
         raise ValueError(
             f"votes must have shape [..., I, J, P] and activations [..., I]; "
-            f"got votes {_shape(votes)} and activations {_shape(activations)}: {mend}"
+            f"got votes {_shape(votes)} and activations {_shape(activations)}: {advice}"
         )
     _check_not_empty("votes", "[..., I, J, P]", votes, {"I": -3, "J": -2, "P": -1})
     _check_betas(beta_use, beta_activation, votes.shape[-2])
@@ -113,7 +113,7 @@ def _check_tensors(tensors: dict[str, Any]) -> None:
 
 
 def _check_capsules(inputs: RoutingInputs) -> dict[str, Tensor]:
-    """Check what both kinds of layer take alike; return the tensors that decide the computing dtype, by name."""
+    """Check what both kinds of layer share; return the tensors that decide the computing dtype, by name."""
     poses, activations = inputs.poses, inputs.activations
     named = inputs._asdict()
     coordinates = named.pop("coordinates")
@@ -160,8 +160,10 @@ def as_schedule(inverse_temperature: Sequence[float] | Tensor, beta: Tensor) -> 
     if isinstance(schedule, Tensor):
         return schedule
     if not isinstance(schedule, Sequence) or isinstance(schedule, str):
-        mend = f"for one iteration write [{schedule!r}]" if isinstance(schedule, numbers.Real) else "make it a list"
-        raise TypeError(f"inverse_temperature must be a sequence with one value an iteration; got {schedule!r}: {mend}")
+        advice = f"for one iteration write [{schedule!r}]" if isinstance(schedule, numbers.Real) else "make it a list"
+        raise TypeError(
+            f"inverse_temperature must be a sequence with one value an iteration; got {schedule!r}: {advice}"
+        )
     if not all(is_positive(value) for value in schedule):
         raise ValueError(f"inverse_temperature must be positive and finite; got {list(schedule)}")
     device = beta.device if isinstance(beta, Tensor) else torch.device("cpu")

@@ -1,4 +1,4 @@
-"""Which implementation routes: ``"auto"`` asks here, and an explicit choice is refused here if it cannot be had."""
+"""Which implementation routes: ``"auto"`` is resolved here, and an explicit choice that cannot run is refused here."""
 
 import warnings
 from functools import lru_cache
@@ -35,8 +35,8 @@ def available_implementations() -> tuple[str, ...]:
 def resolve_implementation(device: torch.device | str, dtype: torch.dtype, *, vector_poses: bool = False) -> str:
     """Name the implementation that ``implementation="auto"`` takes for tensors of this device and dtype.
 
-    A pure function of its arguments and of what is installed. It speaks for ``conv_em_routing`` and
-    ``class_em_routing``; ``em_routing``, whose votes are already in memory, has the reference alone.
+    The result depends on the arguments and on what is installed alone. It holds for ``conv_em_routing`` and
+    ``class_em_routing``; ``em_routing``, whose votes are already in memory, has only the reference.
 
     Args:
         device: where the tensors are, such as ``"cpu"`` or ``"cuda"``.
@@ -74,13 +74,13 @@ def resolve_implementation(device: torch.device | str, dtype: torch.dtype, *, ve
 @lru_cache(maxsize=8)  # once
 def _warn_of_slow_routing(reason: str) -> None:
     warnings.warn(
-        f"matcaps: routing on the GPU takes the reference, which is slow and needs much memory: {reason}",
+        f"matcaps: routing on the GPU uses the reference, which is slow and needs much memory: {reason}",
         stacklevel=4,
     )
 
 
 def choose_implementation(inputs: RoutingInputs, spec: RoutingSpec) -> str:
-    """Resolve ``"auto"``, and refuse what cannot be had, with the reason; the name has passed the check below.
+    """Resolve ``"auto"``, and refuse an implementation that cannot run, with the reason; its name is already checked.
 
     Args:
         inputs: of the call, in the computing dtype.
@@ -92,9 +92,9 @@ def choose_implementation(inputs: RoutingInputs, spec: RoutingSpec) -> str:
     lacks_rule = lacking(inputs.tensors())
     if implementation == "auto":
         return "reference" if lacks_rule else resolve_implementation(device, dtype, vector_poses=vector_poses)
-    # a gradient of a gradient that is not asked for is no harm, and one that is, the operator refuses
+    # a second-order gradient may be possible but never asked for; if it is asked for, the operator refuses
     if implementation != "reference" and lacks_rule and lacks_rule != SECOND_ORDER:
-        raise NotImplementedError(lacks(implementation, lacks_rule) + ", or 'auto', which takes it by itself here")
+        raise NotImplementedError(lacks(implementation, lacks_rule) + ", or 'auto', which chooses it here")
     if implementation != "reference" and vector_poses:
         raise ValueError(
             f"implementation={implementation!r} transforms poses by 4×4 matrices; got weight "
@@ -110,7 +110,7 @@ def require_implementation(implementation: str, device: torch.device, dtype: tor
 
     Raises:
         ValueError: the device or the dtype is not one of the implementation's.
-        RuntimeError: it is not installed, or cannot be loaded; the message says why.
+        RuntimeError: it is not installed, or cannot be loaded; the message gives the reason.
     """
     if implementation == "native":
         if native.MISSING is not None:
@@ -132,7 +132,7 @@ def require_implementation(implementation: str, device: torch.device, dtype: tor
 
 
 def check_implementation(implementation: str) -> None:
-    """Refuse a name that is not one of ours."""
+    """Refuse a name that is not one of ``IMPLEMENTATIONS``."""
     if implementation != "auto" and implementation not in IMPLEMENTATIONS:
         raise ValueError(
             f"implementation must be 'auto' or one of {IMPLEMENTATIONS}; got {implementation!r}: "

@@ -1,6 +1,6 @@
 """The GPU path: routing from poses to parents with no votes in device memory, in CUDA C++, as operators of torch.
 
-The kernels are in ``cuda_kernels/``; :mod:`matcaps.routing.cuda_launch` says what a pass launches, and
+The kernels are in ``cuda_kernels/``; :mod:`matcaps.routing.cuda_launch` decides what a pass launches, and
 :mod:`matcaps.routing.cuda_program` compiles and launches it, imported when a routing first asks for it. The
 derivation of the backward pass, and what the kernels cost, are in this folder's README.
 """
@@ -52,7 +52,7 @@ def _first_line(error: Exception) -> str:
 
 
 MISSING: str | None = _find_missing()
-"""Why kernels cannot be compiled, as far as one can say without loading anything."""
+"""Why kernels cannot be compiled, as far as this is known without loading anything; None: no reason is known."""
 
 
 def why_not(device: torch.device) -> str | None:
@@ -66,12 +66,12 @@ def why_not(device: torch.device) -> str | None:
 
 @lru_cache(maxsize=1)
 def why_no_compiler() -> str | None:
-    """Why NVRTC cannot be used, once it has been asked for its version; None: it can."""
+    """Why NVRTC cannot be used: it is loaded and asked for its version. None: it can be used."""
     try:
         from matcaps.routing import cuda_program
 
         cuda_program.nvrtc_version()
-    except Exception as error:  # the package is there, and its library is not, or is another system's
+    except Exception as error:  # the package is installed, but its library is missing or is for another system
         return (
             f"NVRTC cannot be loaded ({_first_line(error)}): pip install 'matcaps[cuda]', or for a torch of CUDA 12 "
             "pip install 'cuda-bindings<13' nvidia-cuda-nvrtc-cu12"

@@ -1,7 +1,7 @@
 """Buffers, grids and tile sizes: what a forward and a backward pass of the CUDA path launch, in order.
 
-The kernels and their names are in ``cuda_kernels/``; who compiles and launches them is
-:mod:`matcaps.routing.cuda_program`, or in tests an emulator.
+The kernels are in ``cuda_kernels/``; they are compiled and launched by
+:mod:`matcaps.routing.cuda_program`, or in tests by an emulator.
 """
 
 import ctypes
@@ -79,7 +79,7 @@ class Cut:
     sweep_resident: int = 1
     """The same of the last sweep."""
     unroll: int = 1
-    """Children of a thread whose instructions stand one after the other, but in the last sweep."""
+    """How many children a thread handles in one unrolled loop body, outside the last sweep."""
 
     @property
     def block_windows(self) -> int:
@@ -106,7 +106,7 @@ def stage_bytes(shape: Shape, cut: Cut) -> int:
 
 
 def shared_bytes(shape: Shape, cut: Cut) -> int:
-    """Shared memory of a block, with what parents tell one another."""
+    """Shared memory of a block, with the values that parents exchange."""
     return stage_bytes(shape, cut) + 3 * cut.block_windows * shape.parents * shape.item
 
 
@@ -123,10 +123,10 @@ def sweep_bytes(shape: Shape, cut: Cut) -> int:
 def cut_for(shape: Shape, windows: int, limit: int = SHARED_LIMIT, wants_backward: bool = True) -> Cut:
     """The cut for so many windows, on a GPU whose blocks can have so many bytes of shared memory.
 
-    The last sweep of a backward pass is what needs most; without one it may be more than there is.
+    The last sweep of a backward pass needs the most; without a backward pass its needs are ignored.
 
     Raises:
-        ValueError: a block's shared memory cannot hold what it must.
+        ValueError: a block would need more shared memory than there is.
     """
     lanes = min(32, _power_of_two(shape.parents))
     sweep = {32: (256, 4, 1), 16: (128, 4, 2)}.get(lanes, (256, 1, 1))
@@ -151,7 +151,7 @@ def cut_for(shape: Shape, windows: int, limit: int = SHARED_LIMIT, wants_backwar
     needed = max(shared_bytes(shape, cut), sweep_bytes(shape, cut) if wants_backward else 0)
     if needed > limit:
         raise ValueError(
-            f"implementation='cuda' has {limit:,} bytes of shared memory a block on this GPU; got {shape.parents:,} "
+            f"implementation='cuda' has {limit:,} bytes of shared memory per block on this GPU; got {shape.parents:,} "
             f"parents and {shape.iterations} iterations, which need {needed:,}: use fewer of them, or "
             "implementation='reference'"
         )
@@ -299,12 +299,12 @@ def plan_for(
     """The plan for tensors of these shapes, on a GPU whose blocks can have so many bytes of shared memory.
 
     Raises:
-        ValueError: a block's shared memory, or what kernels count in 32 bits, does not suffice.
+        ValueError: a block's shared memory is too small, or a size does not fit the kernels' 32-bit integers.
     """
     shape = shape_of(poses, weight, iterations, stride, child_competition, coordinates, rule)
     windows = len(poses) * shape.rows * shape.columns
     plan = Plan(shape, cut_for(shape, windows, limit, wants_backward), len(poses))
-    # what kernels reckon in 32 bits: children of an image, places in a window, blocks of a grid
+    # the kernels compute these in 32 bits: children of an image, places in a window, blocks of a grid
     largest = max(
         shape.height * shape.width * shape.types * 16,
         shape.children * shape.parents * 16,

@@ -48,10 +48,10 @@ def nvrtc_version() -> str:
 
 
 def compile_source(text: str, architecture: str, *options: str) -> tuple[bytes, str]:
-    """Machine code for an architecture such as ``"sm_90"``, and what the compiler said.
+    """Machine code for an architecture such as ``"sm_90"``, and the compiler's messages.
 
     Raises:
-        RuntimeError: the compiler refused, with its words.
+        RuntimeError: the compiler failed; its messages are in the error.
     """
     program = _check(nvrtc.nvrtcCreateProgram(text.encode(), b"matcaps_routing.cu", 0, [], []), "NVRTC")
     flags = [f"--gpu-architecture={architecture}", "--std=c++17", *options]
@@ -59,13 +59,13 @@ def compile_source(text: str, architecture: str, *options: str) -> tuple[bytes, 
     size = _check(nvrtc.nvrtcGetProgramLogSize(program), "NVRTC")
     log = bytes(int(size) + 1)  # type: ignore[call-overload] # of its own: NVRTC writes into it
     _check(nvrtc.nvrtcGetProgramLog(program, log), "NVRTC")
-    said = log.rstrip(b"\0").decode(errors="replace").strip()
-    _check(status, "compiling the kernels", f"\n{said}")
+    messages = log.rstrip(b"\0").decode(errors="replace").strip()
+    _check(status, "compiling the kernels", f"\n{messages}")
     size = _check(nvrtc.nvrtcGetCUBINSize(program), "NVRTC")
     code = bytes(int(size))  # type: ignore[call-overload]
     _check(nvrtc.nvrtcGetCUBIN(program, code), "NVRTC")
     _check(nvrtc.nvrtcDestroyProgram(program), "NVRTC")
-    return code, said
+    return code, messages
 
 
 def cache_folder() -> Path:
@@ -75,7 +75,7 @@ def cache_folder() -> Path:
 
 
 def machine_code(shape: Shape, cut: Cut, architecture: str, part: str | None = None) -> bytes:
-    """A routing's machine code: from the cache, or else compiled, and put there.
+    """A routing's machine code, from the cache; what the cache lacks is compiled and added to it.
 
     Args:
         shape: its geometry.
@@ -114,7 +114,7 @@ def _compilers() -> ThreadPoolExecutor:
 
 
 def _keep(path: Path, content: bytes) -> None:
-    """Write a whole file or none; a folder that cannot be written costs the next process some seconds, no more."""
+    """Write a whole file or none; if the folder cannot be written to, the next process only compiles again."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, suffix=".new")
@@ -129,7 +129,7 @@ def _keep(path: Path, content: bytes) -> None:
 
 
 class Program:
-    """The kernels of a routing, on one device, compiled when they are wanted, forward and backward apart.
+    """The kernels of a routing on one device. Forward and backward are compiled separately, when first needed.
 
     Args:
         shape: its geometry.
@@ -145,35 +145,37 @@ class Program:
         self._functions: dict[tuple[str, int], object] = {}
 
     def prepare(self, part: str) -> None:
-        """Have ``"forward"`` or ``"backward"`` compiled, beside what else goes on."""
+        """Start compiling ``"forward"`` or ``"backward"`` in a background thread."""
         with _lock:
             if part not in self._codes:
                 major, minor = torch.cuda.get_device_capability(self._device)
                 self._codes[part] = _compilers().submit(machine_code, *self._sizes, f"sm_{major}{minor}", part)
 
     def _module(self, part: str) -> object:
-        found = self._modules.get(part)
-        if found is None:
+        module = self._modules.get(part)
+        if module is None:
             self.prepare(part)
             try:
                 code = self._codes[part].result()
             except BaseException:
                 with _lock:
-                    self._codes.pop(part, None)  # what has failed may be tried again
+                    self._codes.pop(part, None)  # so that the next call tries again
                 raise
-            found = self._modules[part] = _check(driver.cuModuleLoadData(code), "loading the kernels")
-        return found
+            module = self._modules[part] = _check(driver.cuModuleLoadData(code), "loading the kernels")
+        return module
 
     def function(self, name: str, shared: int) -> object:
         """A kernel that may have so many bytes of shared memory."""
-        found = self._functions.get((name, shared))
-        if found is None:
-            found = _check(driver.cuModuleGetFunction(self._module(part_of(name)), name.encode()), f"looking {name} up")
+        function = self._functions.get((name, shared))
+        if function is None:
+            function = _check(
+                driver.cuModuleGetFunction(self._module(part_of(name)), name.encode()), f"looking {name} up"
+            )
             if shared > 48 * 1024:
                 attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-                _check(driver.cuFuncSetAttribute(found, attribute, shared), f"giving {name} its shared memory")
-            self._functions[name, shared] = found
-        return found
+                _check(driver.cuFuncSetAttribute(function, attribute, shared), f"giving {name} its shared memory")
+            self._functions[name, shared] = function
+        return function
 
     def resources(self, name: str) -> dict[str, int]:
         """Registers of a thread, and bytes that it spills."""
@@ -219,7 +221,7 @@ def _shared_limit(index: int) -> int:
 
 
 def program_for(shape: Shape, cut: Cut, device: torch.device) -> Program:
-    """The kernels of a routing on a device, compiled or read where that has not happened yet."""
+    """The kernels of a routing on a device; each part is compiled or read from the cache when first needed."""
     index = _index(device)
     _make_context_current(index)
     return _program(shape, cut, index)
@@ -234,6 +236,6 @@ def _context(index: int) -> object:
 
 
 def _make_context_current(index: int) -> None:
-    """Torch's own context; a thread that has not yet used the GPU, such as autograd's, has none."""
+    """Use torch's own context: a thread that has not yet used the GPU, such as autograd's, has none."""
     torch.cuda.init()
     _check(driver.cuCtxSetCurrent(_context(index)), "using the GPU")

@@ -21,7 +21,7 @@ def trace(inputs: RoutingInputs, spec: RoutingSpec) -> list[RoutingIteration]:
 
 
 def _competitors(inputs: RoutingInputs, spec: RoutingSpec) -> Tensor:
-    """Where each window's children stand among those of all maps: ``[B·H'·W', K·K·I]``."""
+    """The index of each window's children among the children of all maps: ``[B·H'·W', K·K·I]``."""
     poses, kernel_size = inputs.poses, inputs.weight.shape[0]
     batch, height, width, num_types = poses.shape[:4]
     _, rows, columns, _ = output_shape(poses, inputs.weight, spec.stride)

@@ -1,6 +1,6 @@
-"""A forward and a backward operator under ``torch.func``: what vmap makes of them, and what a gradient sees of them.
+"""A forward and a backward operator under ``torch.func``: their rules for vmap and for gradients.
 
-Torch's registered operators have a gradient for ordinary autograd alone; a transform of ``torch.func`` wants an
+Torch's registered operators have a gradient for ordinary autograd only; a transform of ``torch.func`` needs an
 ``autograd.Function`` (torch/_library/autograd.py makes one without ``setup_context``). So each operator has one here.
 """
 
@@ -31,9 +31,9 @@ def make_functional(
         backward: the operator of its gradients.
         setup_context: of ``forward``, as ``torch.library.register_autograd`` takes it.
         differentiate: its backward function; it is given the backward operator as its second argument.
-        refuse: makes the error for a kind of derivative that there is not.
-        batch_dimensions: of each result of ``forward``, the dimension that holds images, or what each image has of
-            them, image by image.
+        refuse: makes the error for a kind of derivative that is not supported.
+        batch_dimensions: for each result of ``forward``, the dimension that holds the images, or the images' parts,
+            image after image.
     """
 
     class Backward(torch.autograd.Function):
@@ -84,7 +84,7 @@ def make_functional(
     def call_backward(*args: Any) -> Sequence[Tensor]:
         return Backward.apply(*args) if is_transformed() else backward(*args)  # type: ignore[return-value]
 
-    # for those who call an operator itself, as the backward pass does where gradients are batched
+    # for direct calls of an operator, which the backward pass makes where gradients are batched
     forward.register_vmap(
         lambda info, in_dims, *args: over_images(call_forward, info.batch_size, in_dims, args, batch_dimensions)
     )
@@ -114,7 +114,7 @@ def over_images(
 def one_by_one(
     call: Callable[..., Sequence[Tensor]], size: int, in_dims: Sequence[int | None], args: Sequence[Any]
 ) -> Mapped:
-    """Call once for each place along the mapped dimension, and stack what comes.
+    """Call once for each place along the mapped dimension, and stack the results.
 
     Tensors are made contiguous: a state may have its images in the middle.
     """

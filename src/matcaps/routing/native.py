@@ -29,7 +29,7 @@ LIBRARY: Library | None
 """The compiled core, where it could be loaded."""
 
 MISSING: str | None
-"""Why it could not."""
+"""Why the compiled core could not be loaded; None where it was."""
 
 _loaded = load()
 LIBRARY, MISSING = (None, _loaded) if isinstance(_loaded, str) else (_loaded, None)
@@ -37,12 +37,12 @@ _LANES = {} if LIBRARY is None else {dtype: LIBRARY.lanes(dtype) for dtype in DT
 
 
 def supports(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether tensors of this device and dtype can be routed by the compiled core, if it is there."""
+    """Whether tensors of this device and dtype can be routed by the compiled core, if it is installed."""
     return device.type == "cpu" and dtype in DTYPES
 
 
 def describe() -> str:
-    """Say in one line what is loaded: instruction set, threads and file; or why nothing is."""
+    """Describe in one line what is loaded (instruction set, threads and file), or why nothing is."""
     if LIBRARY is None:
         return f"not available: {MISSING}"
     return f"{LIBRARY.target} code on {LIBRARY.threading}, from {LIBRARY.path}"
@@ -51,7 +51,7 @@ def describe() -> str:
 def lanes(dtype: torch.dtype) -> int:
     """How many parents stand side by side in a state of this dtype."""
     library = _library()
-    return _LANES[dtype] if torch.compiler.is_compiling() else library.lanes(dtype)  # which torch cannot compile
+    return _LANES[dtype] if torch.compiler.is_compiling() else library.lanes(dtype)  # torch cannot compile this call
 
 
 def _library() -> Library:
@@ -61,10 +61,10 @@ def _library() -> Library:
 
 
 def _state_size(poses: Tensor, weight: Tensor, stride: int, iterations: int) -> int:
-    """The elements that the forward pass of one image leaves to the backward pass: the core says how many.
+    """How many elements the forward pass of one image keeps for the backward pass; the core computes it.
 
-    Where torch compiles for maps of any size, these are symbols, and the core cannot be asked about them. Then it is
-    asked about one window, or one place and two, and what it says grows with the windows, or with the places.
+    Where torch compiles for maps of any size, the sizes are symbols, which the core cannot take. Then it is
+    asked for one window, or for one place and for two, and the result is scaled by the windows, or the places.
     """
     height, width = poses.shape[1:3]
 
@@ -81,7 +81,7 @@ def _state_size(poses: Tensor, weight: Tensor, stride: int, iterations: int) -> 
 
 
 def _sizes(height: int, width: int, child_types: int, weight: Tensor, stride: int, iterations: int) -> Problem:
-    """The part of a problem that says how large its state is."""
+    """The part of a problem that determines the size of its state."""
     is_class = weight.ndim == 4
     return Problem(
         height=height,
@@ -193,7 +193,7 @@ def _empty_grads(inputs: RoutingInputs) -> tuple[Tensor, ...]:
 
 
 def _read_fit(state: Sequence[Tensor], inputs: RoutingInputs, shape: torch.Size) -> RoutingFit:
-    """Mass and cost of the last iteration; its records are read, and no more of the state."""
+    """Mass and cost of the last iteration; only its records are read from the state."""
     poses, weight, iterations = inputs.poses, inputs.weight, len(inputs.inverse_temperature)
     batch, parents, windows = shape[0], shape[-1], shape[1:-1].numel()
     children = (poses.shape[1:4] if inputs.is_class else weight.shape[:3]).numel()

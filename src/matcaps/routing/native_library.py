@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 
 LIBRARY_VARIABLE = "MATCAPS_NATIVE_LIBRARY"
-"""Environment variable: the library's path, or ``off`` to do without."""
+"""Environment variable: the library's path, or ``off`` to use none."""
 
 TARGET_VARIABLE = "MATCAPS_NATIVE_TARGET"
 """Environment variable: the instruction set to use instead of the best that the processor has: baseline, avx2, avx512
-or neon. For the same bits on unlike processors, and for tests."""
+or neon. For bit-identical results on different processors, and for tests."""
 
 ABI = 3
-"""The interface that this file speaks; the library must say the same."""
+"""The version of the interface that this file uses; the library must have the same."""
 
 _MESSAGE_SIZE = 512
 
@@ -162,15 +162,15 @@ class Library:
 
 
 def load() -> Library | str:
-    """Load the library; return it, or why there is none. Never raises."""
+    """Load the library; return it, or the reason why it cannot be used. Never raises."""
     wanted = os.environ.get(LIBRARY_VARIABLE)
     if wanted == "off":
         return f"the environment variable {LIBRARY_VARIABLE} is 'off'"
     path = Path(wanted) if wanted else _find()
     if path is None:
         return (
-            "this installation of matcaps holds no compiled CPU core, as happens where no C++ compiler was at hand, or "
-            "one that could not compile it: install GCC or Clang, then matcaps again (pip install -v shows what failed)"
+            "this installation of matcaps has no compiled CPU core: at the installation there was no C++ compiler, or "
+            "it failed: install GCC or Clang, then install matcaps again (pip install -v shows what failed)"
         )
     try:
         library = Library(path)
@@ -204,7 +204,7 @@ def _find() -> Path | None:
 def _openmp_of_torch() -> tuple[str, int] | None:
     """Return the name of the OpenMP runtime that torch has loaded and the address of its ``GOMP_parallel``.
 
-    Two runtimes side by side keep waking one another's threads; the library starts none of its own if it can help it.
+    Two runtimes in one process slow each other down; so the library starts threads of its own only without torch's.
     """
     if not hasattr(os, "RTLD_NOLOAD"):
         return None

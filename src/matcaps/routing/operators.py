@@ -1,4 +1,4 @@
-"""From a forward and a backward function to operators of torch, and to an implementation; it knows no kernel."""
+"""Makes operators of torch, and an implementation, from a forward and a backward function; knows no kernel."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -33,14 +33,14 @@ _NUM_INPUTS, _NUM_OPTIONS = len(RoutingInputs._fields), len(OperatorOptions._fie
 
 
 def operator_options(spec: RoutingSpec) -> OperatorOptions:
-    """Turn a spec into what operators take."""
+    """Convert a spec to the options that operators take."""
     return OperatorOptions(
         spec.stride, spec.child_competition, spec.rule, float(spec.variance_floor), float(spec.annealing)
     )
 
 
 def split_arguments(arguments: Sequence[Any]) -> tuple[RoutingInputs, OperatorOptions, Sequence[Any]]:
-    """Take the arguments of a forward operator apart: inputs, options, and what follows them."""
+    """Split the arguments of a forward operator into inputs, options, and what follows them."""
     end = _NUM_INPUTS + _NUM_OPTIONS
     return (
         RoutingInputs(*arguments[:_NUM_INPUTS]),
@@ -119,7 +119,7 @@ class RoutingFit(NamedTuple):
 
     Attributes:
         mass: ``[..., J]``, how much data each parent has.
-        cost: ``[..., J]``, what they cost, in nats, as the activation rule counts it.
+        cost: ``[..., J]``, the cost of these data in nats, as the activation rule defines it.
     """
 
     mass: Tensor
@@ -134,11 +134,11 @@ ReadFit = Callable[[Sequence[Tensor], RoutingInputs, torch.Size], RoutingFit]
 
 
 def make_route(operator: Callable[..., Sequence[Tensor]], read_fit: ReadFit) -> Route:
-    """Make of a forward operator the function that every implementation has."""
+    """Make the ``route`` function, which every implementation has, from a forward operator."""
 
     def route(inputs: RoutingInputs, spec: RoutingSpec, wants_fit: bool) -> tuple[Capsules, RoutingFit | None]:
-        # A tensor that is mapped or wrapped does not say whether a gradient is wanted further out; and torch.jit.trace,
-        # which has the answer in its graph, looks again without gradients and wants to see the same.
+        # A mapped or wrapped tensor does not show whether an outer transform wants a gradient; and torch.jit.trace,
+        # which records the results, runs the call again without gradients and expects the same results.
         wants_grad = is_transformed() or any(tensor.requires_grad for tensor in inputs.tensors())
         keep_state = wants_grad and (torch.is_grad_enabled() or torch.jit.is_tracing())  # type: ignore
         poses, activations, *state = operator(*inputs, *operator_options(spec), keep_state or wants_fit)
@@ -154,13 +154,13 @@ def make_route(operator: Callable[..., Sequence[Tensor]], read_fit: ReadFit) -> 
 def register_derivatives(
     forward: Any, backward: Any, name: str, batch_dimensions: Sequence[int]
 ) -> Callable[..., Sequence[Tensor]]:
-    """Tie a forward operator to its backward operator, which has no derivative; return a function that calls it.
+    """Register the backward operator as the gradient of the forward operator; return a function that calls the latter.
 
-    That function, other than the operator itself, goes along with ``torch.func``.
+    The backward operator has no derivative. Unlike the operator itself, the function also works under ``torch.func``.
 
     ``forward(*inputs, *options, keep_state)`` returns poses, activations and the parts of a state;
-    ``backward(grad_poses, grad_activations, *state, *inputs, *options)`` the gradients of the tensors, something empty
-    for the last one where that is None. ``name`` is the implementation's, for messages; ``batch_dimensions`` are
+    ``backward(grad_poses, grad_activations, *state, *inputs, *options)`` the gradients of the tensors, an empty tensor
+    for the last one where it is None. ``name`` is the implementation's, for messages; ``batch_dimensions`` are
     explained in :func:`matcaps.routing.functional.make_functional`.
     """
 
@@ -207,8 +207,8 @@ def _with_operator(differentiate: Callable, backward: Any, ctx: Any, *grads: Ten
 
 
 def lacks(name: str, what: str) -> str:
-    """Say that an implementation cannot do something, and what can."""
+    """The message that an implementation cannot do something, and which one can."""
     return (
-        f"matcaps: implementation={name!r} has no {what}: use implementation='reference', an argument of "
+        f"matcaps: implementation={name!r} does not support {what}: use implementation='reference', an argument of "
         "matcaps.create_model, matcaps.from_pretrained, the layers and the routing functions"
     )

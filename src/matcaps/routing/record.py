@@ -1,7 +1,7 @@
-"""What the compiled core and the GPU path keep of an iteration for the backward pass: the layout of a record.
+"""The layout of a record: what the compiled core and the GPU path keep of an iteration for the backward pass.
 
-A record has ``RECORD`` numbers a window and parent. The same layout stands in ``native/src/job.h`` and in
-``cuda_kernels/common.cuh``; a test holds the three against one another.
+A record has ``RECORD`` numbers for each window and parent. ``native/src/job.h`` and ``cuda_kernels/common.cuh`` define
+the same layout; a test compares the three.
 """
 
 from torch import Tensor

@@ -1,7 +1,7 @@
-"""Procedure 1 of Hinton, Sabour and Frosst (2018), step by step in plain PyTorch: the oracle.
+"""Procedure 1 of Hinton, Sabour and Frosst (2018), step by step in plain PyTorch.
 
-Every other implementation is held against this one, so it stays close to the equations: ordinary autograd, no
-clever reshapes, the votes written out in memory. The equations and the choices are in this folder's README.
+Every other implementation is tested against this one, so it stays close to the equations: ordinary autograd, no
+clever reshapes, all votes in memory. The equations and the choices are in this folder's README.
 """
 
 from collections.abc import Callable, Iterator
@@ -113,7 +113,7 @@ def _iterate(
     for iteration in range(num_iterations):
         mean, variance, mass, cost = _m_step(votes, activations, assignment, beta_use, spec.variance_floor)
         if spec.activation_rule == "relative":
-            cost = _beside_the_usual(mass, cost)
+            cost = _relative_cost(mass, cost)
         activation_logit = inverse_temperature[iteration] * _evidence(cost, beta_activation, spec.activation_rule)
         yield RoutingIteration(assignment, mean, variance, mass, cost, activation_logit.sigmoid())
         if iteration + 1 < num_iterations:
@@ -137,16 +137,16 @@ def _m_step(
     return mean, variance, mass, cost
 
 
-def _beside_the_usual(mass: Tensor, cost: Tensor) -> Tensor:
-    """What each parent's data cost more than as many of its window's data cost on average, ``[..., J]``; sums to 0."""
+def _relative_cost(mass: Tensor, cost: Tensor) -> Tensor:
+    """Each parent's cost less the average cost of as much data in its window, ``[..., J]``; sums to 0."""
     data = mass.sum(dim=-1, keepdim=True)
     has_data = data > 0
-    usual = torch.where(has_data, cost.sum(dim=-1, keepdim=True) / torch.where(has_data, data, 1), 0)
-    return cost - mass * usual
+    average = torch.where(has_data, cost.sum(dim=-1, keepdim=True) / torch.where(has_data, data, 1), 0)
+    return cost - mass * average
 
 
 def _evidence(cost: Tensor, beta_activation: Tensor, activation_rule: str) -> Tensor:
-    """What the inverse temperature multiplies: how far a parent's reward exceeds its cost, ``[..., J]``."""
+    """How far a parent's reward exceeds its cost, ``[..., J]``; the inverse temperature multiplies it."""
     if activation_rule != "standardised":
         return beta_activation - cost
     centred = cost.mean(dim=-1, keepdim=True) - cost
@@ -169,7 +169,7 @@ class _Windows:
     def __init__(self, height: int, width: int, kernel_size: int, stride: int):
         self.size = height, width
         rows, columns = (height - kernel_size) // stride + 1, (width - kernel_size) // stride + 1
-        # The children that stand at place (k, l) of their window, for all windows at once.
+        # The children at place (k, l) of their window, for all windows at once.
         self._slices = [
             [
                 (
@@ -199,7 +199,7 @@ class _Windows:
     def _scatter(self, children: Tensor, windows: Tensor, join: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Join every child with its copies, one place in the windows after the other.
 
-        Nothing is written into: what is, ``torch.func.linearize`` loses.
+        No tensor is changed in place: ``torch.func.linearize`` would lose such a change.
         """
         for k, row in enumerate(self._slices):
             for l, place in enumerate(row):  # noqa: E741

@@ -1,4 +1,4 @@
-"""What a routing is asked to do: its options in one object, its tensors in another, and its windows."""
+"""The options of a routing in one object, its tensors in another, and the geometry of its windows."""
 
 from dataclasses import dataclass, replace
 from math import inf
@@ -14,7 +14,7 @@ ACTIVATION_RULES = ("paper", "standardised", "relative")
 
 @dataclass(frozen=True)
 class RoutingSpec:
-    """The options of a routing; from the public functions to the kernels they travel in this object.
+    """The options of a routing, in one object from the public functions to the kernels.
 
     Attributes:
         stride: rows and columns from one window to the next.
@@ -91,16 +91,16 @@ class RoutingInputs(NamedTuple):
 
     @property
     def is_class(self) -> bool:
-        """Whether these are class capsules', whose weights have no places in a kernel."""
+        """Whether these are the tensors of class capsules, whose weights have no kernel dimensions."""
         return self.weight.ndim == 4
 
     def tensors(self) -> list[Tensor]:
-        """Those that are there, in their order."""
+        """The tensors that are not None, in order."""
         return [tensor for tensor in self if tensor is not None]
 
 
 def output_shape(poses: Tensor, weight: Tensor, stride: int) -> tuple[int, ...]:
-    """``[B, H', W', J]``, or ``[B, J]`` for class capsules, whose weights have no places in a kernel."""
+    """``[B, H', W', J]``, or ``[B, J]`` for class capsules, whose weights have no kernel dimensions."""
     if weight.ndim == 4:
         return poses.shape[0], weight.shape[1]
     rows, columns = ((size - weight.shape[0]) // stride + 1 for size in poses.shape[1:3])
@@ -124,7 +124,7 @@ def covering(places: Tensor) -> Tensor:
 
 
 def first_assignment(inputs: RoutingInputs, spec: RoutingSpec) -> Tensor:
-    """What share of each child each parent gets before the first M-step: ``[windows, children, 1]``.
+    """The share of each child that each parent gets before the first M-step: ``[windows, children, 1]``.
 
     It is the same for all images; children are in the order (row, column, type).
     """
@@ -134,8 +134,8 @@ def first_assignment(inputs: RoutingInputs, spec: RoutingSpec) -> Tensor:
     _, rows, columns, num_parents = output_shape(poses, weight, spec.stride)
     kernel_size, num_types = weight.shape[0], weight.shape[2]
     size = (rows, columns, kernel_size, kernel_size, num_types)
-    rivals = torch.full(size, num_parents, dtype=poses.dtype, device=poses.device)
+    competitors = torch.full(size, num_parents, dtype=poses.dtype, device=poses.device)
     if spec.child_competition:
         row, column = (covering(covered(n, kernel_size, spec.stride, poses.device)) for n in (rows, columns))
-        rivals *= row[:, None, :, None, None] * column[None, :, None, :, None]
-    return (1 / rivals).reshape(rows * columns, -1, 1)
+        competitors *= row[:, None, :, None, None] * column[None, :, None, :, None]
+    return (1 / competitors).reshape(rows * columns, -1, 1)

@@ -1,7 +1,7 @@
 """Every iteration's state, for looking inside a routing.
 
-Where gradients are wanted it is the reference's; otherwise it can be what the compiled core, or the GPU path, keeps
-anyway, in a fraction of the time and without the votes in memory."""
+Where gradients are wanted, the reference computes it. Otherwise it can be what the compiled core or the GPU path keeps
+anyway, which takes a fraction of the time and does not hold the votes in memory."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ def trace_em_routing(
     """Route as :func:`matcaps.routing.em_routing` does and return the state after every M-step.
 
     Takes the arguments of :func:`matcaps.routing.em_routing` and raises what it raises. The last state's ``mean``
-    and ``activation`` are what that function returns, save that half precision stays in float32 here.
+    and ``activation`` are what that function returns, except that half precision stays in float32 here.
 
     Returns:
         One :class:`RoutingIteration` an iteration.
@@ -61,7 +61,7 @@ def trace_conv_em_routing(
     """Route as :func:`matcaps.routing.conv_em_routing` does and return the state after every M-step.
 
     Takes the arguments of that function and raises what it raises. ``"auto"`` takes the reference where a gradient
-    is wanted, which ``"native"`` and ``"cuda"`` have not here and raise ``ValueError``; and, as there, for vector
+    is wanted: ``"native"`` and ``"cuda"`` have none here and raise ``ValueError``. It also takes it for vector
     poses.
 
     Returns:
@@ -90,7 +90,7 @@ def trace_class_em_routing(
     """Route as :func:`matcaps.routing.class_em_routing` does and return the state after every M-step.
 
     Takes the arguments of that function and raises what it raises. ``"auto"`` takes the reference where a gradient
-    is wanted, which ``"native"`` and ``"cuda"`` have not here and raise ``ValueError``; and, as there, for vector
+    is wanted: ``"native"`` and ``"cuda"`` have none here and raise ``ValueError``. It also takes it for vector
     poses.
 
     Returns:
@@ -110,13 +110,13 @@ def trace_class_em_routing(
 
 
 def trace_conv(inputs: RoutingInputs, spec: RoutingSpec) -> list[RoutingIteration]:
-    """Do what :func:`trace_conv_em_routing` does, for a layer, which has its options in one object."""
+    """Do what :func:`trace_conv_em_routing` does, for layers, which have their options in one object."""
     check_implementation(spec.implementation)
     return _trace(prepare_conv(inputs), spec)
 
 
 def trace_class(inputs: RoutingInputs, spec: RoutingSpec) -> list[RoutingIteration]:
-    """Do what :func:`trace_class_em_routing` does, for a layer, which has its options in one object."""
+    """Do what :func:`trace_class_em_routing` does, for layers, which have their options in one object."""
     check_implementation(spec.implementation)
     return _trace(prepare_class(inputs), spec.of_one_window())
 

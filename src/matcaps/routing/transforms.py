@@ -1,5 +1,5 @@
-"""Which of torch's function transforms (``torch.func``, forward mode) a call runs under, and which of them operators of
-ours can go along with.
+"""Which of torch's function transforms (``torch.func``, forward mode) a call runs under, and which of them our
+operators support.
 
 Torch has no public way to ask. What is used here, and only here, is what ``torch.autograd.Function`` asks itself.
 """
@@ -16,23 +16,23 @@ FORWARD_MODE = "forward-mode derivatives"
 
 
 def is_transformed() -> bool:
-    """Whether a transform of ``torch.func`` is at work: grad, vjp, jvp, vmap and what is made of them."""
+    """Whether a transform of ``torch.func`` is active: grad, vjp, jvp, vmap or a combination of them."""
     return torch._C._are_functorch_transforms_active()
 
 
 def lacking(tensors: Sequence[Tensor]) -> str | None:
-    """Name what the transforms at work may ask of an operator and ours do not have; None if there is no such thing.
+    """Name what the active transforms may need and our operators do not support; None if there is nothing.
 
-    It would rather say too much: torch gives an operator without a rule for forward mode zeros, and no word.
+    In doubt it names something: for an operator without a rule for forward mode, torch silently returns zeros.
 
     Args:
         tensors: all tensors of the call.
     """
-    if torch.compiler.is_compiling():  # the tensors cannot be asked, and a graph records no rule of ours
+    if torch.compiler.is_compiling():  # tangents cannot be seen then, and a graph does not record our rules
         if forward_ad._current_level >= 0:
             return FORWARD_MODE
         return "torch.func inside torch.compile or torch.export" if is_transformed() else None
-    # below the level of a gradient or a vmap a tangent may hide
+    # under a gradient or a vmap a tangent may be invisible
     if forward_ad._current_level >= 0 and (is_transformed() or any(map(_has_tangent, tensors))):
         return FORWARD_MODE
     if not is_transformed():

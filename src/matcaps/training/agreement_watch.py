@@ -8,8 +8,8 @@ from torch import nn
 from matcaps.data import ImageDataset, Transform
 from matcaps.data.devices import send
 from matcaps.data.loader import Batch
+from matcaps.inspect.access import evaluation_copy
 from matcaps.inspect.agreement import RoutingAgreement, routing_agreement
-from matcaps.inspect.door import copy_to_look_into
 from matcaps.models import EMCapsNet
 from matcaps.models.modes import device_of
 from matcaps.training.averaging import AveragedWeights
@@ -67,7 +67,7 @@ class AgreementWatch(Callback):
         return {"part": self._part, **self._measure(network).to_dict()}
 
     def _measure(self, network: EMCapsNet) -> RoutingAgreement:
-        copied, images, device = copy_to_look_into(network), self._images, device_of(network)
+        copied, images, device = evaluation_copy(network), self._images, device_of(network)
         parts = zip(*(one.split(_BATCH) for one in (images.images, images.labels, images.indices)), strict=True)
         batches = (Batch(self._transform.evaluate(send(stored, device)), *rest) for stored, *rest in parts)
         return routing_agreement(copied, batches)

@@ -13,14 +13,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 from matcaps import inspect
 from matcaps.data import ImageDataset, Transform
+from matcaps.inspect.access import evaluation_copy_on_cpu
 from matcaps.inspect.activations import ActivationsDisplay
 from matcaps.inspect.assignments import AssignmentsDisplay
 from matcaps.inspect.contrast import ImageContrastDisplay, SetContrastDisplay
 from matcaps.inspect.display import Display
-from matcaps.inspect.door import copy_on_cpu
+from matcaps.inspect.inspection import Inspection
 from matcaps.inspect.steps import StepsDisplay
 from matcaps.inspect.style import to_pixels
-from matcaps.inspect.subject import Subject
 from matcaps.inspect.traversal import PosesDisplay
 from matcaps.inspect.votes import VotesDisplay
 from matcaps.models import EMCapsNet, PoseDecoder
@@ -110,15 +110,17 @@ class _Look:
 
     def __init__(self, training: Training, dataset: ImageDataset, transform: Transform):
         assert isinstance(training.network, EMCapsNet)
-        self.network: EMCapsNet = copy_on_cpu(training.network)
-        self.decoder: PoseDecoder | None = None if training.decoder is None else copy_on_cpu(training.decoder)
+        self.network: EMCapsNet = evaluation_copy_on_cpu(training.network)
+        self.decoder: PoseDecoder | None = (
+            None if training.decoder is None else evaluation_copy_on_cpu(training.decoder)
+        )
         self.classes = dataset.classes
         self.labels = dataset.labels
         self.images = transform.evaluate(dataset.images)
         with torch.no_grad():
             output = self.network(self.images)
         self.poses = output.poses.flatten(2)[torch.arange(len(self.labels)), self.labels]
-        self.subject = Subject(
+        self.inspection = Inspection(
             network=self.network,
             image=self.images[:1],
             classes=self.classes,
@@ -196,7 +198,7 @@ def _figure(tag: str, measure: Callable[[_Look], Display]) -> Callable[[_Look, S
 
 def _true_and_wrong(look: _Look, writer: SummaryWriter, epoch: int) -> None:
     """Vote distances of the true class beside those of the strongest wrong one: of the image, and of all images."""
-    _add_figure(writer, "true and wrong", ImageContrastDisplay.from_subject(look.subject), epoch)
+    _add_figure(writer, "true and wrong", ImageContrastDisplay.from_inspection(look.inspection), epoch)
     found = inspect.vote_contrast(inspect.vote_distances(look.network, look.images), look.labels)
     display = SetContrastDisplay.of_images(found, f"{found.num_images} images")
     _add_figure(writer, "true and wrong, all images", display, epoch)
@@ -204,8 +206,8 @@ def _true_and_wrong(look: _Look, writer: SummaryWriter, epoch: int) -> None:
 
 def _traversal(look: _Look) -> Display:
     assert look.decoder is not None
-    label = look.subject.label
-    return PosesDisplay.from_poses(look.subject, look.decoder, label, look.poses[look.labels == label])
+    label = look.inspection.label
+    return PosesDisplay.from_poses(look.inspection, look.decoder, label, look.poses[look.labels == label])
 
 
 def _add_figure(writer: SummaryWriter, tag: str, display: Display, epoch: int) -> None:
@@ -216,11 +218,13 @@ def _add_figure(writer: SummaryWriter, tag: str, display: Display, epoch: int) -
 _VIEWS: dict[str, Callable[[_Look, SummaryWriter, int], None]] = {
     "distances": _distances,
     "embedding": _embedding,
-    "votes": _figure("vote distances", lambda look: VotesDisplay.from_subject(look.subject)),
+    "votes": _figure("vote distances", lambda look: VotesDisplay.from_inspection(look.inspection)),
     "true_and_wrong": _true_and_wrong,
-    "activations": _figure("activations", lambda look: ActivationsDisplay.from_subject(look.subject)),
-    "assignments": _figure("assignments", lambda look: AssignmentsDisplay.from_subject(look.subject)),
-    "em_steps": _figure("EM steps", lambda look: StepsDisplay.from_subject(look.subject, [look.subject.label])),
+    "activations": _figure("activations", lambda look: ActivationsDisplay.from_inspection(look.inspection)),
+    "assignments": _figure("assignments", lambda look: AssignmentsDisplay.from_inspection(look.inspection)),
+    "em_steps": _figure(
+        "EM steps", lambda look: StepsDisplay.from_inspection(look.inspection, [look.inspection.label])
+    ),
     "poses": _figure("poses", _traversal),
 }
 _OF_NUMBERS = ("distances", "embedding")

@@ -10,7 +10,7 @@ from matcaps import create_model
 from matcaps import inspect as looks
 from matcaps.data.loader import Batch
 from matcaps.inspect import to_arrays
-from matcaps.inspect.door import copy_on_cpu
+from matcaps.inspect.access import evaluation_copy_on_cpu
 from matcaps.models import PoseDecoder
 from tests.support.networks import make_dots, make_network
 
@@ -112,12 +112,12 @@ def test_a_network_in_training_is_seen_as_in_evaluation_and_left_in_training(nam
         np.testing.assert_array_equal(arrays[1][key], array)
 
 
-def test_a_copy_to_look_into_routes_on_a_cpu_and_leaves_the_network_as_it_is(images):
+def test_a_evaluation_copy_routes_on_a_cpu_and_leaves_the_network_as_it_is(images):
     network = make_network().train()
-    expected = copy_on_cpu(network)(images)
+    expected = evaluation_copy_on_cpu(network)(images)
     for name in ("conv_capsules1", "conv_capsules2", "class_capsules"):
         network.get_submodule(name).routing.implementation = "cuda"  # as it may be where it trains
-    copied = copy_on_cpu(network)
+    copied = evaluation_copy_on_cpu(network)
     assert not copied.training
     torch.testing.assert_close(copied(images), expected)
     with torch.no_grad():

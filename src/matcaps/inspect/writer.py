@@ -1,4 +1,4 @@
-"""Where findings go: files in a folder, and sentences."""
+"""Writes the findings of an inspection: files in a folder, and sentences."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +10,12 @@ from matcaps.inspect.style import save_figure
 from matcaps.training.record import write_json
 
 
-class Journal:
-    """Keeps what an inspection finds.
+class FindingsWriter:
+    """Writes and collects the findings of an inspection.
 
     Args:
-        folder: is made.
-        report: is given each sentence as it is found.
+        folder: where to write; it is created.
+        report: called with each sentence.
     """
 
     def __init__(self, folder: Path, report: Callable[[str], None]):
@@ -27,7 +27,7 @@ class Journal:
         self.sentences: dict[str, str] = {}
 
     def write(self, name: str, display: Display) -> None:
-        """Write a view's figure and what is behind it, and report what it says."""
+        """Write a view's figure and its numbers, and report its sentences."""
         save_figure(display.plot(), self.folder / name)
         if display.as_json:
             write_json(self.folder / f"{name}.json", _finite(display.numbers))
@@ -35,17 +35,17 @@ class Journal:
             save_arrays(self.folder / f"{name}.npz", display.numbers)
         self.figures.append(name)
         self.files.append(f"{name}.png, .svg, .{'json' if display.as_json else 'npz'}")
-        for about, sentence in display.sentences.items():
-            self.say(about, sentence)
+        for topic, sentence in display.sentences.items():
+            self.add_sentence(topic, sentence)
 
-    def say(self, name: str, sentence: str) -> None:
-        """Report a finding, and keep it."""
-        self.sentences[name] = sentence
-        self.report(f"{name}: {sentence}")
+    def add_sentence(self, topic: str, sentence: str) -> None:
+        """Report a finding, and add it to the record."""
+        self.sentences[topic] = sentence
+        self.report(f"{topic}: {sentence}")
 
 
 def _finite(values: Any) -> Any:
-    """JSON has no NaN: null instead."""
+    """Replace NaN, which JSON does not have, by null."""
     if isinstance(values, dict):
         return {name: _finite(value) for name, value in values.items()}
     if isinstance(values, list):

@@ -1,4 +1,4 @@
-"""What is looked at: a network and one image."""
+"""What is inspected: a network and one image."""
 
 from dataclasses import dataclass, replace
 
@@ -10,16 +10,16 @@ from matcaps.models import EMCapsNet
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """A network and the image that it is looked at with.
+class Inspection:
+    """A network and the image on which it is inspected.
 
     Attributes:
-        network: itself.
-        image: ``[1, C, H, W]``, prepared as the network takes it, on the host.
+        network: the network.
+        image: ``[1, C, H, W]``, prepared as the network takes it, on the CPU.
         classes: the classes' names.
-        truth: the image's label, where that is known.
-        name: what to call the image.
-        scores: the class activations on it.
+        truth: the image's label; None where it is not known.
+        name: the image's name in titles.
+        scores: the class activations on the image.
     """
 
     network: EMCapsNet
@@ -36,17 +36,17 @@ class Subject:
 
     @property
     def label(self) -> int:
-        """The true class, where that is known, or else the most active one."""
+        """The true class where it is known, else the most active one."""
         return self.predicted if self.truth is None else self.truth
 
     @property
     def title(self) -> str:
-        """What the image is, and what the network takes it for."""
+        """The image's name, its true class where known, and the predicted class."""
         truth = "" if self.truth is None else f"{short_name(self.classes[self.truth])}, "
-        taken = short_name(self.classes[self.predicted])
-        return f"{short_name(self.name, 80)}: {truth}taken for {taken} ({max(self.scores):.2f})"
+        predicted = short_name(self.classes[self.predicted])
+        return f"{short_name(self.name, 80)}: {truth}predicted as {predicted} ({max(self.scores):.2f})"
 
 
 def centre_crop(transform: Transform) -> Transform:
-    """The transform with one crop an image, where its network is tested on several."""
+    """The transform with one crop per image, even where its network is tested on several."""
     return type(transform)(replace(transform.settings, num_test_crops=1), transform.image_size)
