@@ -668,8 +668,8 @@ def test_experiment_lists_its_trials_and_does_nothing(call):
     ("text", "arguments"),
     [
         ("the experiment must be one of table1, viewpoints, attacks, mnist; got 'x'", ["x"]),
-        ("rows of the experiment 'mnist' must be of capsules, tutorial, cnn; got 'x'", ["mnist", "--rows", "x"]),
-        ("seeds must be whole numbers with commas between; got 'a'", ["mnist", "--seeds", "a"]),
+        ("rows of the experiment 'mnist' must be names from capsules, tutorial, cnn; got 'x'", ["mnist", "--rows", "x"]),
+        ("seeds must be whole numbers separated by commas; got 'a'", ["mnist", "--seeds", "a"]),
         ("shard must be k/n with k from 1 to n; got 3/2", ["mnist", "--shard", "3/2"]),
         ("epochs must be a whole number of at least 1; got 0", ["mnist", "--epochs", "0"]),
     ],

@@ -21,13 +21,13 @@ def test_the_cnn_has_two_parts():
     network = make("baseline-cnn")
     assert freeze(network, "features") == ("features",)
     assert frozen_layers(network) == {"features"}
-    with pytest.raises(ValueError, match="must be of features, classifier; got 'stem'"):
+    with pytest.raises(ValueError, match="must be names from features, classifier; got 'stem'"):
         freeze(network, "stem")
 
 
 def test_unknown_parts_are_refused_with_the_list():
     network = make()
-    with pytest.raises(ValueError, match="parts to freeze must be of stem, primary, conv1, conv2, class; got 'head'"):
+    with pytest.raises(ValueError, match="parts to freeze must be names from stem, primary, conv1, conv2, class; got 'head'"):
         freeze(network, "stem", "head")
     assert not frozen_layers(network)
 

@@ -94,7 +94,7 @@ def test_calibration_of_named_layers_sets_them_whatever_they_hold():
 
 def test_calibration_refuses_layers_that_are_none_or_frozen():
     network = trained()
-    with pytest.raises(ValueError, match=r"layers must be of conv_capsules1, .*got 'stem'"):
+    with pytest.raises(ValueError, match=r"layers must be names from conv_capsules1, .*got 'stem'"):
         network.calibrate(IMAGES, ["stem"])
     network.conv_capsules1.requires_grad_(False)
     with pytest.raises(ValueError, match="that are not frozen, or 'all'; got 'conv_capsules1'"):

@@ -155,7 +155,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one_without_its_source(step
     ("freeze", "message"),
     [
         ("stem,primary,conv1,conv2,class", "parts to freeze must leave one to train"),
-        ("stem,head", "parts to freeze must be of stem, primary, conv1, conv2, class; got 'head'"),
+        ("stem,head", "parts to freeze must be names from stem, primary, conv1, conv2, class; got 'head'"),
     ],
 )
 def test_what_cannot_be_frozen_is_refused_before_a_folder_is_made(freeze, message, source, tmp_path):

@@ -1,6 +1,6 @@
-"""The paper's experiments: what they consist of, how they run, what came of them.
+"""The paper's experiments: their definitions, how they run, and their results.
 
-Names are imported when they are first used, so that plans can be had without torch.
+Names are imported when they are first used, so that plans can be made without torch.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The experiments that matcaps knows: the paper's, on the settings that learn; free of torch."""
+"""The experiments of matcaps: the paper's, with settings that learn; imports no torch."""
 
 from dataclasses import replace
 from typing import Any
@@ -56,7 +56,7 @@ def _table1() -> Experiment:
                 None,
                 replace(_CNN, data=replace(_CNN.data, transform=_CAPSULES.data.transform)),
             ),
-            # what departs from the paper, undone: annealing 1, coordinates × 1, only β calibrated, one learning rate
+            # without our changes to the paper: annealing 1, coordinates × 1, only β calibrated, one learning rate
             row(
                 "as-written",
                 "3 iterations as the paper writes them (annealing 1)",
@@ -167,7 +167,7 @@ EXPERIMENTS: dict[str, Experiment] = {
 
 
 def list_experiments() -> list[str]:
-    """Return the names that ``matcaps experiment`` knows.
+    """Return the names that ``matcaps experiment`` accepts.
 
     Example:
         >>> list_experiments()
@@ -177,7 +177,7 @@ def list_experiments() -> list[str]:
 
 
 def get_experiment(name: str) -> Experiment:
-    """The experiment of that name.
+    """The experiment with that name.
 
     Raises:
         ValueError: there is none.

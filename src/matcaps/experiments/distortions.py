@@ -1,4 +1,4 @@
-"""Rotated and shifted test images: how well a network knows what it was never shown that way."""
+"""Rotated and shifted test images: how well a network recognises objects in positions that it was not trained on."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,10 +11,10 @@ from matcaps.models.modes import device_of
 from matcaps.training.evaluation import evaluate
 
 ROTATIONS = (0, 10, 20, 30, 45, 60)
-"""Degrees, each tried both ways."""
+"""Degrees, each in both directions."""
 
 SHIFTS = (0, 1, 2, 3, 4, 6)
-"""Whole pixels, each tried in the four directions."""
+"""Whole pixels, each in the four directions."""
 
 
 def measure_distortions(
@@ -32,23 +32,23 @@ def measure_distortions(
         network: an :class:`EMCapsNet` or :class:`BaselineCNN`, on any device.
         dataset: images and labels.
         transform: how they become the network's input.
-        rotations: degrees, each tried both ways.
-        shifts: pixels, each tried in the four directions.
+        rotations: degrees, each in both directions.
+        shifts: pixels, each in the four directions.
         batch_size: images at a time.
 
     Returns:
-        ``rotation`` and ``shift``: for each amount its error in per cent over both ways, or the four directions, and
+        ``rotation`` and ``shift``: for each amount, its error in per cent over its directions, and
         the number of images classified for it.
     """
 
     def error(variants: list[Tensor]) -> dict[str, float]:
         results = []
         for images in variants:
-            turned = replace(dataset, images=images)
-            loader = make_loader(turned, transform, train=False, batch_size=batch_size, device=device)
+            distorted = replace(dataset, images=images)
+            loader = make_loader(distorted, transform, train=False, batch_size=batch_size, device=device)
             results.append(evaluate(network, loader, dataset.classes))
-        wrong = sum(result.error_percent for result in results) / len(results)
-        return {"error_percent": wrong, "num_images": sum(result.num_images for result in results)}
+        error_percent = sum(result.error_percent for result in results) / len(results)
+        return {"error_percent": error_percent, "num_images": sum(result.num_images for result in results)}
 
     images, device = dataset.images, device_of(network)
     return {

@@ -1,4 +1,4 @@
-"""The figures of the experiments: ours beside the paper's, drawn from their records."""
+"""The figures of the experiments: our results beside the paper's, drawn from records."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ def draw_experiment(experiment: Experiment, records: Sequence[TrialRecord]) -> d
     """Draw an experiment's figures, by the name of the file; none where there is nothing to draw yet.
 
     Args:
-        experiment: which.
+        experiment: the experiment.
         records: see :func:`matcaps.experiments.gather`.
     """
     draw = _FIGURES[experiment.name]
@@ -50,7 +50,7 @@ def _table1(experiment: Experiment, records: Sequence[TrialRecord]) -> Figure | 
                 )
     axes.set_yticks(range(len(names)), [row.title for row in experiment.rows], fontsize=8)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xscale("log")  # a row that fails is tenfold the others
+    axes.set_xscale("log")  # the error of a row that fails is ten times that of the others
     axes.set_xticks(ticks := [1, 2, 3, 5, 10, 20, 30, 50, 100], [str(tick) for tick in ticks])
     axes.set_xticks([], minor=True)
     least = min(record.error_percent for group in done for record in group)
@@ -83,8 +83,8 @@ def _viewpoints(experiment: Experiment, records: Sequence[TrialRecord]) -> Figur
             epochs = [errors.epoch for errors in curve]
             axes.plot(epochs, [errors.novel for errors in curve], color=colour, label=f"{network}, novel")
             axes.plot(epochs, [errors.familiar for errors in curve], "--", color=colour, label=f"{network}, familiar")
-        for (name, _), found in matches.items():
-            for network, (_, errors) in found.items() if name == angle else ():
+        for (name, _), by_network in matches.items():
+            for network, (_, errors) in by_network.items() if name == angle else ():
                 style = {"color": NETWORK_COLOURS[network], "zorder": 3}
                 axes.plot(
                     [errors.epoch] * 2, [errors.novel, errors.familiar], "o", label="at matched familiar", **style
@@ -107,18 +107,18 @@ def _attacks(experiment: Experiment, records: Sequence[TrialRecord]) -> Figure |
     if not measured:
         return None
     figure = new_figure(2, 2, height=3.0)
-    found = measured[0][0].measured["attacks"]
+    attacks = measured[0][0].measured["attacks"]
     panels = figure.subplots(2, 2, sharex=True, sharey=True)
     for row, (aim, what) in zip(panels, AIMS.items(), strict=True):
         for axes, (box, where) in zip(row, BOXES.items(), strict=True):
             for group in measured:
-                _attack_lines(axes, group, aim, box, found["epsilon"]["values"])
+                _attack_lines(axes, group, aim, box, attacks["epsilon"]["values"])
             axes.set_title(f"{aim}, {where}", fontsize=10)
             axes.set_ylim(-3, 103)
             axes.grid(alpha=0.3)
         row[0].set_ylabel(what)
     for axes in panels[1]:
-        axes.set_xlabel(f"ε, in units of {found['epsilon']['unit']}", fontsize=9)
+        axes.set_xlabel(f"ε, in units of {attacks['epsilon']['unit']}", fontsize=9)
     lines, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
     return figure
@@ -160,7 +160,7 @@ def _mnist(experiment: Experiment, records: Sequence[TrialRecord]) -> Figure | N
 
 
 def _legend(axes: Axes) -> None:
-    """A legend that names each kind of line once."""
+    """Draw a legend with each kind of line once."""
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     axes.legend(handles.values(), handles.keys(), fontsize=7)
 

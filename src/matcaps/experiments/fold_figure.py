@@ -1,4 +1,4 @@
-"""The objects that recipes never trained on, in a figure: paired dots."""
+"""A figure of paired dots: the errors of recipes on objects that they never trained on."""
 
 from collections.abc import Sequence
 
@@ -15,16 +15,16 @@ _SCALES = {
     "error_percent": (1.0, (0, 1, 2, 5, 10, 20, 50, 100)),
     "log_loss": (0.02, (0, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)),
 }
-"""Of each measure where its logarithmic part begins, and the ticks."""
+"""For each measure, where its logarithmic part begins, and the ticks."""
 
 
 def draw_folds(recipes: Sequence[FoldRecipe]) -> Figure | None:
     """Draw each object's error and log-loss by each recipe, the objects in order of the first one's error.
 
     Args:
-        recipes: see :func:`matcaps.experiments.gather_folds`; None comes back if there are none.
+        recipes: see :func:`matcaps.experiments.gather_folds`; without any, the result is None.
 
-    Of more than 60 objects those that are hardest for the first recipe are shown.
+    Of more than 60 objects, only those hardest for the first recipe are shown.
     """
     objects = object_names(recipes)
     if not objects:
@@ -37,11 +37,16 @@ def draw_folds(recipes: Sequence[FoldRecipe]) -> Figure | None:
     panels = figure.subplots(1, 2, sharey=True)
     places = np.arange(len(order))
     for axes, measure, own, values in zip(panels, MEASURES, tables, means[:, :, order], strict=True):
-        there = ~np.isnan(values).all(axis=0)
-        if there.any():
-            known = values[:, there]
+        known_places = ~np.isnan(values).all(axis=0)
+        if known_places.any():
+            known = values[:, known_places]
             axes.hlines(
-                places[there], np.nanmin(known, axis=0), np.nanmax(known, axis=0), color="0.75", linewidth=1, zorder=1
+                places[known_places],
+                np.nanmin(known, axis=0),
+                np.nanmax(known, axis=0),
+                color="0.75",
+                linewidth=1,
+                zorder=1,
             )
         else:
             axes.text(0.5, 0.5, "not known", ha="center", va="center", transform=axes.transAxes)
@@ -67,15 +72,15 @@ def draw_folds(recipes: Sequence[FoldRecipe]) -> Figure | None:
 
 
 def _means(values: np.ndarray) -> np.ndarray:
-    """The mean of each row over what there is; NaN where there is nothing."""
-    there = ~np.isnan(values)
-    return np.where(there.any(axis=1), np.nansum(values, axis=1) / np.maximum(1, there.sum(axis=1)), np.nan)
+    """The mean of each row over its known values; NaN where none is known."""
+    known = ~np.isnan(values)
+    return np.where(known.any(axis=1), np.nansum(values, axis=1) / np.maximum(1, known.sum(axis=1)), np.nan)
 
 
 def _mean(values: np.ndarray) -> str:
-    there = values[~np.isnan(values)]
-    if not len(there):
+    known = values[~np.isnan(values)]
+    if not len(known):
         return "not known"
-    # a mean over other objects than those beside it is not to be compared with theirs
-    some = "" if len(there) == len(values) else f" of {len(there)} of {len(values)}"
-    return f"{there.mean():.3g}{some}"
+    # a mean over fewer objects must not be compared with the others
+    some = "" if len(known) == len(values) else f" of {len(known)} of {len(values)}"
+    return f"{known.mean():.3g}{some}"

@@ -1,4 +1,4 @@
-"""Read what trainings with left-out objects left behind: for each object its error and its log-loss."""
+"""Read the results of trainings with left-out objects: the error and log-loss of each object."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ from matcaps.training.record import (
 from matcaps.training.settings import TrainSettings
 
 ATTRIBUTES = {"instance": "instance", "group": "group"}
-"""Of each rule that leaves objects out, the attribute that says which object an image shows."""
+"""For each rule that leaves objects out, the attribute that identifies an image's object."""
 
 _OWN_NAME = re.compile(r"[-_]?(fold|seed)[-_]?[^-_]*")
 _EPOCHS_ALONE = re.compile(r"[-_]?(\d+epochs)?")
@@ -36,8 +36,8 @@ class ObjectResult:
     """One object that a network never trained on.
 
     Attributes:
-        num_images: how many there are of it.
-        error_percent: share of them that are taken for another class.
+        num_images: number of its images.
+        error_percent: share of them that are misclassified.
         log_loss: their mean log-loss in nats, see :mod:`matcaps.training.log_loss`; None if it is not known.
     """
 
@@ -51,12 +51,12 @@ class FoldRun:
     """One training that left objects out.
 
     Attributes:
-        folder: where it is.
+        folder: the run's folder.
         settings: its settings.
         commit: of the checkout that trained it; None if it is not known.
-        objects: by its name each object that was left out.
-        origin: where the images came from.
-        note: what a reader must know of its figures; empty if nothing.
+        objects: the objects that were left out, by name.
+        origin: the source of the images.
+        note: what a reader must know about its results; empty if nothing.
     """
 
     folder: Path
@@ -74,11 +74,11 @@ class FoldRun:
 
 @dataclass(frozen=True)
 class FoldRecipe:
-    """Trainings that differ in nothing but what they leave out, and their seeds.
+    """Trainings that differ only in the objects that they leave out and in their seeds.
 
     Attributes:
-        name: for people.
-        runs: of each fold and seed at most one.
+        name: its name in tables.
+        runs: at most one for each fold and seed.
     """
 
     name: str
@@ -86,7 +86,7 @@ class FoldRecipe:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds, rising."""
+        """The seeds, in ascending order."""
         return tuple(sorted({run.settings.seed for run in self.runs}))
 
     @property
@@ -97,11 +97,11 @@ class FoldRecipe:
 
 @dataclass(frozen=True)
 class Gathered:
-    """What some folders hold.
+    """The runs in some folders.
 
     Attributes:
-        recipes: those with a run that is done, in the order in which they were found.
-        unfinished: lines about runs that are not done.
+        recipes: those with a finished run, in the order in which they were found.
+        unfinished: lines about unfinished runs.
     """
 
     recipes: tuple[FoldRecipe, ...]
@@ -109,16 +109,16 @@ class Gathered:
 
 
 def gather_folds(folders: Sequence[Path], *, root: str | None = None, memory: Path | None = None) -> Gathered:
-    """Read all runs in some folders that leave objects out, and put those together that differ in nothing else.
+    """Read all runs in some folders that leave objects out, and group those that differ in nothing else.
 
-    A run of a version that measured no log-loss is tested again on its left-out objects, if its weights and the data
-    are there.
+    Runs of versions without log-loss are tested again on their left-out objects, if their weights and the data
+    exist.
 
     Args:
         folders: runs, or folders that hold runs, up to two levels deep.
         root: folder that holds the data sets; None: as in each run.
-        memory: a JSON file, to be made if it is not there, that keeps what came of testing again, by the SHA-256 of the
-            weights; None: nothing is kept.
+        memory: a JSON file, created if missing, that stores the results of testing again, by the SHA-256 of the
+            weights; None: nothing is stored.
 
     Raises:
         FileNotFoundError: there is no such folder, or no run in it that leaves objects out.
@@ -195,18 +195,18 @@ def _read(folder: Path, settings: TrainSettings, root: str | None, memory: Path 
 
 
 def _tested_again(folder: Path, attribute: str, root: str | None, memory: Path | None) -> dict[str, Any]:
-    """A test from the weights; the one that is remembered, if these weights were tested before."""
+    """Test the weights; if these weights were tested before, return the stored results."""
     weights = folder / WEIGHTS_NAME
     if not weights.is_file():
         raise FileNotFoundError(f"it has no weights in {folder}")
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    remembered = read_json(memory) if memory is not None and memory.is_file() else {}
-    if digest not in remembered:
-        remembered[digest] = evaluate_saved(str(folder), root=root, by=attribute).to_dict()
+    stored = read_json(memory) if memory is not None and memory.is_file() else {}
+    if digest not in stored:
+        stored[digest] = evaluate_saved(str(folder), root=root, by=attribute).to_dict()
         if memory is not None:
             memory.parent.mkdir(parents=True, exist_ok=True)
-            write_json(memory, remembered)
-    return json.loads(json.dumps(remembered[digest]))  # names as JSON has them, now as later
+            write_json(memory, stored)
+    return json.loads(json.dumps(stored[digest]))  # keys become strings, as in the stored file
 
 
 def _objects(test: dict[str, Any], attribute: str, data: DataSettings) -> dict[str, ObjectResult]:
@@ -218,7 +218,8 @@ def _objects(test: dict[str, Any], attribute: str, data: DataSettings) -> dict[s
             own = [label for label, accuracy in enumerate(by_class) if accuracy is not None]
             total = sum(counts[value][label] for label in own)
             accuracy, loss = (
-                sum(counts[value][label] * of[value][label] for label in own) / total for of in (accuracies, losses)
+                sum(counts[value][label] * values[value][label] for label in own) / total
+                for values in (accuracies, losses)
             )
             name = test["value_names"][attribute][value]
             results[name] = ObjectResult(total, 100 * (1 - accuracy), loss)
@@ -256,18 +257,18 @@ def _recipes(runs: Iterable[FoldRun]) -> tuple[FoldRecipe, ...]:
 
 
 def recipe_differences(first: FoldRecipe, second: FoldRecipe) -> list[str]:
-    """In which settings two recipes differ, beside what is left out and the seed."""
+    """The settings in which two recipes differ, except what is left out and the seed."""
     return differences(_neutral(first.runs[0].settings), _neutral(second.runs[0].settings))
 
 
 def _neutral(settings: TrainSettings) -> TrainSettings:
-    """Settings without what differs between the folds of a recipe."""
+    """Settings without those that differ between the folds of a recipe."""
     split = replace(settings.data.split, rule="official", source="both", test_instances=(), test_groups=(), groups=None)
     return replace(settings, seed=0, data=replace(settings.data, split=split))
 
 
 def _name(group: Sequence[FoldRun]) -> str:
-    """What the runs' folders are called but for fold and seed, or else the folder that they are in."""
+    """The name of the runs' folders without fold and seed, or else of the folder that contains them."""
     names = [_OWN_NAME.sub("", run.folder.resolve().name).strip("-_") for run in group]
     if all(_EPOCHS_ALONE.fullmatch(name) for name in names):
         return group[0].folder.resolve().parent.name

@@ -1,7 +1,7 @@
-"""What left-out objects say of recipes: means with intervals, paired differences, and how much a seed moves.
+"""Statistics of recipes over left-out objects: means with intervals, paired differences, and noise between seeds.
 
-An object counts as one, however many images there are of it, for its images are no independent witnesses. All is
-seeded, so that the same records give the same figures.
+An object counts once, however many images it has, because its images are not independent. Everything is
+seeded, so that the same records give the same results.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -18,7 +18,7 @@ _RESAMPLES = 10_000
 _AT_ONCE = 500
 _FLIPS = 100_000
 EXACT_OBJECTS = 30
-"""Up to so many objects every pattern of signs is counted."""
+"""Up to this number of objects, every pattern of signs is counted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +26,8 @@ class Table:
     """One measure of a recipe.
 
     Attributes:
-        values: ``[objects, seeds]``; NaN where an object has none with a seed.
-        folds: ``[objects]``, which training of a seed left the object out: objects of one fold share a network.
+        values: ``[objects, seeds]``; NaN where an object has no value for a seed.
+        folds: ``[objects]``, the fold that left the object out: objects of one fold share a network.
     """
 
     values: Values
@@ -35,7 +35,7 @@ class Table:
 
     @property
     def by_object(self) -> Values:
-        """``[objects]``, each one's mean over its seeds."""
+        """``[objects]``, each object's mean over its seeds."""
         return np.nanmean(self.values, axis=1)
 
     @property
@@ -50,7 +50,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and the 95 % of a bootstrap around it."""
+    """A mean and its 95 % bootstrap interval."""
 
     mean: float
     low: float
@@ -62,7 +62,7 @@ class Comparison:
     """How a recipe differs from another on the objects that both have.
 
     Attributes:
-        num_objects: how many these are.
+        num_objects: number of these objects.
         difference: the second's mean less the first's, with its interval.
         p: two-sided, of a sign-flip test over the objects.
         num_better: objects on which the second's value is lower.
@@ -78,11 +78,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Noise:
-    """How far two seeds of one recipe lie apart.
+    """The difference between two seeds of one recipe.
 
     Attributes:
         num_pairs: pairs of seeds.
-        num_objects: objects that both seeds have, of the pair that has fewest.
+        num_objects: number of objects that both seeds have, for the pair with the fewest.
         of_mean: root mean square over the pairs of the difference of their means over the objects.
         of_object: root mean square over pairs and objects of the difference on one object.
     """
@@ -103,7 +103,7 @@ def estimate(table: Table) -> Estimate:
 
 
 def compare(first: Table, second: Table) -> Comparison:
-    """Compare two recipes on the same objects, row by row; NaN rows are no objects that both have.
+    """Compare two recipes on the same objects, row by row; rows with NaN in either are left out.
 
     Raises:
         ValueError: there is no object that both have.
@@ -124,7 +124,7 @@ def compare(first: Table, second: Table) -> Comparison:
 
 
 def noise_floor(tables: Sequence[Table]) -> Noise | None:
-    """How far two seeds of the same recipe lie apart; None where no recipe has two on the same objects."""
+    """The difference between two seeds of one recipe; None if no recipe has two seeds on the same objects."""
     means, each, objects = [], [], []
     for table in tables:
         for one, other in combinations(range(table.values.shape[1]), 2):
@@ -140,16 +140,16 @@ def noise_floor(tables: Sequence[Table]) -> Noise | None:
 
 
 def sign_flip_p(differences: Values) -> float:
-    """The share of all patterns of signs whose mean lies as far from 0 as that of the differences, or farther.
+    """The share of all patterns of signs whose mean is at least as far from 0 as that of the differences.
 
-    If two recipes did not differ, each object's difference could as well have the other sign. Up to
-    :data:`EXACT_OBJECTS` objects all patterns are counted; of more, 100,000 are drawn, always the same ones.
+    If two recipes did not differ, each object's difference could equally have the other sign. Up to
+    :data:`EXACT_OBJECTS` objects all patterns are counted; beyond, 100,000 are drawn, always the same ones.
 
     Example:
         >>> sign_flip_p(np.array([1.0, 2.0, 3.0]))
         0.25
     """
-    differences = differences[differences != 0]  # a pattern and its twin
+    differences = differences[differences != 0]  # the sign of 0 does not matter
     if not len(differences):
         return 1.0
     scale = np.abs(differences).sum()
@@ -176,7 +176,7 @@ def _signed_sums(values: Values) -> Values:
 
 
 def _resampled(tables: Sequence[Table]) -> list[Values]:
-    """Means of resamples: the objects are the same in all tables, the seeds are drawn for each alone."""
+    """Means of resamples: the drawn objects are the same in all tables, the seeds are drawn for each table."""
     generator = np.random.default_rng(_SEED)
     num_objects = len(tables[0].values)
     draws: list[list[Values]] = [[] for _ in tables]
@@ -190,14 +190,14 @@ def _resampled(tables: Sequence[Table]) -> list[Values]:
 
 
 def _seed_resampler(table: Table) -> Callable[[np.random.Generator, int], Values]:
-    """What draws, for a number of resamples, each object's mean over seeds that are drawn for its fold."""
+    """A function that draws, for a number of resamples, each object's mean over seeds drawn for its fold."""
     parts = []
     for fold in dict.fromkeys(table.folds):
         rows = np.array([place for place, own in enumerate(table.folds) if own == fold])
-        there = ~np.isnan(table.values[rows]).any(axis=0)
+        complete = ~np.isnan(table.values[rows]).any(axis=0)
         own = table.values[rows]
-        # objects of a fold that no seed has all of have their means alone
-        parts.append((rows, own[:, there] if there.any() else np.nanmean(own, axis=1, keepdims=True)))
+        # if no seed has all objects of a fold, only their means are used
+        parts.append((rows, own[:, complete] if complete.any() else np.nanmean(own, axis=1, keepdims=True)))
 
     def resample(generator: np.random.Generator, count: int) -> Values:
         means = np.empty((count, len(table.values)))

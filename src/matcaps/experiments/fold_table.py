@@ -1,4 +1,4 @@
-"""From trainings with left-out objects to Markdown: recipes side by side, object by object."""
+"""Compare trainings with left-out objects as Markdown: recipes side by side, object by object."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ from matcaps.experiments.tables import distinct, markdown
 
 @dataclass(frozen=True)
 class Measure:
-    """What objects are compared by.
+    """A measure by which objects are compared.
 
     Attributes:
         attribute: its name in :class:`matcaps.experiments.fold_records.ObjectResult`.
-        title: for people.
+        title: its name in tables.
         unit: of a difference.
-        digits: after the point.
+        digits: number of decimals.
     """
 
     attribute: str
@@ -98,7 +98,7 @@ _Tables = dict[Measure, list[Table]]
 
 
 def _known(table: Table) -> Table | None:
-    """The objects that have a value; None if none has."""
+    """The objects with a value; None if there are none."""
     return table.rows(table.known) if table.known.any() else None
 
 
@@ -174,7 +174,7 @@ def _comparisons(recipes: Sequence[FoldRecipe], tables: _Tables) -> list[str]:
 
 
 def _cell(name: str) -> str:
-    """A name as a table's cell can have it; a group may be called anything."""
+    """A name made safe for a table's cell; groups may have any name."""
     return printable(name).replace("|", "\\|")
 
 
@@ -215,15 +215,15 @@ def _by_object(recipes: Sequence[FoldRecipe], objects: Sequence[str], tables: _T
 
 def _how(recipes: Sequence[FoldRecipe]) -> str:
     one_seed = [recipe.name for recipe in recipes if len(recipe.seeds) == 1]
-    said = (
+    text = (
         "Means are over objects, each counting alike, after the mean over its seeds. Intervals: bootstrap over objects "
         "and, for each fold, seeds, 10,000 resamples. p: two-sided sign-flip test over the objects, exact up to "
         f"{EXACT_OBJECTS} objects, 100,000 draws beyond. Objects of one fold share a network, which neither takes into "
         "account. Log-loss: nats, scores made probabilities with one exponent a run (matcaps.training.log_loss)."
     )
     if one_seed:
-        said += f" One seed only, so that the interval has none of a seed's share: {', '.join(one_seed)}."
-    return said
+        text += f" One seed only, so that the interval has none of a seed's share: {', '.join(one_seed)}."
+    return text
 
 
 def _notes(recipes: Sequence[FoldRecipe]) -> list[str]:

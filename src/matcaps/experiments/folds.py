@@ -1,7 +1,7 @@
-"""A recipe judged on objects that it never trained on, without the test part: each object is left out once.
+"""A recipe tested on objects that it never trained on, without the test part: each object is left out once.
 
-The objects are smallNORB's toys, or groups of a folder's images: patients, sessions, devices. Free of torch where no
-such folder is read.
+The objects are smallNORB's toys, or groups of a folder's images: patients, sessions, devices. Imports torch only
+to read such a folder.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from matcaps.experiments.plan import Experiment, Row
 from matcaps.training.settings import TrainSettings
 
 FOLDS = "folds"
-"""What ``matcaps experiment`` and ``matcaps table`` call it."""
+"""The name for ``matcaps experiment`` and ``matcaps table``."""
 
 TRAINING_TOYS = (4, 6, 7, 8, 9)
 """smallNORB's instances in the published training part, the same numbers in each class."""
@@ -24,12 +24,12 @@ SET_BY_FOLDS = {
         (f"data.split.{entry.name}" for entry in fields(SplitSettings) if entry.name != "seed"),
         "they divide the training part by its objects, and keep no validation images",
     ),
-    "watched_parts": "nothing is looked at before the end",
-    "test": "what is left out is tested at the end, and the test part never",
+    "watched_parts": "nothing is tested before the end",
+    "test": "the left-out objects are tested at the end, the test part never",
     "epochs": "give --epochs",
     "seed": "give --seeds",
 }
-"""Settings that are the folds' own, and why."""
+"""Settings that the folds set themselves, and why."""
 
 _CAVEAT = (
     "What is tested is left out of the training part; the test part was not looked at. "
@@ -41,17 +41,17 @@ _LONGEST_NAME = 60
 def fold_experiment(
     name: str, settings: TrainSettings, *, groups: str | None = None, count: int | None = None
 ) -> Experiment:
-    """The trainings of a recipe, one for each fold: its row leaves some objects out, and tests on these.
+    """The trainings of a recipe, one for each fold, which leaves some objects out and tests on them.
 
     Args:
         name: of the folder in which the trainings lie.
-        settings: the recipe's; what :data:`SET_BY_FOLDS` names is set here.
-        groups: for a folder of images, the table that says which group each is of, see
+        settings: the recipe's; those in :data:`SET_BY_FOLDS` are set here.
+        groups: for a folder of images, the table with the group of each image, see
             :func:`matcaps.data.groups.read_groups`.
-        count: for such a folder how many folds; None: five. smallNORB has five, one for each toy of a class.
+        count: for such a folder, the number of folds; None: five. smallNORB has five, one for each toy of a class.
 
     Raises:
-        FileNotFoundError: the folder or its table of groups is not there.
+        FileNotFoundError: the folder or its table of groups does not exist.
         ValueError: the data have no objects to leave out, or not enough of them.
     """
     settings = replace(settings, test="end", watched_parts=(), views_every=0)
@@ -81,7 +81,7 @@ def _leaving_out(settings: TrainSettings, toy: int) -> TrainSettings:
 
 
 def _group_rows(settings: TrainSettings, table: str | None, count: int | None) -> tuple[Row, ...]:
-    # here, for they bring torch
+    # imported here, because they import torch
     from matcaps.data.groups import count_images, make_folds, read_groups
     from matcaps.data.layouts import find_layout
 
@@ -89,10 +89,10 @@ def _group_rows(settings: TrainSettings, table: str | None, count: int | None) -
         raise ValueError("folds of a folder of images must have --groups: a CSV file with the columns file and group")
     assert settings.data.folder is not None
     groups = read_groups(find_layout(settings.data.folder), table)
-    made = make_folds(groups, 5 if count is None else count)
-    images = count_images(groups, made)
+    folds = make_folds(groups, 5 if count is None else count)
+    images = count_images(groups, folds)
     rows = []
-    for number, left_out in enumerate(made, 1):
+    for number, left_out in enumerate(folds, 1):
         split = SplitSettings(
             rule="group", source="train", groups=table, test_groups=left_out, seed=settings.data.split.seed
         )
@@ -107,7 +107,7 @@ def _group_rows(settings: TrainSettings, table: str | None, count: int | None) -
 
 
 def folds_name(recipe: str, changes: Mapping[str, str]) -> str:
-    """The name of a recipe with changed settings, fit for a folder.
+    """The name of a recipe with changed settings, usable as a folder's name.
 
     Args:
         recipe: the recipe's name.

@@ -1,4 +1,4 @@
-"""What experiments measure on trained networks beside the test accuracy."""
+"""What experiments measure on trained networks in addition to the test accuracy."""
 
 import time
 from collections.abc import Callable
@@ -21,8 +21,8 @@ class Measure:
     """A measurement on a trial's network.
 
     Attributes:
-        measure: makes the record, which JSON can hold.
-        also_needed: trials whose networks it needs beside the trial's own.
+        measure: makes the record, in a form that JSON can hold.
+        also_needed: other trials whose networks it needs.
     """
 
     measure: Callable[[Experiment, Trial, Path], dict[str, Any]]
@@ -30,7 +30,7 @@ class Measure:
 
 
 def _source_trial(experiment: Experiment, trial: Trial) -> Trial:
-    """The CNN with the trial's seed, on whose images adversarial ones are made for the other network."""
+    """The trial of the CNN with the same seed, which makes the black box's adversarial images."""
     data = trial.settings.data
     return make_trials(
         experiment,
@@ -67,7 +67,7 @@ def _distortions(experiment: Experiment, trial: Trial, base: Path) -> dict[str, 
 
 
 def _record(trial: Trial, origin: str, started: float, **measured: Any) -> dict[str, Any]:
-    """What was measured, with what makes it repeatable."""
+    """The measured values, with everything needed to repeat the measurement."""
     return {
         "experiment": trial.experiment,
         "row": trial.row.name,
@@ -86,4 +86,4 @@ MEASURES: dict[str, Measure] = {
     "attacks": Measure(_attacks, lambda experiment, trial: [_source_trial(experiment, trial)]),
     "distortions": Measure(_distortions),
 }
-"""By the name that :attr:`Experiment.measure` gives."""
+"""The measures, by :attr:`Experiment.measure`."""

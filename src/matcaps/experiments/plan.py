@@ -1,4 +1,4 @@
-"""What an experiment consists of: rows, seeds, and the trials that they make; free of torch."""
+"""The parts of an experiment: rows, seeds, and the trials of each; imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,10 +7,10 @@ from pathlib import Path
 from matcaps.training.settings import Accelerator, TrainSettings
 
 DIVERGED_NAME = "diverged.json"
-"""In a training's folder: that it came to numbers which are not finite, and where."""
+"""The file in a training's folder that records that, and where, numbers became not finite."""
 
 MEASURE_FILES = {"attacks": "attacks.json", "distortions": "distortions.json"}
-"""In a trial's folder: what was measured after the training, by :attr:`Experiment.measure`."""
+"""The file in a trial's folder with what was measured after training, by :attr:`Experiment.measure`."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class Row:
     """One line of an experiment's table.
 
     Attributes:
-        name: what it is called on the command line and in folders.
-        title: what it is, for people.
+        name: its name on the command line and in folders.
+        title: its description.
         settings: how its network is trained; the seed and, if asked, the epochs are set for each trial.
-        paper: what the paper reports, in per cent: the error, by the part's name; empty if it reports nothing.
-        trained_in: the experiment whose training serves this row too; None: this row's own.
+        paper: the paper's error in per cent, by the part's name; empty if it reports none.
+        trained_in: the experiment whose training this row uses; None: this row has its own.
         trained_as: that experiment's row.
     """
 
@@ -39,11 +39,11 @@ class Experiment:
     """A list of rows, each trained with some seeds and perhaps measured afterwards.
 
     Attributes:
-        name: what it is called on the command line.
-        title: what it asks.
-        rows: what it compares.
-        caveat: what every output of it must say.
-        measure: what is measured on a trained network beside the test accuracy: a name that the runner knows, or None.
+        name: its name on the command line.
+        title: its question.
+        rows: the networks that it compares.
+        caveat: a note that belongs to all its outputs.
+        measure: what is measured in addition to the test accuracy: a name from ``MEASURES``, or None.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Experiment:
     measure: str | None = None
 
     def row(self, name: str) -> Row:
-        """The row of that name.
+        """The row with that name.
 
         Raises:
             ValueError: there is none.
@@ -62,7 +62,8 @@ class Experiment:
             if row.name == name:
                 return row
         raise ValueError(
-            f"rows of the experiment {self.name!r} must be of {', '.join(row.name for row in self.rows)}; got {name!r}"
+            f"rows of the experiment {self.name!r} must be names from {',  '.join(row.name for row in self.rows)}; got "
+            f"{name!r}"
         )
 
 
@@ -72,9 +73,9 @@ class Trial:
 
     Attributes:
         experiment: the experiment's name.
-        row: which row.
+        row: its row.
         settings: how the network is trained, with its seed.
-        asked_epochs: of every training, if they were asked for; None: each row has its own.
+        asked_epochs: the epochs asked for, for every training; None: each row has its own.
     """
 
     experiment: str
@@ -88,11 +89,11 @@ class Trial:
         return trial_name(self.row.name, self.settings.epochs, self.settings.seed)
 
     def folder(self, base: Path) -> Path:
-        """Where what is measured goes."""
+        """The folder of the measurement's record."""
         return base / self.experiment / self.name
 
     def training_folder(self, base: Path) -> Path:
-        """Where the training is, perhaps another experiment's."""
+        """The folder of the training, which may belong to another experiment."""
         row = self.row
         name = trial_name(row.trained_as or row.name, self.settings.epochs, self.settings.seed)
         return base / (row.trained_in or self.experiment) / name
@@ -118,7 +119,7 @@ def make_trials(
     """List an experiment's trials, seed by seed, so that every row has one before any has two.
 
     Args:
-        experiment: which.
+        experiment: the experiment.
         rows: names of rows; None: all.
         seeds: of the trainings.
         epochs: of every training; None: each row's own.
@@ -126,7 +127,7 @@ def make_trials(
         root: folder that holds the data sets.
         max_train_images: train on at most so many images; for a quick look.
         max_test_images: test on at most so many.
-        accelerator: what trains and measures, "auto", "cpu" or "gpu"; None: each row's own.
+        accelerator: where to compute, "auto", "cpu" or "gpu"; None: each row's own.
 
     Raises:
         ValueError: an unknown row, a shard out of range, a seed twice, or settings out of range.
@@ -162,10 +163,10 @@ def parse_shard(text: str) -> tuple[int, int]:
     """Read ``"2/4"``.
 
     Raises:
-        ValueError: it is not two whole numbers with a stroke between.
+        ValueError: it is not two whole numbers with a slash between them.
     """
-    part, stroke, parts = text.partition("/")
-    if not (stroke and part.isdecimal() and parts.isdecimal()):
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal()):
         raise ValueError(f"shard must be k/n, two whole numbers with k from 1 to n; got {text!r}: for example 2/4")
     return int(part), int(parts)
 
@@ -179,9 +180,9 @@ def parse_seeds(text: str) -> list[int]:
     """Read ``"0,1,2"``.
 
     Raises:
-        ValueError: it is not whole numbers of at least 0 with commas between.
+        ValueError: it is not a list of whole numbers of at least 0, separated by commas.
     """
     parts = parse_list(text)
     if not all(part.isdecimal() for part in parts):
-        raise ValueError(f"seeds must be whole numbers with commas between; got {text!r}: for example 0,1,2")
+        raise ValueError(f"seeds must be whole numbers separated by commas; got {text!r}: for example 0,1,2")
     return [int(part) for part in parts]

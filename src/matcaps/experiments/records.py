@@ -1,4 +1,4 @@
-"""Read what the trials of an experiment left behind."""
+"""Read the results of an experiment's trials."""
 
 import hashlib
 import re
@@ -24,17 +24,17 @@ _NAME = re.compile(r"(?P<row>.+)-(?P<epochs>\d+)epochs-seed(?P<seed>\d+)")
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """What is known of one trial.
+    """The results of one trial.
 
     Attributes:
-        row: which row.
+        row: its row.
         epochs: of its training.
         seed: of its training.
         state: "done"; "diverged"; or "unfinished", begun but without results.
         results: the training's results.json; empty unless done.
         metrics: rows of the training's metrics.csv.
-        measured: what was measured afterwards; empty if nothing was.
-        differing: where its training departs from the row's settings of today, such as
+        measured: the measurement after training; empty if there is none.
+        differing: settings in which its training differs from the row's present settings, such as
             ``"optimizer.learning_rate: 0.01, 0.003"``.
     """
 
@@ -71,21 +71,21 @@ def weights_digests(folders: Iterable[Path], base: Path) -> dict[str, str]:
 
 
 def read_measured(path: Path, base: Path) -> dict[str, Any]:
-    """A measurement, unless a network that it was made on is another one now.
+    """A measurement, unless one of its networks has changed since.
 
-    Where the weights are not kept, or the record is of a version that did not note them, it counts.
+    If the weights are missing, or the record is from a version that did not store their digests, it is accepted.
 
     Args:
         path: the measurement's file.
         base: the folder of all experiments.
 
     Returns:
-        What the file holds; empty if it is not there, or was made on other weights.
+        The file's content; empty if the file does not exist, or was made with other weights.
     """
     measured = read_json(path) if path.is_file() else {}
-    noted = measured.get("weights", {})
-    there = [base / name for name in noted if (base / name / WEIGHTS_NAME).is_file()]
-    changed = any(noted[name] != digest for name, digest in weights_digests(there, base).items())
+    digests = measured.get("weights", {})
+    present = [base / name for name in digests if (base / name / WEIGHTS_NAME).is_file()]
+    changed = any(digests[name] != digest for name, digest in weights_digests(present, base).items())
     return {} if changed else measured
 
 
@@ -93,7 +93,7 @@ def gather(experiment: Experiment, base: Path) -> list[TrialRecord]:
     """Read the records of an experiment's trials, in the order of its rows, epochs and seeds.
 
     Args:
-        experiment: which.
+        experiment: the experiment.
         base: the folder of all experiments, as :func:`matcaps.experiments.run_trials` fills it.
 
     Raises:

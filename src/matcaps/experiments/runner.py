@@ -1,4 +1,4 @@
-"""Run an experiment's trials one after the other, so that they can be stopped, resumed and shared out."""
+"""Run an experiment's trials one after the other; they can be stopped, resumed and divided among processes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,14 +22,14 @@ State = Literal["done", "diverged", "busy"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a trial.
+    """The outcome of a trial.
 
     Attributes:
-        trial: which.
-        folder: where its record is.
-        state: "done", whether now or before; "diverged", its training came to numbers that are not finite; "busy",
-            another process is at it.
-        detail: for people.
+        trial: the trial.
+        folder: the folder of its record.
+        state: "done", now or earlier; "diverged", its numbers became not finite; "busy",
+            another process is working on it.
+        detail: an explanation.
     """
 
     trial: Trial
@@ -46,17 +46,17 @@ def run_trials(
     callbacks: Sequence[Callback] = (),
     report: Callable[[str], None] = lambda line: None,
 ) -> list[Outcome]:
-    """Bring every trial to its end: what is done stays, what was interrupted goes on, what is missing is run.
+    """Finish every trial: finished ones are kept, interrupted ones continue, missing ones are run.
 
     Args:
-        experiment: where the trials are from.
+        experiment: the trials' experiment.
         trials: see :func:`matcaps.experiments.make_trials`.
         base: folder of all experiments; a trial's record is in ``base/EXPERIMENT/TRIAL``.
         callbacks: called while they train; see :class:`matcaps.training.Callback`.
-        report: takes a line about each trial.
+        report: called with lines about each trial.
 
     Returns:
-        What became of each, in order.
+        The outcome of each trial, in order.
 
     Raises:
         FileNotFoundError: data are missing.
@@ -95,7 +95,7 @@ def _run_trial(experiment: Experiment, trial: Trial, base: Path, callbacks: Sequ
 
 
 def _train(settings: TrainSettings, folder: Path, callbacks: Sequence[Callback]) -> None:
-    """Train, or go on, or leave what is done."""
+    """Train, or continue a training, unless it is finished."""
     resume = (folder / SETTINGS_NAME).is_file()
     if resume:
         earlier = read_run_settings(folder)
@@ -107,7 +107,7 @@ def _train(settings: TrainSettings, folder: Path, callbacks: Sequence[Callback])
             )
         settings = earlier.with_incidentals_of(settings)
     if (folder / DIVERGED_NAME).is_file():
-        raise TrainingDivergedError(f"as it was found before; remove {folder} to try again")
+        raise TrainingDivergedError(f"it diverged before; remove {folder} to try again")
     if (folder / RESULTS_NAME).is_file():
         return
     try:
@@ -119,7 +119,7 @@ def _train(settings: TrainSettings, folder: Path, callbacks: Sequence[Callback])
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a trial's folder, which may not be there yet: the lock lies beside it."""
+    """Lock a trial's folder against other processes; the lock is beside the folder, which may not exist yet."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with held(folder.with_name(f".{folder.name}.lock"), folder):
         yield

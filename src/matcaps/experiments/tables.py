@@ -1,4 +1,4 @@
-"""From the records of an experiment to Markdown: ours beside the paper's, and what has not been run."""
+"""Write an experiment's records as Markdown: our results beside the paper's, and what has not been run."""
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -16,17 +16,17 @@ def make_table(experiment: Experiment, records: Sequence[TrialRecord]) -> str:
     """Write an experiment's records as Markdown: its title, its tables, its caveat.
 
     Args:
-        experiment: which.
+        experiment: the experiment.
         records: see :func:`matcaps.experiments.gather`; rows without any are shown as not run yet.
     """
     parts = [f"## {experiment.title}", *_TABLES.get(experiment.name, _plain)(experiment, records)]
     origins = sorted({record.results["data_origin"] for record in records if "data_origin" in record.results})
-    notes = [experiment.caveat, _departures(records), *(f"Data: {origin}." for origin in origins)]
+    notes = [experiment.caveat, _setting_changes(records), *(f"Data: {origin}." for origin in origins)]
     return "\n\n".join([*parts, *(note for note in notes if note)]) + "\n"
 
 
-def _departures(records: Sequence[TrialRecord]) -> str:
-    """Say which trainings had other settings than the rows have today: the rows stay, the recipes move on."""
+def _setting_changes(records: Sequence[TrialRecord]) -> str:
+    """List trainings whose settings differ from the rows' present settings, because recipes have changed since."""
     shown = [record for record in records if record.measured or record.row.trained_in is None]
     lines = [
         f"- {group[0].row.title}, {group[0].epochs} epochs: {'; '.join(differing)}"
@@ -48,7 +48,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the first column stands left, the others right."""
+    """A Markdown table; the first column is left-aligned, the others right-aligned."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -113,12 +113,12 @@ def distinct(values: Iterable[str]) -> str:
 def viewpoint_matches(
     records: Sequence[TrialRecord],
 ) -> dict[tuple[str, int], dict[str, tuple[TrialRecord, ViewpointErrors]]]:
-    """By angle and seed, where both networks are done: by network the record and the errors at matched familiar ones.
+    """By angle and seed, if both networks are done: each network's record and its errors at matched familiar errors.
 
-    Of a network trained for several numbers of epochs the longest training counts.
+    If a network was trained for several numbers of epochs, the longest training counts.
     """
     longest: dict[tuple[str, int], dict[str, TrialRecord]] = {}
-    for record in records:  # by epochs, rising
+    for record in records:  # in ascending order of epochs
         if record.state == "done":
             angle, network = record.row.name.split("-")
             longest.setdefault((angle, record.seed), {})[network] = record
@@ -222,7 +222,7 @@ STRONG = {
 
 
 def attack_curve(group: Group, attack: str, aim: str, box: str) -> list[list[float]]:
-    """In per cent, for each ε the values of a row's seeds."""
+    """For each ε, the values of a row's seeds, in per cent."""
     curves = [record.measured["attacks"]["networks"][record.row.name]["curves"][attack][aim][box] for record in group]
     return [[100 * value for value in values] for values in zip(*curves, strict=True)]
 
@@ -264,13 +264,13 @@ def _attacks(experiment: Experiment, records: Sequence[TrialRecord]) -> list[str
 
 
 def spread_of_percents(values: Sequence[float]) -> str:
-    """``71`` or, of several, ``71 ± 3``: shares of some hundred images have no more digits to give."""
+    """``71`` or, of several, ``71 ± 3``: shares of a few hundred images have no more significant digits."""
     text = f"{statistics.mean(values):.0f}"
     return text if len(values) < 2 else f"{text} ± {statistics.stdev(values):.0f}"
 
 
 def _strong(group: Group) -> str:
-    """What stronger attacks leave right, and what the checks for gradient masking say, of one row."""
+    """One row's accuracies under stronger attacks, and its signs of gradient masking."""
     results = [record.measured["attacks"]["networks"][record.row.name] for record in group]
     strong = [one["strong"] for one in results]
     lines = [

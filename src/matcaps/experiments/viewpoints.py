@@ -1,4 +1,4 @@
-"""Novel viewpoints at matched error on familiar ones: from curves to a comparison; free of torch."""
+"""Compare errors on novel viewpoints at matched error on familiar ones; imports no torch."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -9,8 +9,8 @@ class ViewpointErrors(NamedTuple):
 
     Attributes:
         epoch: the epoch, from 1.
-        familiar: on test objects seen from viewpoints that were trained on.
-        novel: on test objects seen from viewpoints that were not.
+        familiar: on test objects from viewpoints that were trained on.
+        novel: on test objects from other viewpoints.
     """
 
     epoch: int
@@ -33,14 +33,14 @@ def read_curve(metrics: Sequence[Mapping[str, str]]) -> list[ViewpointErrors]:
 
 
 def match_familiar(curves: Mapping[str, Sequence[ViewpointErrors]]) -> dict[str, ViewpointErrors]:
-    """Stop every network where its error on familiar viewpoints is that of the others.
+    """Find the epoch at which each network's error on familiar viewpoints equals that of the others.
 
     Hinton et al. (2018, section 5) stop the capsules where they match the CNN. Here the error to match is the largest
-    of the final ones, so that the network which ends higher is judged at its end, and each other at the epoch whose
-    error on familiar viewpoints lies nearest to that.
+    final one: the network with that error is compared at its end, and each other at the epoch whose
+    error on familiar viewpoints is nearest to it.
 
     Args:
-        curves: by the network's name; none empty.
+        curves: by the network's name; none may be empty.
 
     Returns:
         By the network's name the errors at that epoch.

@@ -1,4 +1,4 @@
-"""Adversarial attacks, and how networks withstand them; a record of plain values comes out."""
+"""Adversarial attacks, and how well networks withstand them, as a record of plain values."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Images to be attacked: chosen evenly over the classes, prepared, each with a wrong class to be mistaken for."""
+"""Images to attack: chosen evenly over the classes, prepared, each with a wrong class as its target."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,9 +14,9 @@ from matcaps.experiments.attacks.space import TARGETS
 
 
 def input_bounds(transform: Transform, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The valid range of the network's input, as :meth:`Transform.evaluate` makes it of stored images.
+    """The valid range of the network's input that :meth:`Transform.evaluate` makes from stored images.
 
-    Normalised images have each a range of their own: where black and where white comes to lie. An attack happens after
+    Each normalised image has its own range: its values of black and white. An attack happens after
     the normalisation, as in the paper, so the range is that of the image before it is changed.
 
     Args:
@@ -38,7 +38,7 @@ class AttackImages(NamedTuple):
         targets: ``[N]``, int64, a random wrong class each.
         low: ``[N, 1, 1, 1]``, the lowest valid input of each image.
         high: ``[N, 1, 1, 1]``, the highest.
-        indices: ``[N]``, int64, places in the data set; they key what is random.
+        indices: ``[N]``, int64, places in the data set; random numbers depend on them.
     """
 
     inputs: Tensor
@@ -49,13 +49,13 @@ class AttackImages(NamedTuple):
     indices: Tensor
 
     def batches(self, size: int, device: torch.device) -> Iterator["AttackImages"]:
-        """The same, ``size`` at a time, on a device."""
+        """The same images, ``size`` at a time, on a device."""
         for parts in zip(*(tensor.split(size) for tensor in self), strict=True):
             yield AttackImages(*(part.to(device) for part in parts))
 
 
 def choose_images(dataset: ImageDataset, transform: Transform, count: int, seed: int) -> AttackImages:
-    """Choose, prepare and give targets: a function of the data, the transform, the count and the seed."""
+    """Choose and prepare images and choose targets; the result depends on the data, transform, count and seed alone."""
     positions = balanced_choice(dataset.labels, count, seed)
     chosen, num_classes = dataset.subset(positions), dataset.num_classes
     keys = make_keys(seed, TARGETS, positions.numpy())

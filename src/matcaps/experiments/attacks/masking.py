@@ -1,16 +1,17 @@
-"""Signs that a network only hides its gradient, and that attacks which follow it prove nothing.
+"""Signs that a network only hides its gradient, so that gradient-based attacks prove nothing.
 
 Athalye, Carlini and Wagner (2018, section 3.1) and Carlini et al. (2019, section 3) list them: one step does better
-than many, transfer better than the white box, search better than gradients; a large ε does not suffice; more ε does
-not help. Here they are as numbers. A sign says that the accuracy under the attack is no measure of robustness; that
-there is none does not prove any.
+than many, transfer better than the white box, search better than gradients; a large ε does not suffice; a larger ε does
+not help. Here they are numbers. A sign means that the accuracy under the attack does not measure robustness; the
+absence of signs does not prove robustness.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 NOTABLE_DIFFERENCE = 0.05
-"""Differences of accuracy up to this, or of a single image, are taken for chance. Our choice: there is no figure."""
+"""Differences of accuracy up to this, or of one image, count as chance. This is our choice; there is no published
+value."""
 
 Curves = dict[str, dict[str, dict[str, list[float]]]]
 
@@ -23,20 +24,20 @@ def masking_checks(
     gradients: dict[str, dict[str, float]],
     is_source: bool,
 ) -> dict[str, dict[str, Any]]:
-    """Compare what the attacks left right.
+    """Compare the accuracies under the attacks.
 
     Args:
         epsilons: the ε of the curves.
         curves: ``curves[attack][aim][box]``, accuracies, one for each ε.
-        num_images: images behind each of them.
+        num_images: images per accuracy.
         strong: the record of the stronger attacks, with ``num_images``, ``epsilons``, ``accuracy`` by attack and ε,
             and ``large_epsilon``.
         gradients: the record of the gradients by objective.
         is_source: whether the network is the one that made the black box's images.
 
     Returns:
-        By name a dict of ``value``, what was measured (None where there was nothing to compare); ``threshold``, above
-        which it is a sign; ``sign_of_masking``, whether it is; ``why``, in words.
+        By name a dict of ``value``, the measured value (None if there was nothing to compare); ``threshold``, above
+        which it is a sign; ``sign_of_masking``, whether it is; ``why``, a sentence.
     """
     bim = curves["bim"]["untargeted"]["white_box"]
     accuracy, strong_epsilons = strong["accuracy"], strong["epsilons"]
@@ -71,11 +72,12 @@ def masking_checks(
         checks[name] = _compare(
             strong_epsilons, accuracy[weaker], accuracy[stronger], few, _NAMES[weaker], _NAMES[stronger]
         )
-    left = strong["large_epsilon"]["pgd"]
+    remaining = strong["large_epsilon"]["pgd"]
     checks["large_epsilon"] = _check(
-        left,
+        remaining,
         0.0,
-        f"PGD on logits leaves {left:.0%} right at ε = {strong['large_epsilon']['epsilon']:g}, where nothing should be",
+        f"PGD on logits leaves {remaining:.0%} right at ε = {strong['large_epsilon']['epsilon']:g}, where nothing "
+        "should be",
     )
     return checks
 
@@ -101,10 +103,10 @@ def _compare(
     weaker_name: str,
     stronger_name: str,
 ) -> dict[str, Any]:
-    """By how much the second attack leaves less right than the first, at the ε where that is most."""
+    """The largest difference over ε between the accuracies under the first and the second attack."""
     differences = [round(a - b, 10) for a, b in zip(weaker, stronger, strict=True)]
     attacked = [i for i, epsilon in enumerate(epsilons) if epsilon > 0] or [0]
-    value, i = max((differences[i], i) for i in attacked)  # of equals the largest ε
+    value, i = max((differences[i], i) for i in attacked)  # if several are equal, the largest ε
     return _check(
         value,
         threshold,
@@ -113,7 +115,7 @@ def _compare(
 
 
 def _rise(epsilons: Sequence[float], accuracies: list[float], threshold: float) -> dict[str, Any]:
-    """By how much the accuracy at some ε exceeds the least at a smaller one."""
+    """The largest rise of accuracy from a smaller ε to a larger one."""
     rises = [(0.0, 0, 0)]
     for i in range(1, len(accuracies)):
         least = min(range(i), key=accuracies.__getitem__)

@@ -1,8 +1,8 @@
-"""Adversarial attacks in the L∞ norm: FGSM, BIM and PGD, and random noise to compare with.
+"""Adversarial attacks in the L∞ norm: FGSM, BIM and PGD, and random noise for comparison.
 
-Each takes images as the network takes them and returns images of the same shape, dtype and device that differ in no
-value by more than ``epsilon`` and stay within ``bounds``. No gradient is left on the network's parameters, its mode is
-as before, and no global random state is read or moved: what is random is a function of the seed and the image's index.
+Each takes a network's input images and returns images of the same shape, dtype and device, in which no value differs
+by more than ``epsilon`` or is outside ``bounds``. The network's parameters get no gradient, its mode stays
+unchanged, and no global random state is used: random numbers depend on the seed and the image's index.
 """
 
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ def fgsm(
 ) -> Tensor:
     """One step of size ε along the sign of the gradient (Goodfellow, Shlens and Szegedy 2015).
 
-    The spread loss is 0 where its margin is met, and so is its gradient: such images come back as they were. The
+    The spread loss and its gradient are 0 where the margin is met: such images are returned unchanged. The
     objective ``"logits"`` has no such hinge.
 
     Args:
@@ -44,9 +44,9 @@ def fgsm(
         epsilon: largest change of a value, in units of the network's input.
         bounds: lowest and highest valid input, each broadcastable to ``images``; see
             :func:`matcaps.experiments.attacks.input_bounds`.
-        targets: ``[B]``, int64: the classes to be mistaken for; None: any wrong class will do.
-        objective: ``"loss"`` climbs what such a network is trained with, the spread loss with margin 0.9 or the
-            cross-entropy; ``"logits"`` the margin between class logits, for capsules in float64.
+        targets: ``[B]``, int64: the classes that the network should predict; None: any wrong class.
+        objective: ``"loss"`` increases the loss that such a network is trained with, the spread loss with margin 0.9 or
+            the cross-entropy; ``"logits"`` increases the margin between class logits, for capsules in float64.
 
     Returns:
         ``[B, C, H, W]``, the adversarial images.
@@ -76,11 +76,11 @@ def bim(
     """Several smaller steps along the sign of the gradient, each clipped to the ball (Kurakin et al. 2017).
 
     Args:
-        num_steps: gradients to take.
+        num_steps: number of gradient steps.
         step_size: None for ``1.25·ε/num_steps``: Kurakin et al. take 1.25·ε steps of one grey level, so that an image
-            reaches the edge of the ball even where a fifth of them is lost.
+            reaches the edge of the ball even if a fifth of the steps is lost.
 
-    The other arguments, what is returned and what is raised are as in :func:`fgsm`.
+    The other arguments, the result and the errors are as in :func:`fgsm`.
     """
     low, high = check_attack(images, labels, epsilon, bounds, targets, objective)
     check_whole("num_steps", num_steps, 1)
@@ -111,19 +111,19 @@ def pgd(
 ) -> Tensor:
     """Projected gradient ascent from random starts, keeping each image's first success (Madry et al. 2018).
 
-    An image is done as soon as it is misclassified (or taken for its target), and at once if it is so unchanged. One
-    that never is comes back as the image met on the way whose margin (Carlini and Wagner 2017) was best.
+    An image is finished as soon as it is misclassified (or its target is predicted), at once if it is misclassified
+    unchanged. For other images, the result is the image with the best margin (Carlini and Wagner 2017) of all steps.
 
     Args:
-        num_steps: gradients to take from one start.
-        num_restarts: how many starts.
-        step_size: None for ``2.5·ε/num_steps``, so that the far side of the ball is within reach (Madry et al.).
+        num_steps: number of gradient steps from one start.
+        num_restarts: number of starts.
+        step_size: None for ``2.5·ε/num_steps``, so that steps can reach the far side of the ball (Madry et al.).
         random_start: whether to start at a random point of the ball, or at the image.
         seed: of the starts.
-        indices: ``[B]`` integers that tell the images apart, so that an image's starts do not depend on the batch it
+        indices: ``[B]`` integers that identify the images, so that an image's starts do not depend on the batch it
             is in; None: 0, 1, ....
 
-    The other arguments, what is returned and what is raised are as in :func:`fgsm`.
+    The other arguments, the result and the errors are as in :func:`fgsm`.
     """
     low, high = check_attack(images, labels, epsilon, bounds, targets, objective)
     check_whole("num_steps", num_steps, 1)
@@ -134,7 +134,7 @@ def pgd(
         best = images.detach().clone()
         best_margins = margins_of(net, best, labels, targets)
         for restart in range(num_restarts):
-            rows = (best_margins <= 0).nonzero().flatten()  # of the images that still withstand
+            rows = (best_margins <= 0).nonzero().flatten()  # the images without success so far
             current = images[rows]
             if random_start:
                 noise = uniform_noise(make_keys(seed, PGD + restart, numbers[rows.cpu().numpy()]), current)
@@ -152,22 +152,22 @@ def pgd(
                 if gradient is not None:
                     current = current + step_size * gradient.sign().to(images)
                     current = project(current, images[rows], epsilon, low[rows], high[rows])
-                stands = best_margins[rows] <= 0
-                rows, current = rows[stands], current[stands]
+                unsolved = best_margins[rows] <= 0
+                rows, current = rows[unsolved], current[unsolved]
     return best
 
 
 def random_noise(
     images: Tensor, epsilon: float, bounds: Bounds, *, seed: int = 0, indices: Tensor | None = None
 ) -> Tensor:
-    """Change every value by −ε or ε at random: as far as FGSM goes, in no particular direction; a control.
+    """Change every value by −ε or ε at random, as much as FGSM but in a random direction; a control.
 
     Args:
         images: ``[B, C, H, W]``, floating point.
-        epsilon: how far.
+        epsilon: size of the change.
         bounds: lowest and highest valid input.
         seed: of the signs.
-        indices: ``[B]`` integers that tell the images apart; None: 0, 1, ....
+        indices: ``[B]`` integers that identify the images; None: 0, 1, ....
     """
     low, high = check_space(images, epsilon, bounds)
     noise = uniform_noise(make_keys(seed, NOISE, image_numbers(images, indices)), images)

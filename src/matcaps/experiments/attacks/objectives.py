@@ -1,4 +1,4 @@
-"""What an attack climbs: the loss that a network was trained with, or the margin between its class logits."""
+"""The objectives of attacks: the loss that a network was trained with, or the margin between its class logits."""
 
 import copy
 from collections.abc import Iterator
@@ -16,20 +16,20 @@ from matcaps.models.modes import evaluation_mode
 def class_logits(output: Capsules | Tensor) -> Tensor:
     """The class logits ``[B, classes]``: a CNN's own, or ``ln a − ln(1 − a)`` of the class activations.
 
-    Activations are held off 0 and 1 by the smallest normal number, so the logits and their gradients are finite. In
-    float64 that tells activations apart that float32 rounds to 1, up to a logit of 36; the low end reaches −708.
+    Activations are clamped to the smallest normal number from 0 and 1, so the logits and their gradients are finite.
+    float64 distinguishes activations that float32 rounds to 1, up to a logit of 36; the low end reaches −708.
     """
     if isinstance(output, Tensor):
         return output
-    activations = as_capsules(output).activations  # of a traced network, for one, they are a plain tuple
+    activations = as_capsules(output).activations  # the output of a traced network, for example, is a plain tuple
     smallest = torch.finfo(activations.dtype).tiny
     return activations.clamp_min(smallest).log() - (1 - activations).clamp_min(smallest).log()
 
 
 def attack_margins(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
-    """How far an attack has come, ``[B]``: above 0 where it has succeeded (Carlini and Wagner 2017).
+    """The progress of an attack, ``[B]``: above 0 where it has succeeded (Carlini and Wagner 2017).
 
-    Untargeted, the largest logit of a wrong class less that of the label; targeted, the target's less the largest of
+    Untargeted: the largest logit of a wrong class minus that of the label. Targeted: the target's minus the largest of
     the others.
 
     Args:
@@ -48,8 +48,8 @@ def margins_and_gradients(
 ) -> tuple[Tensor, Tensor]:
     """The margins ``[B]`` and the direction of ascent ``[B, C, H, W]``, from one forward and one backward pass.
 
-    The gradient is that of the sum over the batch, so an image's own does not depend on its neighbours. It comes in
-    the precision in which the network computes: take its sign before any rounding, which could make it 0.
+    The gradient is that of the sum over the batch, so an image's gradient does not depend on the others. It is returned
+    in the network's precision: take its sign before rounding, which could make it 0.
 
     Args:
         network: as :func:`prepared` gives it for the same objective.
@@ -74,7 +74,7 @@ def margins_and_gradients(
         (gradient,) = torch.autograd.grad(value, images)
     if not torch.isfinite(gradient).all():
         raise RuntimeError(
-            "the gradient of the attack is not finite, so it has no direction: look for it in the network, for "
+            "the gradient of the attack is not finite, so it has no direction: look for the cause in the network, for "
             "instance with torch.autograd.set_detect_anomaly"
         )
     return margins.detach(), gradient
@@ -82,16 +82,16 @@ def margins_and_gradients(
 
 @torch.no_grad()
 def margins_of(network: nn.Module, images: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
-    """The margins ``[B]`` alone, from class scores and without any gradient."""
+    """The margins ``[B]`` only, without any gradient."""
     return attack_margins(class_logits(network(images.to(_dtype_of(network, images)))), labels, targets)
 
 
 @contextmanager
 def prepared(network: nn.Module, images: Tensor, objective: str) -> Iterator[nn.Module]:
-    """Give the network in evaluation mode, and put every part back into the mode it was in.
+    """Give the network in evaluation mode, and restore the mode of every part afterwards.
 
-    For ``"logits"``, where it gives capsules, it is a copy in float64: float32 rounds activations to 0 and 1, where
-    the logit has no gradient. Elsewhere it is the network itself.
+    For ``"logits"`` and a network that returns capsules, it is a copy in float64: float32 rounds activations to 0 and
+    1, where the logit has no gradient. Otherwise it is the network itself.
     """
     with evaluation_mode(network):
         with torch.no_grad():
@@ -107,7 +107,9 @@ def _dtype_of(network: nn.Module, images: Tensor) -> torch.dtype:
 
 
 def _loss(output: Capsules | Tensor, labels: Tensor) -> Tensor:
-    """What such a network is trained with: spread loss at its last margin, or cross-entropy; summed over the batch."""
+    """The loss that such a network is trained with, summed over the batch: spread loss (last margin), or
+    cross-entropy.
+    """
     if not isinstance(output, Tensor):
         return spread_loss(as_capsules(output).activations, labels, LARGEST_MARGIN, reduction="sum")
     return F.cross_entropy(output, labels, reduction="sum")

@@ -1,4 +1,4 @@
-"""What the experiment with adversarial attacks can be told: plain values, and no torch."""
+"""Settings of the experiment with adversarial attacks; imports no torch."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -17,24 +17,24 @@ def _is_epsilon(value: object) -> bool:
 
 @dataclass(frozen=True)
 class AttackSettings:
-    """How strong the attacks are, and on how many images they are tried.
+    """The attacks' strength and numbers of images.
 
     The paper gives the attacks and a figure over ε (Hinton et al. 2018, section 5.1), but neither the number of steps
-    nor that of images. Every ε is a largest change of a value of the network's input, in the input's own units:
+    nor that of images. Every ε is the largest change of a value of the network's input, in the input's own units:
     standard deviations of the image where images are normalised one by one, the full range where they are scaled.
 
     Args:
         epsilons: the ε of the curves, ascending.
-        objective: what FGSM and BIM climb in the curves: "loss", as in the paper, or "logits".
+        objective: what FGSM and BIM increase in the curves: "loss", as in the paper, or "logits".
         num_images: images of the curves, evenly over the classes.
         bim_steps: steps of BIM, each of 1.25·ε/steps (the ratio of Kurakin et al. 2017).
         strong_epsilons: the ε of the stronger attacks, ascending, above 0.
         num_strong_images: images of the stronger attacks, evenly over the classes.
         pgd_steps: steps of PGD from one start, each of 2.5·ε/steps (Madry et al. 2018).
         pgd_restarts: random starts of PGD.
-        square_queries: how often the square attack may ask for the class scores of one image.
-        large_epsilon: an ε at which an attack that works leaves nothing right.
-        batch_size: images at a time; changes no result, but for rounding.
+        square_queries: how many class scores of one image the square attack may compute.
+        large_epsilon: an ε at which a working attack brings the accuracy to 0.
+        batch_size: images at a time; changes results only by rounding.
         seed: chooses images, wrong classes, starts and squares.
 
     Raises:
@@ -60,10 +60,10 @@ class AttackSettings:
             if not isinstance(values, list | tuple) or not values or not all(map(_is_epsilon, values)):
                 raise ValueError(f"{name} must be one or more finite numbers of at least 0; got {values!r}")
             if list(values) != sorted(set(values)):
-                raise ValueError(f"{name} must ascend; got {values!r}: sort them and leave out what comes twice")
-            object.__setattr__(self, name, tuple(map(float, values)))  # a YAML file brings a list
+                raise ValueError(f"{name} must ascend; got {values!r}: sort them and remove duplicates")
+            object.__setattr__(self, name, tuple(map(float, values)))  # YAML files contain lists
         if not self.strong_epsilons[0] > 0:
-            raise ValueError(f"strong_epsilons must be above 0; got {self.strong_epsilons!r}: leave the 0 out")
+            raise ValueError(f"strong_epsilons must be above 0; got {self.strong_epsilons!r}: remove the 0")
         if not (_is_epsilon(self.large_epsilon) and self.large_epsilon > 0):
             raise ValueError(f"large_epsilon must be a finite number above 0; got {self.large_epsilon!r}")
         if self.objective not in ("loss", "logits"):
@@ -75,5 +75,5 @@ class AttackSettings:
             raise ValueError(f"seed must be a whole number; got {self.seed!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON and YAML can hold them."""
+        """The settings in a form that JSON and YAML can hold."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

@@ -1,4 +1,4 @@
-"""Where adversarial images may lie: in the L∞ ball of ε around an image, and within the bounds of valid input."""
+"""The allowed adversarial images: in the L∞ ball of ε around an image, and within the bounds of valid input."""
 
 import math
 
@@ -10,7 +10,7 @@ from matcaps.data.random import Keys, uniform
 
 Bounds = tuple[Tensor | float, Tensor | float]
 
-# Which of an image's streams of random numbers is for what; the restarts of PGD come last, one stream each.
+# The numbers of an image's random streams, by use; the restarts of PGD come last, with one stream each.
 TARGETS, NOISE, SQUARE, PGD = range(4)
 
 
@@ -26,7 +26,7 @@ def uniform_noise(keys: Keys, images: Tensor) -> Tensor:
 
 
 def image_numbers(images: Tensor, indices: Tensor | None) -> np.ndarray:
-    """What tells the images apart, ``[B]``; their places in the batch if nothing is given."""
+    """Numbers that identify the images, ``[B]``; by default their places in the batch."""
     if indices is None:
         return np.arange(len(images))
     if list(indices.shape) != [len(images)]:
@@ -35,7 +35,7 @@ def image_numbers(images: Tensor, indices: Tensor | None) -> np.ndarray:
 
 
 def check_whole(name: str, value: int, least: int) -> None:
-    """Refuse what is not a whole number of at least ``least``."""
+    """Refuse a value that is not a whole number of at least ``least``."""
     if not isinstance(value, int) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
 
@@ -43,7 +43,7 @@ def check_whole(name: str, value: int, least: int) -> None:
 def check_attack(
     images: Tensor, labels: Tensor, epsilon: float, bounds: Bounds, targets: Tensor | None, objective: str
 ) -> tuple[Tensor, Tensor]:
-    """Refuse what does not fit; return the bounds, expanded to the images."""
+    """Refuse arguments that do not fit; return the bounds, expanded to the images."""
     low, high = check_space(images, epsilon, bounds)
     for name, classes in (("labels", labels), ("targets", targets)):
         if classes is not None and classes.dtype != torch.int64:

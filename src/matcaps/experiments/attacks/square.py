@@ -1,4 +1,4 @@
-"""The square attack: an adversarial attack that asks for class scores alone."""
+"""The square attack: an adversarial attack that uses only class scores."""
 
 import math
 
@@ -10,7 +10,7 @@ from matcaps.data.random import make_keys, uniform
 from matcaps.experiments.attacks.objectives import margins_of, prepared
 from matcaps.experiments.attacks.space import SQUARE, Bounds, check_attack, check_whole, image_numbers, project
 
-# Where the squares are halved, in ten-thousandths of the queries (Andriushchenko et al. 2020, section 4).
+# When the squares are halved, in ten-thousandths of the queries (Andriushchenko et al. 2020, section 4).
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
@@ -28,20 +28,20 @@ def square_attack(
     seed: int = 0,
     indices: Tensor | None = None,
 ) -> Tensor:
-    """Random squares of ±ε, kept where they help; needs class scores alone (Andriushchenko et al. 2020, L∞).
+    """Random squares of ±ε, kept if they help; uses only class scores (Andriushchenko et al. 2020, L∞).
 
-    The first query is the image itself, which stays as it is if it is misclassified, the second a pattern of vertical
-    stripes, and each that follows a square in one random colour of {−ε, ε}. A square that would change nothing has
-    its colours turned over, so that no query is wasted (the authors draw again). Squares shrink with time.
+    The first query is the image itself, which stays unchanged if it is misclassified; the second is a pattern of
+    vertical stripes; each later one is a square in one random colour of {−ε, ε}. If a square would change nothing, its
+    colours are inverted, so that no query is wasted (the authors draw again). Squares shrink with time.
 
     Args:
-        num_queries: how often the network may be asked about one image.
+        num_queries: how often the network may be run on one image.
         initial_share: share of the image that the first squares cover; 0.8 as in AutoAttack (Croce and Hein 2020).
         seed: of stripes and squares.
-        indices: ``[B]`` integers that tell the images apart; None: 0, 1, ....
+        indices: ``[B]`` integers that identify the images; None: 0, 1, ....
 
-    The other arguments, what is returned and what is raised are as in :func:`matcaps.experiments.attacks.fgsm`; the
-    margin between class logits is what must rise, for capsules from scores in float64.
+    The other arguments, the result and the errors are as in :func:`matcaps.experiments.attacks.fgsm`; the
+    objective is the margin between class logits, for capsules in float64.
     """
     low, high = check_attack(images, labels, epsilon, bounds, targets, "logits")
     check_whole("num_queries", num_queries, 2)
@@ -76,9 +76,9 @@ def square_attack(
             colours = signs(values[:, 2:], (channels, 1, 1))
             around = images[rows], epsilon, low[rows], high[rows]
             proposal = torch.where(inside, project(images[rows] + epsilon * colours, *around), best[rows])
-            turned = torch.where(inside, project(images[rows] - epsilon * colours, *around), best[rows])
+            inverted = torch.where(inside, project(images[rows] - epsilon * colours, *around), best[rows])
             wasted = (proposal == best[rows]).flatten(1).all(dim=1)
-            proposal = torch.where(wasted[:, None, None, None], turned, proposal)
+            proposal = torch.where(wasted[:, None, None, None], inverted, proposal)
             proposed = margins_of(net, proposal, labels[rows], None if targets is None else targets[rows])
             better = proposed > margins[rows]
             best[rows[better]], margins[rows[better]] = proposal[better], proposed[better]
@@ -86,6 +86,6 @@ def square_attack(
 
 
 def _square_side(initial_share: float, progress: float, height: int, width: int) -> int:
-    """Side of the squares, in pixels, when a share ``progress`` of the queries is spent."""
+    """Side of the squares, in pixels, after a share ``progress`` of the queries."""
     share = initial_share / 2 ** sum(progress * 10_000 > place for place in _HALVINGS)
     return min(max(1, round(math.sqrt(share * height * width))), height, width)

@@ -1,4 +1,4 @@
-"""How networks withstand adversarial attacks, as in the paper's section 5.1, and whether the attacks mean anything."""
+"""How well networks withstand adversarial attacks, as in the paper's section 5.1, with checks of the attacks."""
 
 import time
 from collections.abc import Mapping
@@ -36,12 +36,12 @@ def attack_networks(
 ) -> dict[str, Any]:
     """Attack networks in the white box, and in the black box with images made against one of them.
 
-    The work, in passes forward and backward of each network's images: ``2·E·(1 + bim_steps)·num_images`` for the
+    The cost, in forward and backward passes of each network's images: ``2·E·(1 + bim_steps)·num_images`` for the
     curves over E values of ε above 0, and for the stronger attacks on S of them, in float64 where a network gives
     capsules, at most ``(S·(2·bim_steps + 1 + pgd_restarts·pgd_steps) + pgd_restarts·pgd_steps)·num_strong_images``,
     and ``S·square_queries·num_strong_images`` forward alone. The default settings make that 35,200, 8,100 and 50,000;
-    images that fall early cost less. Measured on one thread (AVX-512, smallNORB): 265 s of processor time for
-    ``paper-small`` and the baseline CNN together.
+    images whose attack succeeds early cost less. Measured on one thread (AVX-512, smallNORB): 265 s of processor time
+    for ``paper-small`` and the baseline CNN together.
 
     Args:
         networks: by name, each giving :class:`~matcaps.Capsules` or logits; all take the same input.
@@ -56,8 +56,8 @@ def attack_networks(
 
         - ``clean_accuracy``, ``seconds``;
         - ``curves[attack][aim][box]``, one number for each ε: for ``fgsm`` and ``bim``, ``untargeted`` the accuracy,
-          ``targeted`` the share of images that are taken for their target; ``white_box``, made on the network itself,
-          and ``black_box``, made on the source (of which the two are the same);
+          ``targeted`` the share of images for which the target is predicted; ``white_box``, made on the network itself,
+          and ``black_box``, made on the source (for the source itself, both are the same);
         - ``gradients[objective]``: shares of images, and of values, whose gradient is exactly 0, and the median over
           the images of the gradient's largest value. Values at the edge that no kernel reaches count: with
           ``paper-small`` and 32×32 the last three rows and columns, 18 %;
@@ -115,7 +115,7 @@ def attack_networks(
         "epsilon": {
             "values": list(settings.epsilons),
             "unit": _UNITS[transform.settings.normalise or "scale"],
-            "grey_levels_per_unit": grey_levels,  # of 255, on the average over the images
+            "grey_levels_per_unit": grey_levels,  # of 255, mean over the images
             "grey_levels": [epsilon * grey_levels for epsilon in settings.epsilons],
         },
         "networks": records,
@@ -157,7 +157,7 @@ def _curves(
     from_source: dict[tuple[str, str], list[Tensor]],
     settings: AttackSettings,
 ) -> Curves:
-    """Accuracy, or the share taken for their target, by attack, aim and box."""
+    """Accuracy, or the share for which the target is predicted, by attack, aim and box."""
 
     def rates(adversarial: list[Tensor], aim: str) -> list[float]:
         wanted = images.targets if aim == "targeted" else images.labels
@@ -206,30 +206,30 @@ def _attack(
     is_targeted: bool = False,
 ) -> Tensor:
     """The adversarial images of an attack, made batch by batch."""
-    made = []
+    adversarial_batches = []
     for batch in images.batches(settings.batch_size, device_of(network)):
         bounds = batch.low, batch.high
-        given = network, batch.inputs, batch.labels, epsilon, bounds
+        common = network, batch.inputs, batch.labels, epsilon, bounds
         targets = batch.targets if is_targeted else None
         chance = {"seed": settings.seed, "indices": batch.indices}
         if name == "fgsm":
-            adversarial = fgsm(*given, targets=targets, objective=objective)
+            adversarial = fgsm(*common, targets=targets, objective=objective)
         elif name == "bim":
-            adversarial = bim(*given, num_steps=settings.bim_steps, targets=targets, objective=objective)
+            adversarial = bim(*common, num_steps=settings.bim_steps, targets=targets, objective=objective)
         elif name == "pgd":
             steps = {"num_steps": settings.pgd_steps, "num_restarts": settings.pgd_restarts}
-            adversarial = pgd(*given, targets=targets, objective=objective, **steps, **chance)
+            adversarial = pgd(*common, targets=targets, objective=objective, **steps, **chance)
         elif name == "square":
-            adversarial = square_attack(*given, num_queries=settings.square_queries, targets=targets, **chance)
+            adversarial = square_attack(*common, num_queries=settings.square_queries, targets=targets, **chance)
         else:
             assert name == "noise", name
             adversarial = random_noise(batch.inputs, epsilon, bounds, **chance)
-        made.append(adversarial.cpu())
-    return torch.cat(made)
+        adversarial_batches.append(adversarial.cpu())
+    return torch.cat(adversarial_batches)
 
 
 def _gradients(network: nn.Module, images: AttackImages, objective: str, settings: AttackSettings) -> dict[str, float]:
-    """How much of the gradient at the unchanged images is exactly 0, and how large it is."""
+    """The share of the gradient at the unchanged images that is exactly 0, and its size."""
     largest, zeros = [], []
     for batch in images.batches(settings.batch_size, device_of(network)):
         with prepared(network, batch.inputs, objective) as net:
@@ -258,5 +258,5 @@ def _share(network: nn.Module, inputs: Tensor, wanted: Tensor, settings: AttackS
 
 
 def _mean(flags: Tensor) -> float:
-    """The share of true values, rounded as a division of whole numbers is."""
+    """The share of true values, computed as a division of whole numbers."""
     return int(flags.sum()) / len(flags)
