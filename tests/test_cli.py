@@ -256,7 +256,7 @@ def test_train_with_another_implementation_keeps_it_with_the_run(call, refuse):
     refuse("implementation", "train", "quickstart", "--output=other", "--model.implementation=cuda")
 
 
-@pytest.mark.filterwarnings("ignore:.*one grey level all over")
+@pytest.mark.filterwarnings("ignore:.*only one grey level")
 def test_train_eval_predict(call, tmp_path):
     status, printed, _ = call("train", "quickstart", *TINY, "--output=run", "--optimizer.ema_decay=null", "--seed=3")
     assert status == 0
@@ -423,7 +423,7 @@ def test_resume(call, unfinished):
         ("data.name must be one of", ["quickstart", "--data.name=norb"]),
         ("--model.nonsense", ["quickstart", "--model.nonsense=3"]),
         ("learning_rate must be positive; got 0.0", ["quickstart", "--optimizer.learning_rate=0"]),
-        ("1000 GPU must be there", ["quickstart", "--accelerator=gpu", "--devices=1000"]),
+        ("accelerator gpu must have 1000 GPU", ["quickstart", "--accelerator=gpu", "--devices=1000"]),
         ("mnist is not complete in", ["mnist"]),
         ("smallnorb is not complete in", ["smallnorb"]),
         ("folder must be given when name is 'folder'", ["quickstart", "--data.name=folder"]),
@@ -441,9 +441,9 @@ def test_bad_training(refuse, text, arguments):
 def test_output_that_is_not_empty(refuse):
     Path("full").mkdir()
     Path("full/notes.txt").write_text("mine")
-    refuse("full is there already and not empty", "train", "quickstart", *TINY, "--output=full")
+    refuse("full already exists and is not empty", "train", "quickstart", *TINY, "--output=full")
     Path("file").write_text("mine")
-    refuse("file is there already and not empty", "train", "quickstart", *TINY, "--output=file")
+    refuse("file already exists and is not empty", "train", "quickstart", *TINY, "--output=file")
 
 
 def test_output_that_cannot_be_written(refuse):
@@ -602,9 +602,9 @@ def test_weights_without_a_description(refuse, tmp_path):
         "quickstart", stem_channels=2, primary_capsules=1, conv_capsules1=1, conv_capsules2=1
     )
     network.save_pretrained(tmp_path / "bare")
-    refuse("does not say what it was trained on", "eval", tmp_path / "bare")
+    refuse("does not record what it was trained on", "eval", tmp_path / "bare")
     Image.new("L", (28, 28)).save(tmp_path / "image.png")
-    refuse("does not say how its images were prepared", "predict", tmp_path / "bare", tmp_path / "image.png")
+    refuse("does not record how its images were prepared", "predict", tmp_path / "bare", tmp_path / "image.png")
 
 
 def test_interrupted(call, monkeypatch):
@@ -668,7 +668,10 @@ def test_experiment_lists_its_trials_and_does_nothing(call):
     ("text", "arguments"),
     [
         ("the experiment must be one of table1, viewpoints, attacks, mnist; got 'x'", ["x"]),
-        ("rows of the experiment 'mnist' must be names from capsules, tutorial, cnn; got 'x'", ["mnist", "--rows", "x"]),
+        (
+            "rows of the experiment 'mnist' must be names from capsules, tutorial, cnn; got 'x'",
+            ["mnist", "--rows", "x"],
+        ),
         ("seeds must be whole numbers separated by commas; got 'a'", ["mnist", "--seeds", "a"]),
         ("shard must be k/n with k from 1 to n; got 3/2", ["mnist", "--shard", "3/2"]),
         ("epochs must be a whole number of at least 1; got 0", ["mnist", "--epochs", "0"]),

@@ -128,4 +128,4 @@ def test_bad_inspections(refuse, run, tmp_path):
 def test_a_cnn_has_no_capsules(refuse, run, tmp_path):
     cnn = train(tiny_settings(model=TINY_CNN, epochs=1), tmp_path / "cnn").folder
     refuse("has no capsules to inspect: it is a BaselineCNN", "inspect", cnn)
-    refuse("cnn compares viewpoints: it needs images whose viewpoint is known", "inspect", run, "--cnn", cnn)
+    refuse("cnn compares viewpoints, and needs images with known viewpoints", "inspect", run, "--cnn", cnn)

@@ -47,5 +47,5 @@ def test_bad_addresses(capsys, digits):
         taken.listen()
         port = taken.getsockname()[1]
         assert f"port {port} of 127.0.0.1 cannot be used (" in refused(capsys, digits, "--port", port)
-    assert "192.0.2.1 cannot be served at" in refused(capsys, digits, "--host", "192.0.2.1")
-    assert "no.such.host.invalid cannot be served at" in refused(capsys, digits, "--host", "no.such.host.invalid")
+    assert "192.0.2.1 cannot be used" in refused(capsys, digits, "--host", "192.0.2.1")
+    assert "no.such.host.invalid cannot be used" in refused(capsys, digits, "--host", "no.such.host.invalid")

@@ -131,7 +131,7 @@ def test_empty_states_say_what_to_do(demo):
         assert "first image" in text
     bare = replace(demo, decoder=None, decoder_note="matcaps inspect RUN --train_decoder trains one.")
     assert "--train_decoder" in panels.show_pose(bare, None, None)
-    assert "No test images here" in panels.show_examples(None, 0)
+    assert "There are no test images" in panels.show_examples(None, 0)
 
 
 def test_examples_are_buttons(demo):

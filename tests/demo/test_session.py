@@ -144,7 +144,7 @@ def test_bad_networks(tmp_path):
         open_demo(str(cnn))
     bare = tmp_path / "bare"
     create_model("quickstart", num_classes=3).save_pretrained(bare)
-    with pytest.raises(ValueError, match="does not say how its images were prepared"):
+    with pytest.raises(ValueError, match="does not record how its images were prepared"):
         open_demo(str(bare))
     broken = save_digits(tmp_path / "broken", decoder=False)
     (broken / "decoder.safetensors").write_text("no decoder")

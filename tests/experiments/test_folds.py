@@ -146,7 +146,7 @@ def test_recipes_are_trained_and_compared_on_groups_that_they_never_saw(tmp_path
     # other groups: the run is not tested by them, nor goes on with them
     write_table(table, [(name, f"p{(number + 1) % 6}") for number, name in enumerate(names)])
     assert cli.main(["eval", str(run)]) == 1
-    assert "their groups say which ones test" in capsys.readouterr().err
+    assert "their groups decide which ones are test images" in capsys.readouterr().err
 
 
 # Records

@@ -164,5 +164,5 @@ def test_the_slow_way_is_for_saturated_layers_alone(monkeypatch):
 def test_a_layer_that_stays_saturated_is_warned_of(monkeypatch):
     monkeypatch.setattr(calibration, "_is_saturated", lambda _: True)
     network = create_model("quickstart", in_channels=1, num_classes=3)
-    with pytest.warns(UserWarning, match="calibration leaves a quarter of a capsule layer"):
+    with pytest.warns(UserWarning, match="after calibration a quarter of a capsule layer"):
         network.calibrate(torch.rand(4, 1, 28, 28))

@@ -27,18 +27,22 @@ def test_the_cnn_has_two_parts():
 
 def test_unknown_parts_are_refused_with_the_list():
     network = make()
-    with pytest.raises(ValueError, match="parts to freeze must be names from stem, primary, conv1, conv2, class; got 'head'"):
+    with pytest.raises(
+        ValueError, match="parts to freeze must be names from stem, primary, conv1, conv2, class; got 'head'"
+    ):
         freeze(network, "stem", "head")
     assert not frozen_layers(network)
 
 
 def test_freezing_everything_is_refused():
     network = make()
-    with pytest.raises(ValueError, match=r"must leave one to train; got stem, .*, which is all of stem, primary"):
+    with pytest.raises(
+        ValueError, match=r"must leave at least one part to train; got stem, .*, which is all of stem, primary"
+    ):
         freeze(network, "stem", "primary", "conv1", "conv2", "class")
     assert not frozen_layers(network)
     freeze(network, "stem", "primary", "conv1", "conv2")
-    with pytest.raises(ValueError, match="must leave one to train"):
+    with pytest.raises(ValueError, match="must leave at least one part to train"):
         freeze(network, "class")  # in two steps, too
 
 

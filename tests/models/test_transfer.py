@@ -114,7 +114,7 @@ def test_reset_classifier_starts_the_class_layer_anew_for_as_many_classes_too():
             assert network.num_classes == network.config.num_classes == count
             assert not network.training
         with pytest.raises(
-            ValueError, match="num_classes must be a whole number of at least 2; got 0: a network tells"
+            ValueError, match="num_classes must be a whole number of at least 2; got 0: a network distinguishes"
         ):
             network.reset_classifier(0)
 
@@ -288,7 +288,7 @@ def test_settings_of_the_weights_stand_above_the_presets_and_that_is_said():
     [
         ("tutorial", "paper-small-smallnorb", "stem_channels must be 64, .*; preset tutorial has 32"),
         ("baseline-cnn", "tutorial-mnist", "weights are of class EMCapsNet; preset baseline-cnn is of class Baseline"),
-        ("paper-small", True, "preset 'paper-small' has none of its own, as annealed-small"),
+        ("paper-small", True, "preset 'paper-small' has no weights of its own, as annealed-small"),
         ("nothing", True, "preset must be one of .*'paper-small'.*or of the weights .*got 'nothing'"),
     ],
 )

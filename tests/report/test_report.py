@@ -132,10 +132,11 @@ def test_the_page_names_the_objects_that_are_most_often_wrong(capsules):
         return Page(make_report([replace(facts, results=results)])).text
 
     assert "By object" not in page({})
-    hardest = f"By object, most are wrong of {classes[2]} 3 (50.0 %), {classes[1]} 0 (17.0 %); of all others 0.0 % on"
+    hardest = f"By object, errors are most frequent for {classes[2]} 3 (50.0 %), {classes[1]} 0 (17.0 %); for all "
+    "others 0.0 % on"
     assert hardest in page({(3, 2): 0.5, (0, 1): 0.17})
     text = page({(3, 2): 0.5, (0, 1): 0.25, (3, 1): 0.25, (0, 0): 0.14})
-    assert f"{classes[2]} 3 (50.0 %), {classes[1]} 0 (25.0 %), {classes[1]} 3 (25.0 %); of all others 0.9 % on" in text
+    assert f"{classes[2]} 3 (50.0 %), {classes[1]} 0 (25.0 %), {classes[1]} 3 (25.0 %); for all others 0.9 % on" in text
 
 
 def test_the_page_says_what_routing_does_for_the_true_class(capsules):
@@ -143,7 +144,7 @@ def test_the_page_says_what_routing_does_for_the_true_class(capsules):
     page = Page(make_report([facts]))
     assert "Agreement" in page.text
     assert "of the validation part, the final network. Routing " in page.text
-    assert "What routing does for the true class, by epoch." in page.text
+    assert "How routing treats the true class, by epoch." in page.text
     assert "After epoch 2: Routing " in page.text  # the last, which always has a look
     pictures = len(page.images)
     older = replace(
@@ -200,7 +201,7 @@ def test_several_runs_are_compared(capsules, cnn):
 
 def test_a_cnn_has_no_capsules_to_watch(cnn):
     page = make_report([collect_run(cnn)])
-    assert "How awake the capsules are" not in page
+    assert "How active the capsules are" not in page
     assert "Agreement" not in Page(page).text
 
 
@@ -212,8 +213,8 @@ def test_the_same_folder_twice_gets_two_names(cnn):
 
 
 def test_without_data_the_page_says_why_mistakes_are_missing(capsules, tmp_path):
-    facts = replace(collect_run(capsules), mistakes=[], note="The data are not here: fetch them.")
-    assert "The data are not here: fetch them." in make_report([facts])
+    facts = replace(collect_run(capsules), mistakes=[], note="The data are missing: fetch them.")
+    assert "The data are missing: fetch them." in make_report([facts])
 
 
 def test_names_cannot_break_the_page(capsules):

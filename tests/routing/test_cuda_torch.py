@@ -225,7 +225,7 @@ def test_an_explicit_choice_never_falls_back(monkeypatch):
     vector = [*inputs[:2], torch.randn(3, 3, 3, 5, 16, 16), *inputs[3:]]
     with pytest.raises(ValueError, match="16×16 matrices for vector poses"):
         route(*vector)
-    with pytest.raises(ValueError, match="never to have the votes in memory"):
+    with pytest.raises(ValueError, match="because its votes are in memory"):
         em_routing(torch.randn(2, 3, 5, 16), torch.rand(2, 3), torch.zeros(5), torch.zeros(5),
                    inverse_temperature=[1.0], implementation="cuda")  # fmt: skip
 

@@ -289,7 +289,7 @@ def test_auto_takes_the_core_on_the_cpu():
 @needs_core
 def test_an_explicit_choice_never_falls_back():
     votes, activations = torch.randn(2, 3, 5, 16), torch.rand(2, 3)
-    with pytest.raises(ValueError, match="never to have the votes in memory"):
+    with pytest.raises(ValueError, match="because its votes are in memory"):
         em_routing(
             votes, activations, torch.zeros(5), torch.zeros(5), inverse_temperature=[1.0], implementation="native"
         )

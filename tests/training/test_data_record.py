@@ -48,7 +48,7 @@ def test_a_new_run_takes_a_seed_that_leaves_no_part_empty_and_keeps_it(tmp_path)
     settings = replace(settings, data=replace(settings.data, split=SplitSettings(test_fraction=0.1)))
     with pytest.raises(ValueError, match=r"leaves none to test: a training with --data\.split\.seed"):
         load_data(settings.data)
-    with pytest.warns(UserWarning, match=r"leaves none to test: this training takes --data\.split\.seed"):
+    with pytest.warns(UserWarning, match=r"leaves none to test: this training uses --data\.split\.seed"):
         train(settings, tmp_path / "run")
     taken = read_run_settings(tmp_path / "run").data.split.seed
     assert taken != settings.data.split.seed
@@ -90,7 +90,7 @@ def test_eval_and_report_say_that_the_images_changed(run):
         evaluate_saved(str(run))
     with pytest.warns(UserWarning, match="was made with"):
         facts = collect_run(run)
-    assert "not shown, because the images are not those of the run any more" in facts.note
+    assert "not shown, because the images are no longer those of the run" in facts.note
 
 
 def test_eval_refuses_other_classes_in_one_line(run, capsys):
@@ -116,7 +116,7 @@ def test_a_resumed_run_refuses_other_classes_in_one_line(run, capsys):
     fill(run.parent / "pics" / "fox", 20)
     assert main(["train", "--resume", str(run)]) == 1
     said = capsys.readouterr().err
-    assert "cannot go on with other data: the classes were cat, dog and are cat, dog, fox" in said
+    assert "cannot continue with other data: the classes were cat, dog and are cat, dog, fox" in said
     assert "Traceback" not in said
 
 
@@ -127,7 +127,7 @@ def test_a_resumed_run_refuses_other_images_where_positions_decide(made, tmp_pat
     train(settings, tmp_path / "run")
     unfinish(tmp_path / "run")
     fill(tmp_path / "pics" / "cat", 1, seed=1)
-    with pytest.raises(ValueError, match=r"other images .* their positions say which ones test"):
+    with pytest.raises(ValueError, match=r"other images .* their positions decide which ones are test images"):
         train(read_run_settings(tmp_path / "run"), tmp_path / "run", resume=True)
 
 
@@ -181,9 +181,11 @@ def test_a_relative_folder_of_an_earlier_run_is_explained(run, monkeypatch, tmp_
     values["data"]["folder"] = "pics"
     write_settings(run / "settings.yaml", values)
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
-    with pytest.raises(FileNotFoundError, match=r"as seen from where the training was started.*--folder"):
+    with pytest.raises(FileNotFoundError, match=r"relative to the folder in which the training was started.*--folder"):
         evaluate_saved(str(run))
-    with pytest.raises(FileNotFoundError, match=r"as seen from where the training was started.*settings.yaml"):
+    with pytest.raises(
+        FileNotFoundError, match=r"relative to the folder in which the training was started.*settings.yaml"
+    ):
         train(read_run_settings(run), run, resume=True)
     evaluate_saved(str(run), folder=str(run.parent / "pics"))
     monkeypatch.chdir(run.parent)

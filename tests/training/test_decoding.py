@@ -65,7 +65,7 @@ def test_bad_decoders(network, bundle, tmp_path):
     with pytest.raises(ValueError, match="text is not a safetensors file, or is incomplete"):
         load_decoder(tmp_path / "text", 10, (1, 28, 28))
     save_weights(torch.nn.Linear(2, 3), tmp_path / "linear")
-    with pytest.raises(ValueError, match=r"linear holds no decoder: layers\.0 and layers\.2 must each have a bias"):
+    with pytest.raises(ValueError, match=r"linear is not a decoder: layers\.0 and layers\.2 must each have a bias"):
         load_decoder(tmp_path / "linear", 10, (1, 28, 28))
     save_weights(PoseDecoder(3, (1, 28, 28)), tmp_path / "other")
     with pytest.raises(ValueError, match=r"other does not fit 10 classes and images of \[1, 28, 28\]"):

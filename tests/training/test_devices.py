@@ -72,7 +72,7 @@ def test_refusals(monkeypatch):
     put_in(monkeypatch, 1)
     with pytest.raises(ValueError, match="accelerator must be auto, cpu or gpu; got 'tpu'"):
         resolve_device("tpu")
-    with pytest.raises(ValueError, match=r"2 GPU must be there.*can use 1 here: use --accelerator cpu, or fewer"):
+    with pytest.raises(ValueError, match=r"accelerator gpu must have 2 GPU.*can use 1 here: use --accelerator cpu, or fewer"):
         resolve_device("gpu", 2)
 
 
@@ -82,7 +82,7 @@ def test_one_clear_error_without_a_gpu(monkeypatch, capsys, tmp_path, command):
     put_in(monkeypatch, 0)
     assert main([*COMMANDS[command], "--accelerator", "gpu"]) == 1
     said = capsys.readouterr().err
-    assert "1 GPU must be there for accelerator gpu; torch can use 0 here: use --accelerator cpu" in said
+    assert "accelerator gpu must have 1 GPU; torch can use 0 here: use --accelerator cpu" in said
     assert not list(tmp_path.iterdir())
 
 

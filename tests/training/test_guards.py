@@ -23,7 +23,7 @@ def test_divergence_in_an_epochs_last_step_is_seen_before_its_checkpoint(tmp_pat
 def test_resume_wants_the_runs_own_settings(tmp_path):
     settings = tiny_settings(epochs=1)
     train(settings, tmp_path / "run")
-    with pytest.raises(ValueError, match=r"settings must be those of the run that is resumed, in .*settings\.yaml"):
+    with pytest.raises(ValueError, match=r"settings must be those of the resumed run, in .*settings\.yaml"):
         train(replace(settings, seed=settings.seed + 1), tmp_path / "run", resume=True)
 
 

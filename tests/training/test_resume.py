@@ -191,7 +191,7 @@ def test_damaged_checkpoint_is_refused(tmp_path):
     path = tmp_path / "checkpoints" / "within-epoch.ckpt"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(
-        ValueError, match=r"is not a whole checkpoint of tensors and plain values: .*remove it to go on"
+        ValueError, match=r"is not a complete checkpoint of tensors and plain values: .*remove it to go on"
     ):
         train(settings_of("plain"), tmp_path, resume=True)
     path.unlink()
@@ -204,7 +204,7 @@ def test_a_checkpoint_executes_nothing(tmp_path):
             return Path.touch, (tmp_path / "executed",)
 
     torch.save({"global_step": 1, "bomb": Bomb()}, tmp_path / "after-epoch.ckpt")
-    with pytest.raises(ValueError, match="is not a whole checkpoint of tensors and plain values"):
+    with pytest.raises(ValueError, match="is not a complete checkpoint of tensors and plain values"):
         newest_checkpoint(tmp_path)
     assert not (tmp_path / "executed").exists()
 

@@ -140,14 +140,14 @@ def test_the_command_takes_epochs_and_refuses_by_name_what_cannot_be_changed(fin
     assert cli.main(["train", "--resume", str(run), "--epochs=3", "--checkpoint_minutes=1", "--report=false"]) == 0
     printed = capsys.readouterr()
     assert "epoch 3/3" in printed.out
-    assert printed.err.count("warning: the run goes on to 3 epochs instead of 2") == 1
+    assert printed.err.count("warning: the run continues to 3 epochs instead of 2") == 1
 
 
 HARMS = {
     "no part of ours": (lambda c: c.pop("matcaps"), "lacks matcaps"),
     "no random state": (lambda c: c["matcaps"].pop("random_state"), "lacks matcaps.random_state"),
     "no callbacks": (lambda c: c.pop("callbacks"), "lacks callbacks"),
-    "other callbacks": (lambda c: c["callbacks"]["StuckWatch"].clear(), "cannot be gone on from"),
+    "other callbacks": (lambda c: c["callbacks"]["StuckWatch"].clear(), "cannot be resumed from"),
     "no optimiser": (lambda c: c["optimizer_states"].clear(), "optimiser's state that does not fit"),
     "no averaged weights": (lambda c: c.pop("averaging_state"), "lacks current_model_state or averaging_state"),
     "a buffer less": (
@@ -156,7 +156,7 @@ HARMS = {
     ),
     "a tensor more": (
         lambda c: c["state_dict"].update(other=torch.zeros(1)),
-        "it has other, which the network has not",
+        "it has other, which the network does not have",
     ),
     "another shape": (
         lambda c: c["current_model_state"].update({"network.stem.bias": torch.zeros(9)}),
@@ -194,7 +194,7 @@ def test_what_is_no_checkpoint_is_refused(finished, tmp_path):
     path = run / "checkpoints" / "after-epoch.ckpt"
     for content in (b"", b"text", json.dumps({"global_step": 1}).encode()):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="is not a whole checkpoint"):
+        with pytest.raises(ValueError, match="is not a complete checkpoint"):
             train(CONSTANT, run, resume=True)
     torch.save([1], path)
     with pytest.raises(ValueError, match="it has no number of steps"):

@@ -235,7 +235,7 @@ def test_same_seed_same_weights_another_seed_others(tmp_path):
 def test_never_overwritten(run):
     result, settings, _ = run
     before = {path: path.stat().st_mtime_ns for path in result.folder.rglob("*")}
-    with pytest.raises(FileExistsError, match="is there already and not empty: choose another folder, or go on with"):
+    with pytest.raises(FileExistsError, match="already exists and is not empty: choose another folder, or continue"):
         train(settings, result.folder)
     assert {path: path.stat().st_mtime_ns for path in result.folder.rglob("*")} == before
 
@@ -289,7 +289,7 @@ def test_a_second_training_keeps_out_of_a_run_that_is_at_work(tmp_path):
         def on_train_epoch_end(self, trainer, module):
             before = (tmp_path / "settings.yaml").read_bytes()
             with pytest.raises(
-                RunBusyError, match=f"another process is at {tmp_path}: let it end, or stop it"
+                RunBusyError, match=f"another process is using {tmp_path}: let it end, or stop it"
             ) as error:
                 train(settings, tmp_path, resume=True)
             refused.append(error.value)
@@ -305,7 +305,7 @@ def test_a_file_system_without_locks_is_trained_on(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(folder_module.FileLock, "acquire", refuse)
-    with pytest.warns(UserWarning, match="has no locks .*No locks available.*: nothing keeps a second process out"):
+    with pytest.warns(UserWarning, match="has no locks .*No locks available.*: nothing prevents a second process"):
         assert train(tiny_settings(epochs=1), tmp_path).test is not None
 
 
@@ -320,7 +320,7 @@ def test_an_empty_folder_is_used(tmp_path):
         ({"model": TINY_CNN, "loss": LossSettings(reconstruction_weight=1.0)}, "reconstruction_weight must be 0"),
         ({"model": replace(tiny_settings().model, stem_stride=8)}, "images must have at least"),
         ({"devices": 64, "data": replace(tiny_settings().data, max_train_images=20)}, "images are needed"),
-        ({"accelerator": "gpu", "devices": 1000}, "1000 GPU must be there"),
+        ({"accelerator": "gpu", "devices": 1000}, "accelerator gpu must have 1000 GPU"),
         ({"watched_parts": ("familiar_test",)}, "familiar_test"),
     ],
 )

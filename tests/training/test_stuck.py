@@ -69,7 +69,7 @@ def test_a_class_that_is_never_predicted_is_named(recwarn, soon, monkeypatch, tm
 
     monkeypatch.setattr(EMCapsNet, "class_scores", staticmethod(never_the_last))
     train(SETTINGS, tmp_path)
-    found = of(recwarn, "no training image has been taken for")
+    found = of(recwarn, "no training image was predicted as")
     assert len(found) == 1
     assert "in 2 whole epochs" in found[0]
 

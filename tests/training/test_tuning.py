@@ -102,7 +102,9 @@ def test_as_many_classes_with_other_names_start_anew(tmp_path):
     network.save_pretrained(tmp_path / "source", classes=list("0123456789"))
     with pytest.warns(UserWarning, match=r"the class layer starts anew \(as many classes, but others\)"):
         train(tuning(tmp_path / "source", epochs=1), tmp_path / "run")
-    with pytest.raises(ValueError, match="freeze must name parts that come from the pretrained weights whole; got cla"):
+    with pytest.raises(
+        ValueError, match="freeze must name parts that come completely from the pretrained weights; got cla"
+    ):
         train(tuning(tmp_path / "source", "class"), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
@@ -154,7 +156,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one_without_its_source(step
 @pytest.mark.parametrize(
     ("freeze", "message"),
     [
-        ("stem,primary,conv1,conv2,class", "parts to freeze must leave one to train"),
+        ("stem,primary,conv1,conv2,class", "parts to freeze must leave at least one part to train"),
         ("stem,head", "parts to freeze must be names from stem, primary, conv1, conv2, class; got 'head'"),
     ],
 )
@@ -171,9 +173,7 @@ def test_freezing_random_weights_is_refused():
 
 def test_weights_of_another_kind_are_refused(source, tmp_path):
     settings = tuning(source, model=replace(TINY_CNN, pretrained=str(source)))
-    with pytest.raises(
-        ValueError, match="preset must be of the kind that the pretrained weights are of, EMCapsNet; got"
-    ):
+    with pytest.raises(ValueError, match="preset must be of the same kind as the pretrained weights, EMCapsNet; got"):
         train(settings, tmp_path / "run")
 
 

@@ -65,13 +65,13 @@ def test_a_cnns_checkpoint_too(tmp_path):
 def test_what_is_no_checkpoint_of_this_version_is_refused(stopped, tmp_path):
     with pytest.raises(FileNotFoundError, match="no settings"):
         open_saved("nowhere", "last")
-    with pytest.raises(FileNotFoundError, match="no checkpoint nothing: let it train on"):
+    with pytest.raises(FileNotFoundError, match="no checkpoint nothing: continue it with"):
         open_saved(str(stopped), "nothing")
     checkpoint = read_checkpoint(stopped / "checkpoints" / "after-epoch.ckpt")
     for harm, text in (
         (lambda c: c["state_dict"].pop("network.stem.bias"), "do not fit the model"),
         (lambda c: c["state_dict"]["network.stem.weight"].fill_(float("inf")), "must be finite"),
-        (lambda c: c["matcaps"].pop("config"), "does not say which network it is of"),
+        (lambda c: c["matcaps"].pop("config"), "does not describe its network"),
     ):
         harm(checkpoint)
         torch.save(checkpoint, tmp_path / "bad.ckpt")

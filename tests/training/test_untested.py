@@ -29,13 +29,13 @@ def test_a_run_that_never_tests_classifies_no_test_image_and_says_so(tmp_path, m
     folder = tmp_path / "run"
     assert cli.main(["train", config, "--test", "never", "--output", str(folder)]) == 0
     printed = capsys.readouterr().out
-    assert "no test image was looked at (test never)" in printed
+    assert "no test image was used (test never)" in printed
     assert "accuracy" not in printed.splitlines()[-4]
     results = json.loads((folder / "results.json").read_text())
     assert results["test"] is None
     assert results["looked_at_test_part"] is False
     page = (folder / "report.html").read_text()
-    assert "No test image was looked at (test never)" in page
+    assert "No test image was used (test never)" in page
     assert "Confusion matrix" not in page
 
 
@@ -72,5 +72,5 @@ def test_a_run_that_never_tests_watches_no_test_images():
 
 def test_words_say_what_was_looked_at():
     assert describe_tested({"test": {"num_images": 5}}) == ""  # an earlier version's
-    assert "no test part was looked at" in describe_tested({"test": {"num_images": 5}, "looked_at_test_part": False})
+    assert "no test part was used" in describe_tested({"test": {"num_images": 5}, "looked_at_test_part": False})
     assert "5 images of it" in describe_tested({"test": {"num_images": 5}, "looked_at_test_part": True})

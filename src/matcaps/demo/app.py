@@ -22,7 +22,7 @@ from matcaps.demo.ports import check_address
 from matcaps.demo.session import LARGEST_EPSILON, DemoNetwork, Reading, attack, read
 from matcaps.demo.strokes import draw_strokes, parse_strokes
 from matcaps.demo.viewpoint_page import fill_viewpoint_page
-from matcaps.training.inference import read_as
+from matcaps.training.inference import reading_options
 
 MAX_UPLOAD = "10mb"
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # installed fonts: none is downloaded
@@ -256,7 +256,7 @@ class _Answers:
 
     def take(self, path: str, prepare: bool, number: int) -> tuple[Any, ...]:
         try:
-            reading = read_as(self._demo.saved.description)
+            reading = reading_options(self._demo.saved.description)
             size = self._demo.transform.image_size
             prepared = read_upload(path, size, self._demo.channels, as_digit=prepare, reading=reading)
         except (ValueError, OSError) as error:

@@ -23,7 +23,7 @@ from matcaps.models.scores import class_scores
 from matcaps.training.decoding import class_poses, load_decoder
 from matcaps.training.devices import place, resolve_device
 from matcaps.training.inference import SavedNetwork, load_saved_data, open_saved
-from matcaps.training.prediction import warn_of_unlike
+from matcaps.training.prediction import warn_of_unusual
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,7 @@ def open_inspection(settings: InspectSettings) -> SavedInspection:
         decoder_path = find_decoder(settings, saved.folder) or decoder_path
     picture = None if settings.image is None else saved.load_image(settings.image)
     if picture is not None:
-        warn_of_unlike(saved, {str(settings.image): picture})
+        warn_of_unusual(saved, {str(settings.image): picture})
     bundle = part = truth = None
     name = str(settings.image)
     if picture is None or settings.num_images or settings.train_decoder:

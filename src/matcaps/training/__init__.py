@@ -1,4 +1,4 @@
-"""Training: settings and recipes (free of torch), the run, and what comes of it."""
+"""Training: settings and recipes (which import no torch), the run, and its results."""
 
 from typing import TYPE_CHECKING
 

@@ -20,16 +20,16 @@ _BATCH = 64
 
 
 class AgreementWatch(Callback):
-    """Every few epochs, log what routing does for the true class, as the averaged weights have it where there are any.
+    """Every few epochs, log how routing treats the true class, with the averaged weights if there are any.
 
-    The first of several processes measures, on a copy of the network where that is: the training is the same with it
-    and without. A CNN has no routing, and nothing is logged.
+    The first of several processes measures, on a copy of the network on its device: the training is the same with
+    and without it. For a CNN, which has no routing, nothing is logged.
 
     Args:
         part: the name of the images' part of the data.
-        images: labelled images to look at, the same each time.
-        transform: how the network takes them.
-        every: epochs from one look to the next; the last epoch always has one.
+        images: labelled images to measure on, the same each time.
+        transform: prepares them for the network.
+        every: epochs from one measurement to the next; the last epoch always has one.
         averaging: the run's averaged weights.
     """
 
@@ -61,7 +61,7 @@ class AgreementWatch(Callback):
             loop.log(name, value)
 
     def measure(self, network: nn.Module) -> dict[str, Any] | None:
-        """The measures of a network, as plain values, with what they were made on; None of a CNN."""
+        """The measures of a network, as plain values, with the part they were made on; None for a CNN."""
         if not isinstance(network, EMCapsNet):
             return None
         return {"part": self._part, **self._measure(network).to_dict()}
@@ -86,7 +86,7 @@ def as_metrics(measured: RoutingAgreement) -> dict[str, float]:
         f"agreement/{name}_{iteration}": value
         for name, values in by_iteration.items()
         for iteration, value in enumerate(values, 1)
-        if not (name == "changed" and iteration == 1)  # from what?
+        if not (name == "changed" and iteration == 1)  # there is no iteration before
     }
     for name, layer in measured.layers.items():
         metrics |= {f"below_0.01/{name}": layer.share_low, f"above_0.99/{name}": layer.share_high}

@@ -1,4 +1,4 @@
-"""The exponential mean of the weights over the steps, which is what is validated, tested and saved."""
+"""The exponential mean of the weights over the steps, which is validated, tested and saved."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -14,19 +14,19 @@ from matcaps.models.statistics import update_statistics
 from matcaps.training.module import Training
 
 MANY_BATCHES, FEW_BATCHES = 64, 20
-"""By which averaged weights find their statistics: where they are looked at, and what would take time every epoch."""
+"""Batches for the statistics of averaged weights: where accuracy matters, and where it would take time every epoch."""
 
 
 class AveragedWeights:
     """Average the weights of a training.
 
-    Frozen weights are their own average. Where the network has running statistics, the average finds its own before
-    it is looked at or saved.
+    Frozen weights are their own average. If the network has running statistics, those of the average are computed
+    before it is evaluated or saved.
 
     Args:
-        training: whose weights; on its device already.
+        training: its weights are averaged; already on its device.
         decay: share of the average that each optimiser step keeps.
-        batches: gives so many batches of images to find statistics by, the same each time; None: the network has none.
+        batches: gives this many batches of images to compute statistics, the same each time; None: there are none.
     """
 
     def __init__(
@@ -37,27 +37,27 @@ class AveragedWeights:
         self._training = training
         self._decay = decay
         self._batches = batches
-        self._found = (-1, 0)  # at which optimiser step, by how many batches
+        self._statistics_state = (-1, 0)  # the optimiser step and number of batches of the last statistics
 
     @property
     def _pairs(self) -> list[tuple[Tensor, Tensor]]:
-        """Each parameter's average and itself."""
+        """Each parameter's average and the parameter."""
         return [*zip(self._average.module.parameters(), self._training.parameters(), strict=True)]
 
     @torch.no_grad()
     def update(self) -> None:
-        """Count in the weights after an optimiser step."""
+        """Add the weights after an optimiser step."""
         if device_of(self._training.network).type == "cuda":
             self.update_without_waiting()
             return
         self._average.update_parameters(self._training)
         for average, current in self._pairs:
-            if not current.requires_grad:  # the mean of a frozen number with itself is not always that number
+            if not current.requires_grad:  # rounding could change the mean of equal numbers
                 average.copy_(current)
 
     @torch.no_grad()
     def update_without_waiting(self) -> None:
-        """The same mean in a few launches; torch's own asks the GPU every step whether it is the first."""
+        """The same mean in a few kernel launches; torch's own waits for the GPU in every step."""
         is_first = self._training.global_step == 1
         moving = [] if is_first else [(own, current) for own, current in self._pairs if current.requires_grad]
         copied = [(own, current) for own, current in self._pairs if is_first or not current.requires_grad]
@@ -71,8 +71,8 @@ class AveragedWeights:
 
     @contextmanager
     def applied(self, batches: int = MANY_BATCHES) -> Iterator[None]:
-        """Put the average into the network for a while."""
-        self._find_statistics(batches)
+        """Put the average into the network within a ``with`` block."""
+        self._compute_statistics(batches)
         self._swap()
         try:
             yield
@@ -81,13 +81,13 @@ class AveragedWeights:
 
     def finish(self) -> None:
         """Leave the average in the network."""
-        self._find_statistics(MANY_BATCHES)
+        self._compute_statistics(MANY_BATCHES)
         for average, current in self._tensors():
             current.data.copy_(average.data)
 
     def save(self, checkpoint: dict[str, Any]) -> None:
-        """Give a checkpoint the average as its weights, and the weights as they are beside them."""
-        self._find_statistics(FEW_BATCHES)
+        """Store the average as a checkpoint's weights, and the present weights in addition."""
+        self._compute_statistics(FEW_BATCHES)
         state = self._average.state_dict()
         own = {name.removeprefix("module."): value for name, value in state.items() if name.startswith("module.")}
         checkpoint["current_model_state"] = checkpoint["state_dict"]
@@ -95,7 +95,7 @@ class AveragedWeights:
         checkpoint["averaging_state"] = {name: value for name, value in state.items() if not name.startswith("module.")}
 
     def load(self, checkpoint: dict[str, Any]) -> None:
-        """Take both from a checkpoint."""
+        """Load both from a checkpoint."""
         own = {f"module.{name}": value for name, value in checkpoint["state_dict"].items()}
         self._average.load_state_dict(own | checkpoint["averaging_state"])
         self._training.load_state_dict(checkpoint["current_model_state"])
@@ -114,15 +114,15 @@ class AveragedWeights:
             average.data.copy_(current.data)
             current.data.copy_(before)
 
-    def _find_statistics(self, count: int) -> None:
-        """Give the average its statistics, from those of the weights as they are now and from the same batches.
+    def _compute_statistics(self, count: int) -> None:
+        """Compute the average's statistics, starting from those of the present weights, on the same batches each time.
 
-        They depend on nothing else, so that a resumed run finds the same.
+        They depend on nothing else, so that a resumed run computes the same.
         """
         done = (self._training.global_step, count)
-        if self._batches is None or self._found >= done:
+        if self._batches is None or self._statistics_state >= done:
             return
-        self._found = done
+        self._statistics_state = done
         for own, current in zip(self._average.module.buffers(), self._training.buffers(), strict=True):
             own.data.copy_(current.data)
         device = device_of(self._training.network)

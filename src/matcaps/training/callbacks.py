@@ -1,4 +1,4 @@
-"""What is looked at after an epoch: the capsules, and parts of the data."""
+"""What is measured after an epoch: the capsules, and the accuracy on parts of the data."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -18,12 +18,12 @@ from matcaps.training.module import Training
 
 
 class WatchedParts(Callback):
-    """After some epochs, log the accuracy on parts of the data, as the averaged weights have it where there are any.
+    """After some epochs, log the accuracy on parts of the data, with the averaged weights if there are any.
 
     Args:
-        loaders: what to classify, by the part's name; every process classifies all of it.
+        loaders: the images to classify, by the part's name; every process classifies all of them.
         classes: the classes' names.
-        every: epochs from one look to the next; the last epoch always has one.
+        every: epochs from one measurement to the next; the last epoch always has one.
         averaging: the run's averaged weights.
     """
 
@@ -50,13 +50,13 @@ class WatchedParts(Callback):
 
 
 class CapsuleHealth(Callback):
-    """After each epoch, before its checkpoint, look at what the network makes of some images.
+    """After each epoch, before its checkpoint, check the network's outputs for some images.
 
     Logs, for every capsule layer, the share of dead types and the histogram of activations; stops the run if an output
-    is no longer finite, so that the checkpoint from before stays.
+    is no longer finite, so that the earlier checkpoint stays.
 
     Args:
-        images: ``[B, C, H, W]``, the images to look at, the same in every epoch.
+        images: ``[B, C, H, W]``, the images to check with, the same in every epoch.
     """
 
     def __init__(self, images: Tensor):

@@ -1,4 +1,4 @@
-"""What data a run was made with, kept in its folder, and compared whenever they are read again."""
+"""The record of a run's data, stored in its folder, and compared whenever the data are read again."""
 
 import warnings
 from dataclasses import replace
@@ -12,23 +12,23 @@ from matcaps.training.record import RESULTS_NAME, read_json, read_run_settings, 
 from matcaps.training.settings import TrainSettings
 
 DATA_NAME = "data.json"
-"""The fingerprint of a run's data, in its folder; a run of an earlier version has none."""
+"""The file with the fingerprint of a run's data, in its folder; runs of earlier versions have none."""
 
-_EARLIER = "earlier"  # the key under which it keeps those from before a change
+_EARLIER = "earlier"  # the key of the fingerprints before a change
 
 
 def load_for_training(settings: TrainSettings, *, resume: bool, rank: int) -> tuple[TrainSettings, DataBundle]:
-    """Read a run's data; where few images leave a part of a new run empty, with a split's seed that does not.
+    """Read a run's data; if few images leave a part of a new run empty, choose another seed for the split.
 
-    Chosen once, before anything is trained, and kept in the run's settings, so that images that come later move none.
+    The seed is chosen once, before training, and stored in the run's settings, so that later images move no image.
 
     Args:
         settings: the run's.
-        resume: whether the run was begun before: then its division stands.
-        rank: this process's among several; the first one speaks.
+        resume: whether the run was started earlier: then its split is kept.
+        rank: this process's rank; only the first process warns.
 
     Returns:
-        The settings that the run has, and its data.
+        The run's settings, and its data.
 
     Raises:
         FileNotFoundError, ValueError: see :func:`matcaps.data.load_data`.
@@ -40,7 +40,7 @@ def load_for_training(settings: TrainSettings, *, resume: bool, rank: int) -> tu
             raise
         if rank == 0:
             warnings.warn(
-                f"{error.what}: this training takes --data.split.seed {error.seed}, with which each part has images of "
+                f"{error.what}: this training uses --data.split.seed {error.seed}, with which each part has images of "
                 "every class",
                 stacklevel=2,
             )
@@ -50,21 +50,21 @@ def load_for_training(settings: TrainSettings, *, resume: bool, rank: int) -> tu
 
 
 def begin_with_data(folder: Path, bundle: DataBundle, *, resume: bool, rank: int) -> None:
-    """Keep the fingerprint of a new run's data; see that those of a resumed run are still the same.
+    """Store the fingerprint of a new run's data; check that the data of a resumed run are the same.
 
-    Other images are no reason to refuse: images are given their parts by content, so none that was trained on is
-    tested on, and hours of training would be lost. They are warned of, and the record keeps both fingerprints. Other
-    classes are refused, for the network has one output for each; and so are other images where their positions
-    decide, for these move between the parts.
+    Other images are not refused: images are assigned to parts by content, so no training image is
+    tested on, and hours of training would be lost. A warning names them, and the record stores both fingerprints. Other
+    classes are refused, because the network has one output for each; so are other images if their positions
+    decide the parts, because images would move between the parts.
 
     Args:
-        folder: the run's.
-        bundle: its data, as just read.
-        resume: whether the run was begun before.
-        rank: this process's among several; the first one speaks and writes.
+        folder: the run's folder.
+        bundle: its data, just read.
+        resume: whether the run was started earlier.
+        rank: this process's rank; only the first process warns and writes.
 
     Raises:
-        ValueError: the data have become others, and the run cannot go on with them.
+        ValueError: the data have changed, and the run cannot continue with them.
     """
     if rank == 0 and bundle.settings.balance == "none":
         uneven = describe_unevenness(bundle.train)
@@ -79,28 +79,28 @@ def begin_with_data(folder: Path, bundle: DataBundle, *, resume: bool, rank: int
         recorded = read_run_settings(folder).data.with_whole_paths().folder
         if recorded != bundle.settings.folder:
             raise ValueError(
-                f"the run in {folder} keeps no fingerprint of its data, so that it cannot go on with another folder, "
-                f"{bundle.settings.folder}: it was begun with {recorded}"
+                f"the run in {folder} has no fingerprint of its data, so it cannot continue with another folder, "
+                f"{bundle.settings.folder}: it was started with {recorded}"
             )
     if what:
-        mend = "bring them back as they were, or start a new training"
+        advice = "restore the original data, or start a new training"
         if before is not None and (before.name != now.name or before.classes != now.classes):
-            raise ValueError(f"the run in {folder} cannot go on with other data: {what}: {mend}")
+            raise ValueError(f"the run in {folder} cannot continue with other data: {what}: {advice}")
         if _positions_divide(bundle):
             raise ValueError(
-                f"the run in {folder} cannot go on with other images ({what}), for {_divider(bundle)} say which "
-                f"ones test: {mend}"
+                f"the run in {folder} cannot continue with other images ({what}), because {_divider(bundle)} decide "
+                f"which ones are test images: {advice}"
             )
         if rank == 0:
             warnings.warn(
-                f"the images are not those that the run in {folder} was started with ({what}): it goes on with those "
-                "of now, and ends otherwise than it would have",
+                f"the images are not those that the run in {folder} was started with ({what}): it continues with the "
+                "present images, and will end with different results",
                 stacklevel=2,
             )
     if rank == 0 and (before is None or what):
         earlier = read_json(folder / DATA_NAME) if before is not None else None
-        kept = [] if earlier is None else [*earlier.pop(_EARLIER, []), earlier]
-        write_json(folder / DATA_NAME, {**now.to_dict(), **({_EARLIER: kept} if kept else {})})
+        earlier_records = [] if earlier is None else [*earlier.pop(_EARLIER, []), earlier]
+        write_json(folder / DATA_NAME, {**now.to_dict(), **({_EARLIER: earlier_records} if earlier_records else {})})
 
 
 def read_fingerprint(folder: Path) -> Fingerprint | None:
@@ -119,9 +119,9 @@ def read_fingerprint(folder: Path) -> Fingerprint | None:
 
 
 def changed_data(folder: Path, bundle: DataBundle) -> str:
-    """What has become different in a run's data since it was made, in words; empty if nothing has, or none knows.
+    """Describe how a run's data have changed since it was made; empty if they have not, or if this is unknown.
 
-    A finished run of an earlier version has no fingerprint, but figures of how many images it trained and tested on.
+    A finished run of an earlier version has no fingerprint, but its numbers of training and test images.
     """
     before = read_fingerprint(folder)
     if before is not None:
@@ -143,23 +143,23 @@ def changed_data(folder: Path, bundle: DataBundle) -> str:
 
 
 def warn_of_changed_data(folder: Path, bundle: DataBundle) -> None:
-    """Warn if a run's data have become others; refuse where it would then be tested on what it was trained on.
+    """Warn if a run's data have changed; refuse them if the run would be tested on its training images.
 
     Args:
-        folder: the run's.
-        bundle: its own data, as they are now, not limited in number.
+        folder: the run's folder.
+        bundle: its own present data, not limited in number.
 
     Raises:
-        ValueError: other images, and their positions decide which ones test.
+        ValueError: the images have changed, and their positions decide which ones are test images.
     """
     changed = changed_data(folder, bundle)
     if not changed:
         return
-    what = f"the images are not those that the run in {folder} was made with ({changed})"
+    what = f"the images are not those of the run in {folder} ({changed})"
     if _positions_divide(bundle):
         raise ValueError(
-            f"{what}, and {_divider(bundle)} say which ones test, so that many of these were trained on: "
-            "bring them back as they were, or name a folder of other images with --folder"
+            f"{what}, and {_divider(bundle)} decide which ones are test images, so many of these were trained on: "
+            "restore the original images, or name a folder of other images with --folder"
         )
     warnings.warn(what, stacklevel=3)
 
@@ -175,23 +175,23 @@ def _divider(bundle: DataBundle) -> str:
     return "their groups" if bundle.settings.split.rule == "group" else "their positions"
 
 
-def check_folder_is_there(data: DataSettings, run: Path, mend: str) -> None:
-    """Refuse to go on without a run's folder of images, and say why it may not be found.
+def check_folder_exists(data: DataSettings, run: Path, advice: str) -> None:
+    """Refuse to continue without a run's folder of images; the error explains why it may be missing.
 
     Args:
-        data: the run's own.
-        run: its folder.
-        mend: what to do about it.
+        data: the run's own data settings.
+        run: the run's folder.
+        advice: what to do about it.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: the folder does not exist.
     """
     if data.folder is None:
         return
     place = Path(str(data.with_whole_paths().folder))
     if place.exists():
         return
-    why = f"there is none at {place}"
+    why = f"there is no folder {place}"
     if not data.folder.startswith("~") and not Path(data.folder).is_absolute():
-        why = f"the settings name it as seen from where the training was started, and here {why}"
-    raise FileNotFoundError(f"the run in {run} was trained on the folder {data.folder}; {why}: {mend}")
+        why = f"the path is relative to the folder in which the training was started, and here {why}"
+    raise FileNotFoundError(f"the run in {run} was trained on the folder {data.folder}; {why}: {advice}")

@@ -1,4 +1,4 @@
-"""A decoder for a network that was trained without one: the network stays as it is, the decoder learns its poses."""
+"""A decoder for a network that was trained without one: the decoder learns its poses, the network does not change."""
 
 import time
 from collections.abc import Callable
@@ -18,13 +18,13 @@ from matcaps.models.pretrained import read_weights
 
 @dataclass(frozen=True, eq=False)
 class DecoderTraining:
-    """What :func:`train_decoder` left.
+    """The result of :func:`train_decoder`.
 
     Attributes:
         decoder: in evaluation mode.
         losses: squared error summed over an image's pixels, mean over the training images, epoch by epoch.
         explained: share of the test images' variance about their mean image that the reconstructions explain, from
-            the true class's pose. 0 is as good as the mean image.
+            the true class's pose; 0 is as good as the mean image.
         seconds: time it took.
     """
 
@@ -45,19 +45,19 @@ def train_decoder(
     seed: int = 0,
     report: Callable[[str], None] = lambda _: None,
 ) -> DecoderTraining:
-    """Train a decoder on a frozen network's poses of the training images, seen as in evaluation.
+    """Train a decoder on a frozen network's poses of the training images, prepared as in evaluation.
 
-    The poses are computed once, so an epoch is some hundred small steps: minutes for a whole data set.
+    The poses are computed once, so an epoch is a few hundred small steps: minutes for a whole data set.
 
     Args:
-        network: is not changed; the decoder is trained where it is, and comes back to the host.
-        bundle: its images, those of ``train`` to learn and those of ``test`` to judge by.
+        network: not changed; the decoder is trained on its device, and returned on the CPU.
+        bundle: its images: ``train`` for training, ``test`` for testing.
         epochs: times through the training images.
         batch_size: images in a step.
         learning_rate: of Adam at the start; falls linearly to 0.
         hidden_units: of the decoder; Sabour et al. (2017) have 512 and 1,024.
         seed: of the decoder's weights and the order of the images.
-        report: is given one line an epoch.
+        report: called with one line per epoch.
 
     Raises:
         ValueError: a number is out of range.
@@ -79,7 +79,7 @@ def train_decoder(
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / (steps + 1))
     losses: list[float] = []
     for epoch in range(epochs):
-        seen: list[tuple[Tensor, int]] = []
+        batch_losses: list[tuple[Tensor, int]] = []
         for chosen in torch.randperm(len(train), generator=order).split(batch_size):
             images, labels = transform.evaluate(send(train.images[chosen], device)), send(train.labels[chosen], device)
             loss = reconstruction_loss(decoder(poses[send(chosen, device)], labels), images)
@@ -87,9 +87,9 @@ def train_decoder(
             loss.backward()
             optimizer.step()
             scheduler.step()
-            seen.append((loss.detach(), len(chosen)))
-        losses.append(sum(float(one) * count for one, count in seen) / len(train))
-        report(f"decoder epoch {epoch + 1}/{epochs}  squared error an image {losses[-1]:.2f}")
+            batch_losses.append((loss.detach(), len(chosen)))
+        losses.append(sum(float(one) * count for one, count in batch_losses) / len(train))
+        report(f"decoder epoch {epoch + 1}/{epochs}  squared error per image {losses[-1]:.2f}")
     decoder.cpu().eval()
     explained = explained_variance(decoder, class_poses(network, test, transform), test, transform)
     return DecoderTraining(decoder, tuple(losses), explained, time.perf_counter() - started)
@@ -97,7 +97,7 @@ def train_decoder(
 
 @torch.no_grad()
 def class_poses(network: EMCapsNet, dataset: ImageDataset, transform: Transform, batch_size: int = 200) -> Tensor:
-    """All class capsules' poses of a data set's images, as in evaluation: ``[N, classes, 4, 4]``, on the host."""
+    """All class capsules' poses of a data set's images, as in evaluation: ``[N, classes, 4, 4]``, on the CPU."""
     device = device_of(network)
     batches = (send(images, device) for images in dataset.images.split(batch_size))
     return torch.cat([network(transform.evaluate(images)).poses for images in batches]).cpu()
@@ -119,23 +119,23 @@ def explained_variance(decoder: PoseDecoder, poses: Tensor, dataset: ImageDatase
 
 
 def load_decoder(path: Path, num_classes: int, image_shape: tuple[int, int, int]) -> PoseDecoder:
-    """Load a decoder, in evaluation mode; how many hidden units it has, its tensors say.
+    """Load a decoder, in evaluation mode; its tensors determine its hidden units.
 
     Args:
-        path: what a training with ``reconstruction_weight`` or :func:`train_decoder` left, or a decoder with other
+        path: the file from a training with ``reconstruction_weight`` or :func:`train_decoder`, or a decoder with other
             ``hidden_units`` saved in the same way.
-        num_classes: the network's.
+        num_classes: of the network.
         image_shape: channels, rows and columns of the network's input.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no decoder, its numbers are not finite, or it is one for other images or classes.
+        ValueError: it is not a decoder, its numbers are not finite, or it is for other images or classes.
     """
     weights = read_weights(path)
     hidden = [weights.get(name) for name in ("layers.0.bias", "layers.2.bias")]
     sizes = [len(bias) for bias in hidden if bias is not None and bias.ndim == 1 and len(bias)]
     if len(sizes) != 2:
-        raise ValueError(f"{path} holds no decoder: layers.0 and layers.2 must each have a bias")
+        raise ValueError(f"{path} is not a decoder: layers.0 and layers.2 must each have a bias")
     decoder = PoseDecoder(num_classes, image_shape, hidden_units=(sizes[0], sizes[1]))
     try:
         decoder.load_state_dict(weights)

@@ -15,7 +15,7 @@ _PACKAGES = ("lightning", "torchmetrics", "safetensors", "huggingface_hub", "ten
 
 
 def examine(root: str | None = None) -> dict[str, str]:
-    """Return findings by name, each one line for people.
+    """Return findings by name, each one line.
 
     Args:
         root: folder that holds the data sets.
@@ -53,5 +53,5 @@ def _describe_cuda_kernels() -> str:
     from matcaps.routing import cuda_program
 
     folder = cuda_program.cache_folder()
-    kept = len(list(folder.glob("*.cubin"))) if folder.is_dir() else 0
-    return f"compiled when first used, by NVRTC {cuda_program.nvrtc_version()}; {kept} kept in {folder}"
+    num_kept = len(list(folder.glob("*.cubin"))) if folder.is_dir() else 0
+    return f"compiled when first used, by NVRTC {cuda_program.nvrtc_version()}; {num_kept} kept in {folder}"

@@ -1,4 +1,4 @@
-"""How good a network is on labelled images."""
+"""Test a network on labelled images."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -25,13 +25,13 @@ _NUM_WORST = 24
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image that was taken for another class.
+    """A misclassified image.
 
     Attributes:
         index: its place in the published part.
         label: the true class's name.
-        predicted: the name of the class that it was taken for.
-        lead: by how much that class's score exceeds the true one's.
+        predicted: the predicted class's name.
+        lead: the predicted class's score minus the true one's.
     """
 
     index: int
@@ -42,11 +42,11 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What :func:`evaluate` found.
+    """The result of :func:`evaluate`.
 
     Attributes:
         accuracy: share of images whose most active class is the true one.
-        num_images: how many there were.
+        num_images: number of images.
         classes: the classes' names.
         class_accuracy: the same share for each class; None where it has no images.
         confusion: ``confusion[true][predicted]``, counts.
@@ -55,13 +55,13 @@ class Evaluation:
         class_accuracy_by: by an attribute's name and value, such as ``["instance"][3]``, the share for each class among
             the images that have the value; None where a class has none. Empty unless asked for.
         num_images_by: the same of the numbers of images.
-        value_names: by an attribute whose values are numbers of names, such as ``["group"][3]``, their names.
+        value_names: for attributes whose values stand for names, such as ``["group"][3]``, the names.
         log_loss: mean negative logarithm of the true class's probability, in nats, after one exponent for all images
-            made probabilities of the scores: comparable between losses; see :mod:`matcaps.training.log_loss`.
-        log_loss_of_shares: the same with the exponent 1: of the true class's share of the scores as they are.
-        score_exponent: that exponent; the scores are surer than they should be where it is below 1.
-        log_loss_by: of :attr:`log_loss` as of the accuracy, by an attribute's name and value, for each class.
-        agreement: what routing does for the true class, iteration by iteration; None unless asked for.
+            converts scores to probabilities: comparable between losses; see :mod:`matcaps.training.log_loss`.
+        log_loss_of_shares: the same with the exponent 1: for the true class's share of the unchanged scores.
+        score_exponent: that exponent; below 1, the scores are too confident.
+        log_loss_by: :attr:`log_loss` by an attribute's name and value, for each class.
+        agreement: how routing treats the true class, iteration by iteration; None unless asked for.
     """
 
     accuracy: float
@@ -86,7 +86,7 @@ class Evaluation:
         return 100 * (1 - self.accuracy)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON can hold it."""
+        """All values in a form that JSON can hold."""
         values = {**asdict(self), "error_percent": self.error_percent}
         if self.agreement is None:
             del values["agreement"]
@@ -107,12 +107,12 @@ def evaluate(
     """Classify every image that a loader gives; several crops of an image are averaged over their class scores.
 
     Args:
-        network: an :class:`EMCapsNet` or :class:`BaselineCNN`; is left in the mode it was in.
+        network: an :class:`EMCapsNet` or :class:`BaselineCNN`; its mode does not change.
         loader: see :func:`matcaps.data.make_loader`.
         classes: the classes' names, in the order of their labels.
         by: an attribute of the images, or several, by whose values to break the accuracy down; see
             :class:`matcaps.data.ImageDataset`.
-        agreement: measure what routing does for the true class, too, as :func:`matcaps.inspect.routing_agreement`
+        agreement: also measure how routing treats the true class, as :func:`matcaps.inspect.routing_agreement`
             does, in the same pass.
 
     Raises:
@@ -134,7 +134,7 @@ def evaluate(
             scores = class_scores(network, images) if tally is None else _measured_scores(tally, images, batch.labels)
             seen.append(torch.stack([batch.indices, batch.labels]))
             every_score.append(scores)
-        # brought back at the end, so that a GPU is never waited for on the way
+        # copied to the CPU at the end, so that no batch waits for the GPU
         indices, labels = torch.cat(seen, dim=1).cpu()
         all_scores = torch.cat(every_score).cpu()
     predicted = all_scores.argmax(dim=1)
@@ -184,7 +184,7 @@ def _tally(network: nn.Module) -> AgreementTally:
 
 
 def _measured_scores(tally: AgreementTally, images: Tensor, labels: Tensor) -> Tensor:
-    """:func:`class_scores`, with the batch counted into a tally on the way: of several crops the first, the centre."""
+    """:func:`class_scores`, which also adds the batch to a tally; of several crops the first, the centre, counts."""
     several = images.ndim == 5
     outputs = tally.network.layer_outputs(images.flatten(0, 1) if several else images)
     scores = tally.network.class_scores(outputs["class_capsules"])
@@ -202,26 +202,26 @@ def _images_with(loader: DataLoader[Batch], names: Sequence[str]) -> ImageDatase
     dataset: ImageDataset = loader.dataset.dataset  # type: ignore[attr-defined]
     for name in names:
         if name not in dataset.attributes:
-            there = ", ".join(dataset.attributes) or "none"
-            raise ValueError(f"images of {dataset.name} must have the attribute {name!r}; they have {there}")
+            known = ", ".join(dataset.attributes) or "none"
+            raise ValueError(f"images of {dataset.name} must have the attribute {name!r}; they have {known}")
     return dataset
 
 
 _Groups = dict[str, dict[int, list[Tensor]]]
-"""Of each attribute, value and class the places of its images."""
+"""For each attribute, value and class, the places of its images."""
 
 
 def _groups(indices: Tensor, labels: Tensor, dataset: ImageDataset, names: Sequence[str]) -> _Groups:
     if not torch.equal(indices, dataset.indices):
         raise ValueError("loader must give every image once and in order: make it with train=False")
-    found: _Groups = {}
+    groups: _Groups = {}
     for name in names:
         values = dataset.attributes[name]
-        found[name] = {
+        groups[name] = {
             value: [((values == value) & (labels == label)).nonzero().flatten() for label in range(dataset.num_classes)]
             for value in values.unique().tolist()
         }
-    return found
+    return groups
 
 
 def _means(groups: _Groups, values: Tensor) -> dict[str, dict[int, tuple[float | None, ...]]]:

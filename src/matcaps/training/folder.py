@@ -1,4 +1,4 @@
-"""A run's folder: claimed by one training, and held while it is at it."""
+"""A run's folder: claimed by one training, and locked while it runs."""
 
 import errno
 import os
@@ -20,18 +20,18 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class RunBusyError(OSError):
-    """Another process is at a run's folder."""
+    """Another process is using a run's folder."""
 
 
 @contextmanager
 def held(lock: Path, folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder, if they ask; a lock ends with its process, however that ends.
+    """Lock a folder against other processes that use this lock; the lock ends with its process, however that ends.
 
-    Where the file system has no locks, as some of clusters have none, it warns and holds nothing.
+    If the file system has no locks, as on some clusters, this warns and locks nothing.
 
     Args:
-        lock: the file to lock, which stays; its folder must exist.
-        folder: what is held, for the message.
+        lock: the file to lock, which is not removed; its folder must exist.
+        folder: the folder that is locked, for the message.
 
     Raises:
         RunBusyError: another process holds it.
@@ -41,13 +41,13 @@ def held(lock: Path, folder: Path) -> Iterator[None]:
         lock_file.acquire(timeout=0)
     except Timeout:
         raise RunBusyError(
-            f"another process is at {folder}: let it end, or stop it, before this one goes on with that run"
+            f"another process is using {folder}: let it end, or stop it, before continuing that run"
         ) from None
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise
         warnings.warn(
-            f"the file system of {folder} has no locks ({error}): nothing keeps a second process out of it",
+            f"the file system of {folder} has no locks ({error}): nothing prevents a second process from using it",
             stacklevel=2,
         )
     try:
@@ -60,19 +60,19 @@ def held(lock: Path, folder: Path) -> Iterator[None]:
 def claimed_folder(
     settings: TrainSettings, folder: str | os.PathLike[str] | None, *, resume: bool, rank: int
 ) -> Iterator[Path]:
-    """The run's folder, made ready and held by the first process, and named to those that it starts.
+    """The run's folder, prepared and locked by the first process, which passes its name to the processes it starts.
 
     Args:
-        settings: written there for a new run; those of the run there, if it is resumed.
-        folder: where; None: a new ``runs/RECIPE-DATE-TIME``.
-        resume: whether the folder must hold a run or nothing.
-        rank: this process's among several.
+        settings: written to the folder for a new run; for a resumed run they must match those in the folder.
+        folder: the folder; None: a new ``runs/RECIPE-DATE-TIME``.
+        resume: whether the folder must contain a run; otherwise it must be empty.
+        rank: this process's rank.
 
     Raises:
-        FileExistsError: the folder has something in it, and ``resume`` is false.
+        FileExistsError: the folder is not empty, and ``resume`` is false.
         FileNotFoundError: ``resume`` is true, and there is no run.
-        RunBusyError: another process is at that run.
-        ValueError: the run there has other settings, or no folder is named where one must be.
+        RunBusyError: another process is using that run.
+        ValueError: the run has other settings, or a folder must be named.
     """
     folder = _named(settings, folder, resume, rank)
     if rank != 0:
@@ -89,11 +89,11 @@ def claimed_folder(
             changed = [line for line in changed if not line.startswith("epochs: ")]
             if changed:
                 raise ValueError(
-                    f"settings must be those of the run that is resumed, in {folder / SETTINGS_NAME}, but for epochs "
-                    f"and what changes no number; got others ({'; '.join(changed)})"
+                    f"settings must be those of the resumed run, in {folder / SETTINGS_NAME}, except epochs "
+                    f"and settings that change no number; got others ({'; '.join(changed)})"
                 )
         else:
-            _check_empty(folder)  # again: another process may have claimed it meanwhile, and be gone
+            _check_empty(folder)  # again: another process may have used it in the meantime
             write_settings(folder / SETTINGS_NAME, settings.to_dict())
         yield folder
 
@@ -105,38 +105,40 @@ def _named(settings: TrainSettings, folder: str | os.PathLike[str] | None, resum
         folder = os.environ.get(FOLDER_VARIABLE)
     if folder is None:
         if rank == 0 and "TORCHELASTIC_RUN_ID" in os.environ:
-            raise ValueError("with torchrun say where the run goes, so that all processes agree: --output FOLDER")
+            raise ValueError(
+                "with torchrun the run's folder must be named, so that all processes agree: --output FOLDER"
+            )
         wanted = Path("runs") / f"{settings.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
         folder = _new_folder(wanted) if rank == 0 else wanted
     return user_path(folder)
 
 
 def _new_folder(wanted: Path) -> Path:
-    """Make a folder of that name, or of the name with a number behind it, which no other process has."""
+    """Create a folder of that name, or of that name with a number added, that no other process uses."""
     for name in [wanted, *(wanted.with_name(f"{wanted.name}-{number}") for number in range(2, 1000))]:
         try:
             name.mkdir(parents=True)
         except FileExistsError:
             continue
         return name
-    raise FileExistsError(f"{wanted} and a thousand more are there already: say where the run goes, --output FOLDER")
+    raise FileExistsError(f"{wanted} and a thousand more already exist: name the run's folder, --output FOLDER")
 
 
 def _check_empty(folder: Path) -> None:
-    """Refuse a folder with more in it than the lock and files whose writing was cut off."""
+    """Refuse a folder that contains more than the lock and partial files."""
     if folder.exists() and (
         not folder.is_dir()
         or any(path.name != _LOCK_NAME and not path.name.endswith(".partial") for path in folder.iterdir())
     ):
         raise FileExistsError(
-            f"{folder} is there already and not empty: choose another folder, or go on with that run by "
+            f"{folder} already exists and is not empty: choose another folder, or continue that run with "
             f"matcaps train --resume {folder}"
         )
 
 
 @contextmanager
 def _environment(folder: Path) -> Iterator[None]:
-    """Tell the processes that Lightning starts where the run goes."""
+    """Pass the run's folder to the processes that Lightning starts."""
     before = os.environ.get(FOLDER_VARIABLE)
     os.environ[FOLDER_VARIABLE] = str(folder)
     try:

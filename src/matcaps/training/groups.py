@@ -20,23 +20,24 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Divide a network's parameters into groups for ``torch.optim.Adam`` or ``AdamW``.
 
-    A step of Adam moves every number by about the learning rate, whatever its size. Full calibration leaves
+    A step of Adam changes every number by about the learning rate, whatever its size. Full calibration leaves
     transformation matrices with standard deviations of 3 to 60, because the mean of hundreds of votes that do not
-    agree yet is small; at 3e-3 a step they would hardly leave their random start (docs/log.md has what that costs).
-    With ``matrix_learning_rate`` each layer's matrices move as if they were held as a scale, their root mean square
-    now, times numbers near 1 that learn at that rate.
+    agree yet is small; with steps of 3e-3 they would hardly change (docs/log.md has the cost).
+    With ``matrix_learning_rate`` each layer's matrices change as if they were stored as a scale, their present root
+    mean square, times numbers near 1 that learn at that rate.
 
     Args:
         network: any network with :class:`ConvCapsules` or :class:`ClassCapsules` in it, calibrated before. Frozen
             parameters, those without ``requires_grad``, are left out.
-        learning_rate: of all parameters but the matrices.
-        matrix_learning_rate: of the matrices, relative to their size now; None: ``learning_rate``, as it is.
+        learning_rate: of all parameters except the matrices.
+        matrix_learning_rate: of the matrices, relative to their present size; None: ``learning_rate``, unscaled.
         weight_decay: of all parameters; with ``matrix_learning_rate``, of the numbers near 1. The groups carry it, so
-            that one given to the optimiser has no effect: it would take the matrices away within some hundred steps.
-        decoupled: whether the optimiser is ``AdamW``, whose decay is apart from the gradient.
+            that a decay given to the optimiser has no effect: it would shrink the matrices to 0 within some hundred
+                steps.
+        decoupled: whether the optimiser is ``AdamW``, whose decay is separate from the gradient.
 
     Returns:
-        One group; with ``matrix_learning_rate`` one for the other parameters, if there are any, and one a routed layer.
+        One group; with ``matrix_learning_rate`` one for the other parameters, if any, and one for each routed layer.
 
     Raises:
         ValueError: every parameter is frozen.

@@ -1,4 +1,4 @@
-"""What stands around a training: signals, the processes that it started, and words that do not apply."""
+"""What surrounds a training: signals, the processes that it started, and messages that do not apply."""
 
 import logging
 import signal
@@ -12,13 +12,13 @@ from lightning.fabric import Fabric
 
 from matcaps.training.stopping import StoppedBySignal, StopRequest
 
-_LAST_WORDS = 3.0
-"""Seconds that the other processes of a training have to end by themselves; they write nothing."""
+_GRACE_SECONDS = 3.0
+"""Seconds that a training's other processes have to end by themselves; they write nothing."""
 
 
 @contextmanager
 def stoppable(folder: Path) -> Iterator[StopRequest]:
-    """Make whatever a signal has led to one :class:`StoppedBySignal` that names the run's folder."""
+    """Convert any error after a signal to one :class:`StoppedBySignal` that names the run's folder."""
     request = StopRequest()
     try:
         with request:
@@ -33,18 +33,18 @@ def stoppable(folder: Path) -> Iterator[StopRequest]:
 
 @contextmanager
 def processes_end(fabric: Fabric, request: StopRequest) -> Iterator[None]:
-    """Where the training ends before its time, see to the end of the processes that Fabric started for it."""
+    """If the training ends early, end the processes that Fabric started for it."""
     try:
         yield
     except BaseException:
         processes: list[subprocess.Popen[bytes]] = getattr(fabric.strategy.launcher, "procs", [])
         ending = [*processes]
-        processes.clear()  # Fabric kills this process when it sees how one of them ended
+        processes.clear()  # otherwise Fabric kills this process when one of them ends
         for process in ending:
             process.send_signal(request.number or signal.SIGTERM)
         for process in ending:
             try:
-                process.wait(_LAST_WORDS)
+                process.wait(_GRACE_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
         raise
@@ -52,13 +52,15 @@ def processes_end(fabric: Fabric, request: StopRequest) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what a thread would say a second time, and Fabric's words on how many processes there are."""
+    """Silence errors that a thread would report a second time, and Fabric's message on the number of processes."""
     logger = logging.getLogger("lightning.fabric")
     level, show = logger.level, threading.excepthook
     logger.setLevel(logging.WARNING)
 
     def show_other(failure: threading.ExceptHookArgs) -> None:
-        if not issubclass(failure.exc_type, OSError):  # TensorBoard's writer; the training meets it at its next word
+        if not issubclass(
+            failure.exc_type, OSError
+        ):  # from TensorBoard's writer; the training gets the error at its next write
             show(failure)
 
     threading.excepthook = show_other

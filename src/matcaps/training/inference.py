@@ -1,4 +1,4 @@
-"""Use what a training left: test it on labelled images, or classify new ones."""
+"""Use a trained network: test it on labelled images, or classify new ones."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from matcaps.data.build import Part, load_whole
 from matcaps.data.settings import EARLIER_FOLDER, SplitSettings
 from matcaps.models import EMCapsNet
 from matcaps.models.pretrained import from_pretrained, read_config, resolve_folder
-from matcaps.training.data_record import check_folder_is_there, warn_of_changed_data
+from matcaps.training.data_record import check_folder_exists, warn_of_changed_data
 from matcaps.training.devices import place, resolve_device
 from matcaps.training.evaluation import Evaluation, evaluate
 from matcaps.training.record import SETTINGS_NAME, read_run_settings
@@ -26,12 +26,12 @@ _PARTS = ("train", "validation", "test", "familiar_test", _ALL)
 
 @dataclass(frozen=True, eq=False)
 class SavedNetwork:
-    """A trained network and what lies beside its weights.
+    """A trained network and what was saved with its weights.
 
     Attributes:
         network: in evaluation mode.
         description: the whole ``config.json``.
-        folder: where both are; the run's folder if a run left them.
+        folder: the folder of both; for a run, the run's folder.
     """
 
     network: nn.Module
@@ -40,7 +40,7 @@ class SavedNetwork:
 
     @property
     def transform(self) -> Transform:
-        """How images are prepared for it.
+        """The transform that prepares images for it.
 
         Raises:
             ValueError: it was saved without a description of its input.
@@ -54,19 +54,22 @@ class SavedNetwork:
         return tuple(self.description["classes"])
 
     def load_image(self, path: str | PathLike[str]) -> Tensor:
-        """An image file as :attr:`transform` takes it, read as its training images were.
+        """Read an image file for :attr:`transform`, in the same way as its training images.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is no image, or the network was saved without a description of its input.
+            ValueError: the file is not an image, or the network was saved without a description of its input.
         """
         return load_image(
-            path, self.transform.image_size, self.description["model"]["in_channels"], **read_as(self.description)
+            path,
+            self.transform.image_size,
+            self.description["model"]["in_channels"],
+            **reading_options(self.description),
         )
 
 
 def open_saved(source: str, checkpoint: str | None = None) -> SavedNetwork:
-    """Load a network and what lies beside it.
+    """Load a network and what was saved with it.
 
     Args:
         source: folder of a run or of saved weights, weights that come with matcaps, or an id on the Hugging Face hub.
@@ -91,18 +94,18 @@ def load_saved_data(
     """Labelled images for a saved network, prepared as its training images were; arguments as :func:`evaluate_saved`.
 
     Returns:
-        All parts, none limited in number; for the part "all" every image as the test part.
+        All parts, without limits on their sizes; for the part "all", every image as the test part.
 
     Raises:
         FileNotFoundError: the data are missing.
-        ValueError: the data do not fit the network, or the split makes no such part.
+        ValueError: the data do not fit the network, or the split has no such part.
     """
     if part not in _PARTS:
         raise ValueError(f"part must be one of {', '.join(_PARTS)}; got {part!r}")
     settings = _data_settings(saved.folder, saved.description, data, folder)
     is_own = folder is None and _is_own(saved.folder, data)
     if is_own:
-        check_folder_is_there(settings, saved.folder, "say where it is now with --folder")
+        check_folder_exists(settings, saved.folder, "name its present place with --folder")
     if root is not None:
         settings = replace(settings, root=root)
     transform = saved.transform
@@ -121,11 +124,11 @@ def load_saved_data(
     elif folder is not None and part == "test" and bundle.test.split == "train":
         warnings.warn(
             f"{folder} has no test part: tested on the {len(bundle.test)} images that a training on it would keep for "
-            f"that; --part {_ALL} takes every image",
+            f"testing; --part {_ALL} uses every image",
             stacklevel=2,
         )
     if getattr(bundle, part) is None:
-        raise ValueError(f"part must be one that the split makes; it makes no {part!r}: change the split")
+        raise ValueError(f"part must be one that the split has; it has no {part!r}: change the split")
     return bundle
 
 
@@ -147,16 +150,16 @@ def evaluate_saved(
 
     Args:
         source: folder of a run or of saved weights, weights that come with matcaps, or an id on the Hugging Face hub.
-        data: name of the data set; None: the one that it was trained on, divided as then.
+        data: name of the data set; None: the one that it was trained on, with the same split.
         folder: for the data set "folder": where the images are.
         root: folder that holds the data sets.
-        part: "test", "validation", "familiar_test" or "train"; or "all": every image there is, whatever its part.
+        part: "test", "validation", "familiar_test" or "train"; or "all": every image, whatever its part.
         num_crops: crops of each image whose scores are averaged; None: as in training.
         batch_size: images at a time.
         by: an attribute of the images, such as smallNORB's "instance", or several, by whose values to break the
             accuracy down.
         checkpoint: "last", or a path: a checkpoint of the run in place of its final weights.
-        agreement: measure what routing does for the true class, too; see :func:`matcaps.inspect.routing_agreement`.
+        agreement: also measure how routing treats the true class; see :func:`matcaps.inspect.routing_agreement`.
         accelerator: "gpu" for CUDA, "cpu", or "auto" for the first where there is one.
 
     Raises:
@@ -164,7 +167,7 @@ def evaluate_saved(
         ValueError: the data do not fit the network: other classes, another number of channels or another size; the
             images have no such attribute; the network has no routing to measure; or there is no GPU.
     """
-    resolve_device(accelerator)  # first of all, so that nothing is read in vain where there is no GPU
+    resolve_device(accelerator)  # first: without the GPU asked for, nothing need be read
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     saved = open_saved(source, checkpoint)
@@ -174,7 +177,7 @@ def evaluate_saved(
     chosen: Part = part  # type: ignore[assignment]
     if part == _ALL:
         chosen = "test"
-    if chosen == "train":  # as the other parts are seen: in order, without augmentation
+    if chosen == "train":  # prepared as the other parts: in order, without augmentation
         bundle = replace(bundle, test=bundle.train)
         chosen = "test"
     device = place(saved.network, accelerator)
@@ -183,7 +186,7 @@ def evaluate_saved(
 
 
 def _load(source: str) -> tuple[nn.Module, dict[str, Any], Path]:
-    """The network, the description beside it, and their folder, which is looked for, or fetched, once."""
+    """The network, its description, and their folder, which is found or downloaded only once."""
     check_finished(source)
     folder = resolve_folder(source)
     return from_pretrained(folder), read_config(folder), folder
@@ -195,39 +198,39 @@ def _data_settings(saved: Path, description: dict[str, Any], data: str | None, f
         own = read_run_settings(saved).data
         if folder is None:
             return own
-        by_group = own.split.rule == "group"  # the groups are of its own images
+        by_group = own.split.rule == "group"  # the groups are those of the run's own images
         return replace(own, folder=folder, split=SplitSettings() if by_group else own.split)
     name = data or ("folder" if folder is not None else description.get("data"))
     if name is None:
-        raise ValueError(f"{saved} does not say what it was trained on: name the data set to test on with --data")
+        raise ValueError(f"{saved} does not record what it was trained on: name the data set to test on with --data")
     channels = description["model"]["in_channels"]
-    reading = {} if name != "folder" else read_as(description)
+    reading = {} if name != "folder" else reading_options(description)
     if name == "folder" and channels in (1, 3):
         reading["channels"] = channels
     return DataSettings.from_dict({"name": name, "folder": folder, **reading})
 
 
-def read_as(description: Mapping[str, Any]) -> dict[str, Any]:
+def reading_options(description: Mapping[str, Any]) -> dict[str, Any]:
     """How a saved network's images were read from their files: :func:`matcaps.data.load_image`'s fit and transparency.
 
     Args:
         description: the whole ``config.json``.
     """
     reading = description.get("reading")
-    if not isinstance(reading, dict):  # of an earlier version, which dropped transparency; only folders had any
+    if not isinstance(reading, dict):  # of an earlier version, which ignored transparency; only folders had any
         reading = EARLIER_FOLDER if description.get("data") == "folder" else {}
     return {"fit": reading.get("fit", "crop"), "transparency": reading.get("transparency", "auto")}
 
 
 def _is_own(saved: Path, data: str | None) -> bool:
-    """Whether a run lies there, and its own data set is meant."""
+    """Whether the folder is a run's, and its own data set is meant."""
     return (saved / SETTINGS_NAME).is_file() and data in (None, read_run_settings(saved).data.name)
 
 
 def _transform(description: dict[str, Any]) -> Transform:
     if "preprocessing" not in description or "classes" not in description:
         raise ValueError(
-            "the saved network does not say how its images were prepared and what its classes are called: save it "
+            "the saved network does not record how its images were prepared and what its classes are called: save it "
             "with preprocessing= and classes=, as matcaps train does"
         )
     return Transform.from_dict(description["preprocessing"])

@@ -1,4 +1,4 @@
-"""Whether a training's numbers are finite, seen some steps late, so that the host never waits for the GPU."""
+"""Check that a training's numbers are finite, some steps late, so that the CPU never waits for the GPU."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 _MOST = 4
-"""Steps that may be unseen. Their images are kept, to say where the first broken number came from."""
+"""Steps that may be unchecked. Their images are kept, to find the origin of the first number that is not finite."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Broken:
 
     Attributes:
         step: optimiser steps before it.
-        images: what the network was shown.
+        images: the step's images.
         loss: its value.
         parameter: number of the first gradient that is not finite; None where each is.
     """
@@ -28,10 +28,10 @@ class Broken:
 
 
 class LateCheck:
-    """Look at each step's loss and gradients without waiting for them.
+    """Check each step's loss and gradients without waiting for them.
 
-    What is not finite keeps the optimiser from its step at once, on the device (:attr:`found_inf`), from that step on:
-    the weights stay as they were. The host learns of it a few steps later.
+    A number that is not finite stops the optimiser at once, on the device (:attr:`found_inf`), from that step on:
+    the weights do not change. The CPU learns of it a few steps later.
 
     Attributes:
         found_inf: a scalar, float32, 1 from the first broken step on; a fused optimiser of torch that has it as its
@@ -40,14 +40,14 @@ class LateCheck:
 
     def __init__(self, device: torch.device):
         self.found_inf = torch.zeros((), device=device)
-        self._unseen: deque[tuple[int, Tensor, Tensor, torch.cuda.Event | None]] = deque()
+        self._unchecked: deque[tuple[int, Tensor, Tensor, torch.cuda.Event | None]] = deque()
 
     def add(self, step: int, images: Tensor, loss: Tensor, norm: Tensor, norms: Tensor) -> Broken | None:
-        """Count a step in, and return what an earlier one had that is not finite, if that is known by now.
+        """Add a step; return an earlier step with a number that is not finite, if one is known by now.
 
         Args:
             step: optimiser steps before it.
-            images: what the network was shown.
+            images: the step's images.
             loss: a scalar.
             norm: a scalar, of all gradients together.
             norms: ``[parameters]``, of each gradient.
@@ -59,23 +59,23 @@ class LateCheck:
             numbers = numbers.to("cpu", non_blocking=True)
             event = torch.cuda.Event()
             event.record()
-        self._unseen.append((step, images, numbers, event))
-        while self._unseen and (len(self._unseen) > _MOST or _is_done(self._unseen[0][3])):
+        self._unchecked.append((step, images, numbers, event))
+        while self._unchecked and (len(self._unchecked) > _MOST or _is_done(self._unchecked[0][3])):
             broken = self._next()
             if broken is not None:
                 return broken
         return None
 
     def finish(self) -> Broken | None:
-        """Wait for what has not been seen, and return the first step with a number that is not finite."""
-        while self._unseen:
+        """Wait for the unchecked steps, and return the first step with a number that is not finite."""
+        while self._unchecked:
             broken = self._next()
             if broken is not None:
                 return broken
         return None
 
     def _next(self) -> Broken | None:
-        step, images, numbers, event = self._unseen.popleft()
+        step, images, numbers, event = self._unchecked.popleft()
         if event is not None:
             event.synchronize()
         if numbers[:2].isfinite().all():

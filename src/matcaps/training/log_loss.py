@@ -1,22 +1,22 @@
-"""How sure a network is of the true class: a loss in nats that networks trained on different losses can share.
+"""The log-loss: a measure, in nats, that is comparable between networks trained with different losses.
 
-An error counts an image as right or wrong; the log-loss says how far it was from either, so that it tells two networks
-apart with fewer images.
+An error counts an image as right or wrong; the log-loss also measures by how much, so that it distinguishes two
+networks with fewer images.
 
 Scores become probabilities in two steps. A score a, an activation or a softmax, is clamped to at least 1e-8; then
 ``p_i = a_i^k / Σ_j a_j^k``. With k = 1 that is the class's share of the scores, the probability of which
-:func:`matcaps.losses.cross_entropy_loss` is the loss. But the spread loss asks for a lead of 0.9 and no more, and so
-leaves shares that a network trained on cross-entropy would call unsure, though both may rank the classes alike. So one
-exponent k is fitted for all images that are judged together, as temperature scaling does (Guo et al. 2017): the one
-with which their mean loss is least. It is fitted on these images themselves, one number for all of them, which favours
-every network alike.
+:func:`matcaps.losses.cross_entropy_loss` is the loss. But the spread loss only demands a lead of 0.9, and so
+leaves shares that are low for a network trained with cross-entropy, though both may rank the classes alike. So one
+exponent k is fitted for all images of a test, as in temperature scaling (Guo et al. 2017): the one
+with the smallest mean loss. It is fitted on these images themselves, one number for all of them, which favours
+all networks equally.
 """
 
 import torch
 from torch import Tensor
 
 SMALLEST_SCORE = 1e-8
-"""As :func:`matcaps.losses.cross_entropy_loss` has it: no image costs more than 18.4 nats with exponent 1."""
+"""As in :func:`matcaps.losses.cross_entropy_loss`: no image costs more than 18.4 nats with exponent 1."""
 
 _LOWEST, _HIGHEST = 2.0**-7, 2.0**7
 _STEPS = 50
@@ -28,7 +28,7 @@ def log_losses(scores: Tensor, labels: Tensor, exponent: float = 1.0) -> Tensor:
     Args:
         scores: ``[N, classes]``, at least 0: activations, or probabilities.
         labels: ``[N]``, int64.
-        exponent: what scores are raised to before they are shared out; 1: they are taken as they are.
+        exponent: the scores are raised to it before they are normalised; 1 leaves them unchanged.
 
     Example:
         >>> log_losses(torch.tensor([[0.3, 0.1]]), torch.tensor([0])).exp()
@@ -39,7 +39,7 @@ def log_losses(scores: Tensor, labels: Tensor, exponent: float = 1.0) -> Tensor:
 
 
 def best_exponent(scores: Tensor, labels: Tensor) -> float:
-    """The exponent from 1/128 to 128 with which the mean of :func:`log_losses` is least.
+    """The exponent from 1/128 to 128 with the smallest mean of :func:`log_losses`.
 
     The mean is convex in the exponent, so that a golden-section search finds it.
 

@@ -1,4 +1,4 @@
-"""The training loop: each batch, each look after an epoch, what is logged, and what is saved."""
+"""The training loop: batches, measurements after an epoch, logging and saving."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,14 +22,15 @@ from matcaps.training.stopping import Halt, StopRequest
 
 
 class Callback:
-    """What is called in a training; override what is needed. Callbacks are called in the order in which they are given.
+    """Base class of callbacks; override the methods you need. Callbacks are called in the order in which they are
+    given.
 
     Every method gets the :class:`Loop` and its :class:`~matcaps.training.Training`. An exception ends the training.
-    What :meth:`state_dict` returns, tensors and plain values, comes back when a run is resumed.
+    The result of :meth:`state_dict`, tensors and plain values, is restored when a run is resumed.
     """
 
     def on_train_start(self, loop: "Loop", training: Training, /) -> None:
-        """Before the first step, or the first after an interruption; not where no step is left."""
+        """Before the first step, or the first after an interruption; not if no step is left."""
 
     def on_train_epoch_start(self, loop: "Loop", training: Training, /) -> None:
         """Before an epoch's first step, or the first after an interruption within it."""
@@ -38,24 +39,26 @@ class Callback:
         """Before a step."""
 
     def on_after_backward(self, loop: "Loop", training: Training, /) -> None:
-        """When the gradient is there and has not been clipped."""
+        """After the backward pass, before the gradient is clipped."""
 
     def on_train_batch_end(
         self, loop: "Loop", training: Training, outputs: dict[str, Any], batch: Batch, batch_idx: int, /
     ) -> None:
-        """After a step, with what :class:`~matcaps.training.Training` returned; ``loop.global_step`` has counted it."""
+        """After a step, with the outputs of :class:`~matcaps.training.Training`; ``loop.global_step`` includes it."""
 
     def on_validation_start(self, loop: "Loop", training: Training, /) -> None:
         """After an epoch's last step, before the validation."""
 
     def on_validation_batch_end(self, loop: "Loop", training: Training, batch: Batch, batch_idx: int, /) -> None:
-        """After each of its batches."""
+        """After each batch of the validation."""
 
     def on_validation_end(self, loop: "Loop", training: Training, /) -> None:
-        """After it."""
+        """After the validation."""
 
     def on_train_epoch_end(self, loop: "Loop", training: Training, /) -> None:
-        """After that, before the epoch's metrics are written and its checkpoint saved; :meth:`Loop.log` adds some."""
+        """After the validation, before the epoch's metrics and checkpoint are written; :meth:`Loop.log` adds
+        metrics.
+        """
 
     def on_train_end(self, loop: "Loop", training: Training, /) -> None:
         """After the last epoch, with the final weights in the network."""
@@ -68,17 +71,17 @@ class Callback:
 
 
 class Loop:
-    """Train, from where the training is to its last epoch.
+    """Train, from the training's present step to its last epoch.
 
     Args:
-        fabric: launched.
-        training: what is trained.
+        fabric: already launched.
+        training: the network and its loss.
         loader: the training images' batches, on the device, by an :class:`EpochSampler`.
         validation: the validation images' batches; None: there are none.
-        folder: the run's.
-        averaging: the mean of the weights over the steps; None: without.
-        request: tells of a signal that asks the training to end; it does so with a checkpoint.
-        facts: plain values for the checkpoint to hold: the settings, and what the network is.
+        folder: the run's folder.
+        averaging: the mean of the weights over the steps; None: no averaging.
+        request: notes a signal that asks the training to end, which it does after writing a checkpoint.
+        facts: plain values to store in the checkpoint: the settings and the network's description.
         callbacks: called in this order.
 
     Attributes:
@@ -86,14 +89,14 @@ class Loop:
         current_epoch: from 0.
         max_epochs: of the whole run.
         num_training_batches: steps in an epoch.
-        metrics: this epoch's so far, by name; scalars.
+        metrics: this epoch's scalars so far, by name.
         should_stop: set by a callback, ends the training after this step as if it were the last.
-        writer: TensorBoard's; None in all but the first of several processes.
+        writer: TensorBoard's; None in all processes but the first.
         optimizer: torch's.
         world_size: processes; the first ``is_global_zero``.
-        seconds: spent on training, over all interruptions.
-        extensions: to other numbers of epochs than the run was set up for, over all interruptions, as plain values.
-        images_per_second: of the steps of the last epoch.
+        seconds: time spent on training, over all interruptions.
+        extensions: changes of the run's number of epochs, over all interruptions, as plain values.
+        images_per_second: in the steps of the last epoch.
     """
 
     def __init__(
@@ -143,7 +146,7 @@ class Loop:
         training, length = self.training, self.num_training_batches
         sampler: EpochSampler = self.loader.batch_sampler  # type: ignore[assignment]
         rows: list[dict[str, Any]] = [*read_metrics(self.folder / METRICS_NAME)]
-        rows = [row for row in rows if int(row["epoch"]) * length <= self.global_step]  # others are done again
+        rows = [row for row in rows if int(row["epoch"]) * length <= self.global_step]  # later epochs are repeated
         self._began = self._saved = time.perf_counter()
         if self.global_step < training.total_steps:
             self._set_random_states()
@@ -167,13 +170,13 @@ class Loop:
                     self._write_scalars(of_steps)
                 self._call("on_train_batch_end", outputs, batch, index)
                 if index + 1 == length or self.should_stop:
-                    training.finish_checks()  # waits for a GPU, to which the steps so far have only been given
+                    training.finish_checks()  # waits for the GPU, which may not have finished the steps
                 num_images, stopped = num_images + len(batch.labels) * self.world_size, time.perf_counter()
                 if self.should_stop:
                     break
-                if index + 1 < length:  # else the checkpoint after the epoch follows
+                if index + 1 < length:  # otherwise the checkpoint after the epoch follows
                     self._save_within_epoch()
-            if stopped > started:  # by a clock that may be coarse
+            if stopped > started:  # the clock may be coarse
                 self.images_per_second = num_images / (stopped - started)
                 self.log("train/images_per_second", self.images_per_second)
 
@@ -195,15 +198,15 @@ class Loop:
         self.seconds = self._elapsed()
 
     def log(self, name: str, value: float | Tensor) -> None:
-        """Note a scalar of this epoch, for metrics.csv and TensorBoard."""
+        """Add a scalar of this epoch to metrics.csv and TensorBoard."""
         self.metrics[name] = torch.as_tensor(value, dtype=torch.float32)
 
     def restore(self, checkpoint: Mapping[str, Any], extension: dict[str, int] | None = None) -> None:
-        """Go on from a checkpoint, perhaps to another number of epochs."""
+        """Continue from a checkpoint, perhaps to another number of epochs."""
         self.training.load_state_dict(checkpoint["state_dict"])
         if self.averaging is not None:
             self.averaging.load(dict(checkpoint))
-        self.training.to(self.fabric.device)  # torchmetrics takes its counts as they lie in the file, on the host
+        self.training.to(self.fabric.device)  # torchmetrics leaves its loaded counts on the CPU
         self.optimizer.load_state_dict(checkpoint["optimizer_states"][0])
         self.scheduler.load_state_dict(checkpoint["lr_schedulers"][0])
         for callback in self.callbacks:
@@ -215,14 +218,14 @@ class Loop:
         self.seconds = own["seconds"]
         self.extensions = [*own.get("extensions", []), *([] if extension is None else [extension])]
         self._random_states = {name: own[name] for name in ("random_state", "cuda_random_state") if name in own}
-        # the rate of the step to come is the one before more epochs were wanted; without them it is what it is already
+        # the loaded learning rate is that of the earlier number of epochs; compute the one of the present number
         scheduler = self.scheduler
         rated = zip(self.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
         for group, rate, factor in rated:
             group["lr"] = rate * factor(scheduler.last_epoch)
 
     def _step(self, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """One step of the optimiser; what the network said, and what is logged of it."""
+        """One step of the optimiser; returns the network's outputs, and the scalars to log."""
         training = self.training
         outputs: dict[str, Any] = self.model(batch)
         self.optimizer.zero_grad()
@@ -247,16 +250,16 @@ class Loop:
         return outputs, logged
 
     def _validate(self, batches: DataLoader[Batch]) -> None:
-        """Validate the averaged weights, where there are any; every process validates on all images."""
+        """Validate the averaged weights, if there are any; every process validates on all images."""
         self._call("on_validation_start")
         averaged = nullcontext() if self.averaging is None else self.averaging.applied(FEW_BATCHES)
         with averaged, self.fabric.autocast():
-            loss, accuracy = self.training.validate(self._announced(batches))
+            loss, accuracy = self.training.validate(self._with_callbacks(batches))
         self.log("validation/loss", loss)
         self.log("validation/accuracy", accuracy)
         self._call("on_validation_end")
 
-    def _announced(self, batches: DataLoader[Batch]) -> Iterator[Batch]:
+    def _with_callbacks(self, batches: DataLoader[Batch]) -> Iterator[Batch]:
         for index, batch in enumerate(batches):
             yield batch
             self._call("on_validation_batch_end", batch, index)
@@ -266,33 +269,33 @@ class Loop:
             getattr(callback, hook)(self, self.training, *arguments)
 
     def _write_scalars(self, values: Mapping[str, Tensor]) -> None:
-        """Into TensorBoard, at the number of the last step, from 0."""
+        """Write scalars to TensorBoard, at the number of the last step, from 0."""
         if self.writer is not None:
             for name, value in (*values.items(), ("epoch", self.current_epoch)):
                 self.writer.add_scalar(name, float(value), self.global_step - 1)
 
     def _save_within_epoch(self) -> None:
-        """Save where it is time for it; and at a signal, which then ends the training."""
+        """Save a checkpoint when it is due, and after a signal, which then ends the training."""
         is_due = time.perf_counter() - self._saved >= self.training.settings.checkpoint_minutes * 60
-        asked, due = self._agreed(self._request.number is not None, is_due and self.is_global_zero)
-        if asked or due:
+        is_asked, must_save = self._agreed(self._request.number is not None, is_due and self.is_global_zero)
+        if is_asked or must_save:
             self._save(WITHIN_EPOCH)
             self._saved = time.perf_counter()
-        if asked:
+        if is_asked:
             raise Halt
 
     def _is_asked_to_end(self) -> bool:
         return self._agreed(self._request.number is not None)[0]
 
     def _agreed(self, *are_true: bool) -> list[bool]:
-        """Whether each is true in any of several processes: all must do the same at the same step."""
+        """Whether each is true in any process, so that all processes do the same at the same step."""
         if self.world_size == 1:
             return [*are_true]
-        found = self.fabric.all_reduce(torch.tensor(are_true, device=self.fabric.device).int(), reduce_op="sum")
-        return [one > 0 for one in found.tolist()]  # type: ignore[union-attr]
+        counts = self.fabric.all_reduce(torch.tensor(are_true, device=self.fabric.device).int(), reduce_op="sum")
+        return [one > 0 for one in counts.tolist()]  # type: ignore[union-attr]
 
     def _save(self, name: str) -> None:
-        self.training.finish_checks()  # that all is finite
+        self.training.finish_checks()  # so that only finite numbers are saved
         checkpoint = {
             "epoch": self.current_epoch,
             "global_step": self.global_step,

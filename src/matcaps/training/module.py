@@ -1,4 +1,4 @@
-"""What is trained: a network with its loss, its optimiser and the checks that all stays finite."""
+"""A network with its loss, its optimiser and checks that all numbers stay finite."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -32,7 +32,9 @@ class TrainingDivergedError(RuntimeError):
 
 
 class _Mean(MeanMetric):
-    """The mean of finite numbers: torchmetrics' own, but for the look whether they are, for which a GPU must wait."""
+    """The mean of finite numbers, like torchmetrics' own, but without its check for NaN, which would wait for the
+    GPU.
+    """
 
     def update(self, value: Tensor, weight: int) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.mean_value += value.to(self.dtype) * weight
@@ -42,19 +44,19 @@ class _Mean(MeanMetric):
 class Training(nn.Module):
     """A network, its loss and its optimiser.
 
-    On a GPU no step waits for the one before: whether loss and gradient are finite is looked at some steps late
-    (:class:`matcaps.training.late_check.LateCheck`), with the weights kept from what is not; on a CPU at once.
+    On a GPU no step waits for the one before: whether loss and gradient are finite is checked some steps late
+    (:class:`matcaps.training.late_check.LateCheck`), and the weights are protected meanwhile. On a CPU it is checked at
 
     Args:
         settings: the run's settings.
         network: an :class:`EMCapsNet` or :class:`BaselineCNN`.
         steps_per_epoch: optimiser steps in an epoch.
-        decoder: trained with the network where ``settings.loss.reconstruction_weight`` is above 0.
+        decoder: trained with the network if ``settings.loss.reconstruction_weight`` is above 0.
 
     Attributes:
         global_step: optimiser steps so far.
         world_size: processes that train together.
-        full_batch: images of all batches but an epoch's last.
+        full_batch: number of images of every batch but an epoch's last.
     """
 
     def __init__(
@@ -75,35 +77,37 @@ class Training(nn.Module):
         self.full_batch = 1
         num_classes = network.num_classes
         self.train_loss = _Mean()
-        # validating its arguments would wait for a GPU; labels are checked where the data are read
+        # validating arguments would wait for the GPU; labels are checked when the data are read
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         for metric in (self.train_loss, self.train_accuracy):
-            metric.persistent(mode=True)  # so that an epoch which is interrupted still counts every image
+            metric.persistent(mode=True)  # so that an interrupted epoch still counts every image
         self.gradient_norm = torch.zeros(())  # of the last step
         self.validation_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self._late_check: LateCheck | None = None
-        self._steps: list[StepLoss | GraphedStep] = []  # one, from the first batch on; in a list, as no part of this
+        self._steps: list[
+            StepLoss | GraphedStep
+        ] = []  # one, after the first batch; in a list, so that it is no submodule
         self._shown: tuple[Tensor, Tensor] | None = None  # images and loss of this step, for the late check
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device on which it computes."""
         return device_of(self.network)
 
     def margin(self, step: int, total_steps: int | None = None) -> float:
-        """The spread loss's margin at an optimiser step, of this run or of one with so many steps."""
+        """The spread loss's margin at an optimiser step, of this run or of a run with ``total_steps``."""
         return margin_at(self.settings.loss, step, self.steps_per_epoch, total_steps or self.total_steps)
 
     def begin_epoch(self) -> None:
-        """Count loss and accuracy anew."""
+        """Reset the epoch's loss and accuracy."""
         self.train_loss.reset()
         self.train_accuracy.reset()
 
     def forward(self, batch: Batch) -> dict[str, Any]:
-        """The loss of a batch, in training mode, to be differentiated; counts it and its accuracy in.
+        """The loss of a batch, in training mode, with its gradient; adds loss and accuracy to the epoch's.
 
         Returns:
-            ``loss``, a scalar; ``predicted``, ``[B]``, the classes taken; ``margin``, a number; and ``reconstruction``,
+            ``loss``, a scalar; ``predicted``, ``[B]``, the classes; ``margin``, a number; and ``reconstruction``,
             the decoder's part of the loss.
         """
         margin = self.margin(self.global_step)
@@ -111,7 +115,9 @@ class Training(nn.Module):
         if self._checks_late:
             self._shown = batch.images, loss.detach()
         elif not torch.isfinite(loss):
-            raise TrainingDivergedError(self._blame(batch.images, "the loss", loss.item(), self.global_step))
+            raise TrainingDivergedError(
+                self._describe_divergence(batch.images, "the loss", loss.item(), self.global_step)
+            )
         self.train_loss.update(loss.detach(), weight=len(batch.labels))
         self.train_accuracy.update(scores, batch.labels)
         predicted = scores.argmax(dim=1)
@@ -127,13 +133,14 @@ class Training(nn.Module):
             self.decoder,
             self.network.class_scores,
             self._loss,
-            # several processes take the mean of their gradients, so each counts its part of a sum as often as there are
+            # DDP takes the mean of the processes' gradients, so for a sum each process multiplies its part by their
+            # number
             share=self.world_size if chosen.reduction == "sum" else 1,
             reconstruction_weight=chosen.reconstruction_weight,
             reduction=chosen.reduction,
         )
         if self.settings.cuda_graph:
-            if len(batch.labels) < self.full_batch:  # the last of an epoch, in which a run went on
+            if len(batch.labels) < self.full_batch:  # the last batch of an epoch in which a run was resumed
                 return step
             self._steps.append(GraphedStep(step, batch.images, batch.labels))
         else:
@@ -152,11 +159,13 @@ class Training(nn.Module):
             scores = self.network.class_scores(self.network(images))
             if not torch.isfinite(scores).all():
                 broken = float(scores[~torch.isfinite(scores)][0])
-                raise TrainingDivergedError(self._blame(images, "a class score", broken, self.global_step))
+                raise TrainingDivergedError(
+                    self._describe_divergence(images, "a class score", broken, self.global_step)
+                )
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
-        """Mean loss and accuracy of the network as it is, each a scalar."""
+        """Mean loss and accuracy of the present network, each a scalar."""
         total, count = torch.zeros((), device=self.device), 0
         self.validation_accuracy.reset()
         with evaluation_mode(self):
@@ -207,7 +216,7 @@ class Training(nn.Module):
         return self.device.type == "cuda"
 
     def _norm_checked_late(self, gradients: list[Tensor], optimizer: torch.optim.Optimizer) -> Tensor:
-        """The norm of all gradients; has the optimiser pass over the step if one is not finite, and notes it."""
+        """The norm of all gradients; if one is not finite, the optimiser skips the step, and the check records it."""
         assert self._shown is not None
         if self._late_check is None or self._late_check.found_inf.device != self.device:
             self._late_check = LateCheck(self.device)
@@ -223,14 +232,14 @@ class Training(nn.Module):
             return
         if math.isfinite(broken.loss):
             raise self._broken_gradient(broken.parameter, broken.step)
-        raise TrainingDivergedError(self._blame(broken.images, "the loss", broken.loss, broken.step))
+        raise TrainingDivergedError(self._describe_divergence(broken.images, "the loss", broken.loss, broken.step))
 
     def _broken_gradient(self, place: int | None, step: int) -> TrainingDivergedError:
-        """The error for a gradient, by its number among those that there are; None: none alone is to blame."""
+        """The error for a gradient, by its number among the existing ones; None: no single gradient is the cause."""
         named = [name for name, parameter in self.named_parameters() if parameter.grad is not None]
-        guilty = "all parameters" if place is None else named[place]
+        culprit = "all parameters" if place is None else named[place]
         return TrainingDivergedError(
-            f"the gradient of {guilty} is not finite at step {step}: lower the "
+            f"the gradient of {culprit} is not finite at step {step}: lower the "
             "learning rate; checkpoints from before, if any, are kept"
         )
 
@@ -245,23 +254,23 @@ class Training(nn.Module):
         return F.cross_entropy(output, labels, reduction=chosen.reduction)
 
     @torch.no_grad()
-    def _blame(self, images: Tensor, what: str, value: float, step: int) -> str:
-        """Say which layer's parameters or output are the first that are not finite."""
-        guilty = "the loss itself"
+    def _describe_divergence(self, images: Tensor, what: str, value: float, step: int) -> str:
+        """Describe which layer's parameters or output are the first that are not finite."""
+        culprit = "the loss itself"
         for name, parameter in self.named_parameters():
             if not torch.isfinite(parameter).all():
-                guilty = f"parameter {name}"
+                culprit = f"parameter {name}"
                 break
         else:
             if not torch.isfinite(images).all():
-                guilty = "the input images"
+                culprit = "the input images"
             elif isinstance(self.network, EMCapsNet):
                 for name, capsules in self.network.layer_outputs(images).items():
                     if not all(torch.isfinite(tensor).all() for tensor in capsules):
-                        guilty = f"the output of layer {name}"
+                        culprit = f"the output of layer {name}"
                         break
         return (
-            f"{what} is {value} at step {step}, first in {guilty}: lower the "
+            f"{what} is {value} at step {step}, first in {culprit}: lower the "
             "learning rate; checkpoints from before, if any, are kept"
         )
 

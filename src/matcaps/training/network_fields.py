@@ -1,4 +1,4 @@
-"""The fields of the networks' configurations as settings that may be left out; free of torch."""
+"""The fields of the networks' configurations as optional settings; imports no torch."""
 
 import inspect
 import re
@@ -11,10 +11,10 @@ _Class = TypeVar("_Class", bound=type)
 
 
 def network_fields(settings: _Class) -> _Class:
-    """Give a class, before it is made a dataclass, every field of every network's configuration that data do not say.
+    """Add to a class, before it becomes a dataclass, every configuration's fields except those that depend on the data.
 
-    Each may be None, which it is by default, and is described in the class's docstring as in the configuration's. A
-    setting that two configurations have is the first one's.
+    Each may be None, the default, and its description in the class's docstring is that of the configuration. A
+    field of two configurations is taken from the first.
 
     Args:
         settings: its docstring ends with the ``Args:`` of its own fields.
@@ -36,7 +36,7 @@ def network_fields(settings: _Class) -> _Class:
 
 
 def _descriptions(config: type) -> dict[str, str]:
-    """What a configuration's docstring says of its attributes, by name, in one line and without markup."""
+    """The descriptions of attributes in a configuration's docstring, by name, in one line and without markup."""
     _, _, listed = inspect.cleandoc(config.__doc__ or "").partition("Attributes:\n")
     entries = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", listed, re.M)
     return {name: re.sub(r":\w+:|`", "", " ".join(text.split())) for name, text in entries}

@@ -1,4 +1,4 @@
-"""Classify image files: files, folders and patterns, past what cannot be read, with a word on what looks unlike."""
+"""Classify image files, folders and patterns; unreadable files are skipped, and unusual images cause a warning."""
 
 import glob
 import os
@@ -20,18 +20,19 @@ from matcaps.training.devices import place, resolve_device
 from matcaps.training.inference import SavedNetwork, open_saved
 
 _FAR, _NEAR = 0.4, 0.25
-"""Grey levels, of 1 in all, by which an image's border is another ground than the training images', or the same."""
+"""Differences in grey level (of 1) at the border above which an image has another background, or below which the
+same."""
 _BLANK, _SOME = 0.004, 0.04
-"""Standard deviation of grey levels below which an image is blank, and above which the training images are not."""
+"""Standard deviations of grey levels below which an image is blank, and above which training images are not."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What :func:`predict_files` found.
+    """The result of :func:`predict_files`.
 
     Attributes:
-        scores: of each image, by its path, the score of each class, by the class's name.
-        failures: of each file that could not be read, and each pattern that fits nothing, the reason.
+        scores: for each image's path, the score of each class by its name.
+        failures: for each unreadable file, and each pattern that matches nothing, the reason.
     """
 
     scores: dict[str, dict[str, float]]
@@ -39,31 +40,33 @@ class Predictions:
 
 
 def find_images(patterns: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The image files that some files, folders and patterns mean, each once, in order.
+    """The image files that match some files, folders and patterns, each once, in order.
 
     Args:
         patterns: a file of any name; a folder, for all images in it and below, hidden ones left out; or a pattern with
-            ``*``, ``?``, ``[...]``, and ``**`` for any folders between, for the images and folders that fit it.
+            ``*``, ``?``, ``[...]``, and ``**`` for any folders between, for the images and folders that match it.
 
     Returns:
-        The files, and of each pattern that means none the reason.
+        The files, and the reason for each pattern that matches none.
     """
-    found: dict[str, None] = {}
+    paths: dict[str, None] = {}
     failures: dict[str, str] = {}
     for pattern in patterns:
         path = str(user_path(pattern))
         if os.path.isdir(path):
             files, reason = _images_below(path), f"{pattern} holds no image ({', '.join(endings())})"
         elif os.path.exists(path) or not glob.has_magic(path):
-            files, reason = [path], ""  # if it is not there, reading says so
+            files, reason = [path], ""  # if it does not exist, reading it fails
         else:
-            fitting = sorted(glob.glob(path, recursive=True))
-            files = [file for one in fitting for file in (_images_below(one) if os.path.isdir(one) else _if_image(one))]
-            reason = f"no image fits the pattern {pattern}"
+            matching = sorted(glob.glob(path, recursive=True))
+            files = [
+                file for one in matching for file in (_images_below(one) if os.path.isdir(one) else _if_image(one))
+            ]
+            reason = f"no image matches the pattern {pattern}"
         if not files:
             failures[pattern] = reason
-        found |= dict.fromkeys(files)
-    return list(found), failures
+        paths |= dict.fromkeys(files)
+    return list(paths), failures
 
 
 def _images_below(folder: str) -> list[str]:
@@ -88,12 +91,12 @@ def predict_files(
     checkpoint: str | None = None,
     accelerator: str = "auto",
 ) -> Predictions:
-    """Classify image files with a saved network; warn of images that look unlike those that it was trained on.
+    """Classify image files with a saved network; warn of images that look different from its training images.
 
     Args:
         source: folder of a run or of saved weights, weights that come with matcaps, or an id on the Hugging Face hub.
         patterns: files, folders and patterns, as :func:`find_images` takes them.
-        invert: turn black into white first, and white into black.
+        invert: exchange black and white first.
         checkpoint: "last", or a path: a checkpoint of the run in place of its final weights.
         accelerator: "gpu" for CUDA, "cpu", or "auto" for the first where there is one.
 
@@ -101,13 +104,13 @@ def predict_files(
         FileNotFoundError: the network is missing.
         ValueError: the network was saved without a description of its input, or there is no GPU.
     """
-    resolve_device(accelerator)  # first of all, so that nothing is read in vain where there is no GPU
+    resolve_device(accelerator)  # first: without the GPU asked for, nothing need be read
     saved = open_saved(source, checkpoint)
     classes, transform = saved.classes, saved.transform
     device = place(saved.network, accelerator)
     paths, failures = find_images(patterns)
     scores: dict[str, dict[str, float]] = {}
-    seen: dict[str, Appearance] = {}
+    appearances: dict[str, Appearance] = {}
     for path in paths:
         try:
             image = saved.load_image(path)
@@ -118,19 +121,19 @@ def predict_files(
             failures[path] = str(error)
             continue
         image = 255 - image if invert else image
-        seen[path] = appearance(image)
-        found = class_scores(saved.network, transform.evaluate(send(image, device)))[0].tolist()
-        scores[path] = dict(zip(classes, found, strict=True))
-    warn_of_unlike(saved, seen, inverted=invert)
+        appearances[path] = appearance(image)
+        image_scores = class_scores(saved.network, transform.evaluate(send(image, device)))[0].tolist()
+        scores[path] = dict(zip(classes, image_scores, strict=True))
+    warn_of_unusual(saved, appearances, inverted=invert)
     return Predictions(scores, failures)
 
 
-def warn_of_unlike(saved: SavedNetwork, images: Mapping[str, Appearance | Tensor], *, inverted: bool = False) -> None:
-    """Warn of images that look unlike a network's training images, where it knows how those look.
+def warn_of_unusual(saved: SavedNetwork, images: Mapping[str, Appearance | Tensor], *, inverted: bool = False) -> None:
+    """Warn of images that look different from a network's training images, if it recorded how those look.
 
     Args:
         saved: the network.
-        images: how they look, or themselves, ``[1, C, H, W]``, uint8, by name.
+        images: the images, ``[1, C, H, W]``, uint8, or their appearances, by name.
         inverted: whether black and white were exchanged.
     """
     own = saved.description.get("appearance")
@@ -148,15 +151,15 @@ def warn_of_unlike(saved: SavedNetwork, images: Mapping[str, Appearance | Tensor
     ]
     blank = [name for name, look in looks.items() if look.deviation < _BLANK and usual.deviation > _SOME]
     if exchanged:
-        there, here = ("bright", "dark") if usual.border_mean > 0.5 else ("dark", "bright")
-        mend = "leave --invert out for them" if inverted else "--invert exchanges black and white"
+        trained, present = ("bright", "dark") if usual.border_mean > 0.5 else ("dark", "bright")
+        advice = "leave --invert out for them" if inverted else "--invert exchanges black and white"
         warnings.warn(
-            f"{_listed(exchanged, len(looks))} a {here} ground, where the network was trained on a {there} one "
-            f"(grey level {usual.border_mean:.2f} of 1 at the border): {mend}",
+            f"{_listed(exchanged, len(looks))} a {present} background, but the network was trained on a {trained} one "
+            f"(grey level {usual.border_mean:.2f} of 1 at the border): {advice}",
             stacklevel=2,
         )
     if blank:
-        warnings.warn(f"{_listed(blank, len(looks))} one grey level all over: blank", stacklevel=2)
+        warnings.warn(f"{_listed(blank, len(looks))} only one grey level: blank", stacklevel=2)
 
 
 def _listed(names: Sequence[str], total: int) -> str:

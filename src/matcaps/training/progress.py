@@ -1,4 +1,4 @@
-"""One line an epoch, for people and logs."""
+"""One line per epoch, for people and logs."""
 
 from collections.abc import Callable
 
@@ -7,10 +7,10 @@ from matcaps.training.module import Training
 
 
 class EpochLines(Callback):
-    """Give a line of figures to a function after each epoch.
+    """Pass a line of metrics to a function after each epoch.
 
     Args:
-        write: takes the line.
+        write: called with the line.
     """
 
     def __init__(self, write: Callable[[str], None]):

@@ -1,4 +1,4 @@
-"""The named trainings. Their presets stay as published; where a recipe departs from one, it says why; free of torch."""
+"""The named trainings, with published presets; comments explain any changes. Imports no torch."""
 
 from dataclasses import replace
 
@@ -57,10 +57,10 @@ RECIPES: dict[str, TrainSettings] = {
             transform=TransformSettings(max_shift=2, flip=True),
         ),
     ),
-    # Where its settings come from (docs/log.md). Annealing 0.045 first stood out on test images, with a prototype; on
-    # held-out training instances its neighbours were no worse. The matrices' rate and how images are turned, scaled
-    # and sheared were ahead on held-out instances, each by about what a seed moves. Elastic deformation and central
-    # crops, chosen there, were taken back by test images. All five instances learn.
+    # The origin of its settings (docs/log.md): annealing 0.045 was first best on test images, with a prototype; on
+    # held-out training instances its neighbours were no worse. The matrices' rate and how images are rotated, scaled
+    # and sheared were best on held-out instances, each by about the noise between seeds. Elastic deformation and
+    # central crops, chosen there, were dropped after a look at test images. All five instances are trained on.
     "smallnorb": TrainSettings(
         recipe="smallnorb",
         model=ModelSettings("annealed-small"),
@@ -82,7 +82,7 @@ RECIPES: dict[str, TrainSettings] = {
         optimizer=replace(_LEARNS, ema_decay=0.998),
         epochs=55,
     ),
-    # The network that the paper compares with. The paper says nothing of how it was trained but that it has dropout.
+    # The network that the paper compares with. Of its training, the paper only mentions dropout.
     "smallnorb-cnn": TrainSettings(
         recipe="smallnorb-cnn",
         model=ModelSettings("baseline-cnn"),
@@ -93,8 +93,8 @@ RECIPES: dict[str, TrainSettings] = {
     ),
     # The paper's network and loss, with the optimiser, the margin's form and the temperatures of the authors' code.
     # Not theirs are: β, which is calibrated; the initial weights of the stem and the primary capsules; brightness and
-    # contrast after standardising, as the paper's text has it (--data.transform.normalise crop for theirs); the
-    # margin's pace, scaled to the run. Learns slowly: their runs take up to two million steps.
+    # contrast after standardising, as in the paper's text (--data.transform.normalise crop for theirs); the
+    # margin's schedule, scaled to the run. It learns slowly: their runs take up to two million steps.
     "smallnorb-paper": TrainSettings(
         recipe="smallnorb-paper",
         model=ModelSettings("paper"),
@@ -109,7 +109,7 @@ RECIPES: dict[str, TrainSettings] = {
 
 
 def list_recipes() -> list[str]:
-    """Return the names that ``matcaps train`` knows.
+    """Return the names that ``matcaps train`` accepts.
 
     Example:
         >>> "quickstart" in list_recipes()

@@ -1,4 +1,4 @@
-"""What a run writes beside its weights: files that are whole or absent, and the facts that make a figure repeatable."""
+"""A run's files in addition to its weights, written completely or not at all, and the facts needed to repeat it."""
 
 import csv
 import json
@@ -24,9 +24,9 @@ RESULTS_NAME = "results.json"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that at every moment either the old or the new one is there, whole.
+    """Write a file so that at any time either the complete old file or the complete new one exists.
 
-    What of a path or name is no UTF-8 is written as JSON and Python would escape it.
+    Parts of paths or names that are not valid UTF-8 are escaped as in JSON and Python.
     """
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -41,7 +41,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read an object that :func:`write_json` wrote.
 
     Raises:
-        ValueError: it is not JSON, or no object.
+        ValueError: it is not JSON, or not an object.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -62,7 +62,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not YAML, or no mapping.
+        ValueError: it is not YAML, or not a mapping.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no {path.name} in {path.parent}: is it the folder of a run?")
@@ -86,7 +86,7 @@ def read_run_settings(folder: Path) -> TrainSettings:
 
 
 def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write one row an epoch as CSV, with a column for every name that any row has."""
+    """Write one row per epoch as CSV, with a column for every name in any row."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     lines: list[str] = []
 
@@ -130,10 +130,10 @@ def command_line() -> str:
 
 
 def source_commit() -> str | None:
-    """The commit of the checkout that matcaps is imported from, marked if it has changes; None if it is no checkout."""
+    """The commit of the checkout that matcaps is imported from, marked if it has changes; None outside a checkout."""
     package = Path(matcaps.__file__).parent
     if package.parent.name != "src":
-        return None  # an installed copy: a repository around it would be somebody else's
+        return None  # an installed copy: a repository around it would be another project
     try:
         commit = _git(package, "rev-parse", "HEAD")
         changed = _git(package, "status", "--porcelain", "--untracked-files=no", "--", str(package))

@@ -1,4 +1,4 @@
-"""Going on with a run: whether its checkpoint fits, and what more epochs mean for its schedules."""
+"""Resume a run: check that its checkpoint fits, and describe the effect of more epochs on its schedules."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -21,17 +21,17 @@ _PARTS = {
     "callbacks": Mapping,
     "matcaps": Mapping,
 }
-"""What a checkpoint holds, beside its number of steps, and of which type each is."""
+"""The parts of a checkpoint, besides its number of steps, and their types."""
 
 
 @dataclass(frozen=True)
 class Extension:
-    """A run that goes on to another end than it was set up for.
+    """A run that continues to another number of epochs than it was set up for.
 
     Attributes:
         before: epochs that it was set up for.
         after: epochs that it has now.
-        step: optimiser steps that it had done.
+        step: its optimiser steps so far.
     """
 
     before: int
@@ -39,7 +39,7 @@ class Extension:
     step: int
 
     def describe(self, training: Training) -> str:
-        """What that means for learning rate and margin, in words."""
+        """Describe the effect on learning rate and margin."""
         settings, length = training.settings, training.steps_per_epoch
         stretched = []
         optimizer = settings.optimizer
@@ -50,25 +50,26 @@ class Extension:
         if loss.name == "spread" and loss.margin_schedule == "authors" and loss.margin_scale is None:
             old, new = (training.margin(self.step, length * epochs) for epochs in (self.before, self.after))
             stretched.append(f"the margin (authors) is {new:.2f}, not {old:.2f}")
-        said = f"the run goes on to {self.after} epochs instead of {self.before}: "
+        start = f"the run continues to {self.after} epochs instead of {self.before}: "
         if not stretched:
-            return said + "no schedule depends on their number, so it ends as if it had been set up so"
-        return said + (
+            return start + "no schedule depends on their number, so the result is as if it had been set up so"
+        return start + (
             f"from here on its schedules are those of a run of {self.after}: {' and '.join(stretched)}; it is not the "
             f"run that {self.after} epochs from the start would have been"
         )
 
 
 def prepare_to_resume(folder: Path, training: Training, *, speaks: bool) -> tuple[Path | None, Extension | None]:
-    """The checkpoint that a run goes on from, once it is seen to fit, and what it is extended to.
+    """Find the checkpoint from which a run continues, check that it fits, and describe a change of epochs.
 
     Args:
-        folder: the run's.
-        training: what its settings make.
-        speaks: whether this process is the one that warns and writes.
+        folder: the run's folder.
+        training: made from its settings.
+        speaks: whether this process warns and writes.
 
     Returns:
-        None for the checkpoint where the run has none yet, and begins anew; None for the extension where there is none.
+        The checkpoint, None if the run has none yet and starts from the beginning; the extension, None if there is
+        none.
 
     Raises:
         ValueError: the checkpoint is damaged, of another network or of other settings, or the run has done more epochs.
@@ -104,30 +105,30 @@ def prepare_to_resume(folder: Path, training: Training, *, speaks: bool) -> tupl
 
 @contextmanager
 def restoring(path: Path) -> Iterator[None]:
-    """Say of what fails that it is the checkpoint's fault."""
+    """Convert errors within the block to one that names the checkpoint as the cause."""
     try:
         yield
     except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path} cannot be gone on from ({reason}): {_way_out(path)}") from error
+        raise ValueError(f"{path} cannot be resumed from ({reason}): {_advice(path)}") from error
 
 
-def _way_out(path: Path) -> str:
+def _advice(path: Path) -> str:
     run = path.parent.parent
     return (
-        "remove it to go on from another checkpoint or, where there is none, from the start; or train anew: "
+        "remove it to continue from another checkpoint or, without one, from the start; or start a new training: "
         f"matcaps train --config {run / SETTINGS_NAME} --output NEW"
     )
 
 
 def _check_parts(path: Path, checkpoint: dict[str, Any]) -> None:
-    lacking = [name for name, kind in _PARTS.items() if not isinstance(checkpoint.get(name), kind)]
-    own = checkpoint["matcaps"] if "matcaps" not in lacking else {}
+    missing = [name for name, kind in _PARTS.items() if not isinstance(checkpoint.get(name), kind)]
+    own = checkpoint["matcaps"] if "matcaps" not in missing else {}
     of_ours = {"random_state": Tensor, "seconds": int | float}
-    lacking += [f"matcaps.{name}" for name, kind in of_ours.items() if own and not isinstance(own.get(name), kind)]
-    if lacking:
+    missing += [f"matcaps.{name}" for name, kind in of_ours.items() if own and not isinstance(own.get(name), kind)]
+    if missing:
         raise ValueError(
-            f"{path} lacks {', '.join(lacking)}, which a run's checkpoint of this version has: {_way_out(path)}"
+            f"{path} lacks {', '.join(missing)}, which every checkpoint of this version has: {_advice(path)}"
         )
 
 
@@ -136,27 +137,27 @@ def _check_settings(folder: Path, planned: dict[str, Any], settings: TrainSettin
     if changed:
         raise ValueError(
             f"{folder / SETTINGS_NAME} has other settings than the run was trained with ({'; '.join(changed)}): put "
-            "them back, or begin a new run with them: matcaps train --config"
+            "them back, or start a new run with them: matcaps train --config"
         )
 
 
 def _check_fit(path: Path, checkpoint: dict[str, Any], training: Training) -> None:
-    """Refuse weights and an optimiser's state that are another network's, and weights that are not finite."""
+    """Refuse weights and optimiser states of another network, and weights that are not finite."""
     averaged = ("current_model_state", "averaging_state")
     if training.settings.optimizer.ema_decay is not None and not all(name in checkpoint for name in averaged):
-        raise ValueError(f"{path} lacks {' or '.join(averaged)}, the averaged weights: {_way_out(path)}")
+        raise ValueError(f"{path} lacks {' or '.join(averaged)}, the averaged weights: {_advice(path)}")
     expected = training.state_dict()
     for part in ("state_dict", "current_model_state"):
-        found = checkpoint.get(part, expected)
-        problem = _misfit(found, expected)
+        weights = checkpoint.get(part, expected)
+        problem = _misfit(weights, expected)
         if problem:
             raise ValueError(
-                f"{path} does not fit the network of the run's {SETTINGS_NAME}: {problem}: {_way_out(path)}"
+                f"{path} does not fit the network of the run's {SETTINGS_NAME}: {problem}: {_advice(path)}"
             )
-        broken = [name for name, value in found.items() if value.is_floating_point() and not value.isfinite().all()]
+        broken = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
         if broken:
             raise ValueError(
-                f"{path} has numbers that are not finite, first in {broken[0]}: {_way_out(path)}, with a lower "
+                f"{path} has numbers that are not finite, first in {broken[0]}: {_advice(path)}, with a lower "
                 "learning rate"
             )
     optimizer, _ = training.make_optimizer()
@@ -167,17 +168,17 @@ def _check_fit(path: Path, checkpoint: dict[str, Any], training: Training) -> No
                 if state[name].shape != parameter.shape:
                     raise ValueError(f"{name} has the shape {list(state[name].shape)}, not {list(parameter.shape)}")
     except (LookupError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} has an optimiser's state that does not fit ({error}): {_way_out(path)}") from error
+        raise ValueError(f"{path} has an optimiser's state that does not fit ({error}): {_advice(path)}") from error
 
 
-def _misfit(found: Any, expected: Mapping[str, Tensor]) -> str:
-    """What makes some weights another network's, in words; empty if they fit."""
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        return "it holds no tensors by name"
+def _misfit(weights: Any, expected: Mapping[str, Tensor]) -> str:
+    """Describe why some weights do not fit the network; empty if they fit."""
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        return "it has no tensors by name"
     for name, value in expected.items():
-        if name not in found:
+        if name not in weights:
             return f"{name} is missing"
-        if found[name].shape != value.shape:
-            return f"{name} has the shape {list(found[name].shape)}, where the network has {list(value.shape)}"
-    extra = next((name for name in found if name not in expected), None)
-    return "" if extra is None else f"it has {extra}, which the network has not"
+        if weights[name].shape != value.shape:
+            return f"{name} has the shape {list(weights[name].shape)}, but the network has {list(value.shape)}"
+    extra = next((name for name in weights if name not in expected), None)
+    return "" if extra is None else f"it has {extra}, which the network does not have"

@@ -1,4 +1,4 @@
-"""Train a network from settings, in a folder that says everything about the run."""
+"""Train a network from settings, in a folder that records everything about the run."""
 
 import json
 import os
@@ -31,7 +31,7 @@ from matcaps.training.agreement_watch import AgreementWatch
 from matcaps.training.averaging import AveragedWeights
 from matcaps.training.callbacks import CapsuleHealth, WatchedParts
 from matcaps.training.checkpoint_files import CHECKPOINTS_NAME, read_checkpoint
-from matcaps.training.data_record import begin_with_data, check_folder_is_there, load_for_training
+from matcaps.training.data_record import begin_with_data, check_folder_exists, load_for_training
 from matcaps.training.devices import resolve_device
 from matcaps.training.evaluation import Evaluation, evaluate
 from matcaps.training.folder import claimed_folder
@@ -59,21 +59,21 @@ TENSORBOARD_NAME = "tensorboard"
 _STATISTICS_BATCH = 64
 _WATCHED_IMAGES = 64
 _VIEWED_IMAGES = 256
-"""Images for the views in TensorBoard, and for the measures of agreement."""
+"""The number of images for the views in TensorBoard, and for the measures of agreement."""
 _TEST_BATCH = 200
 _BROKEN_DOWN_BY = ("instance", "group")
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What came of a training.
+    """The result of a training.
 
     Attributes:
         folder: the run's folder.
-        test: the final weights on the test images; None where the settings say never, and in all but the first of
+        test: the final weights on the test images; None if the settings' test is "never", and in all but the first of
             several processes.
         seconds: time spent training, over all interruptions.
-        speaks: whether this process is the first of several, which writes and speaks.
+        speaks: whether this process is the first of several, which writes and prints.
     """
 
     folder: Path
@@ -89,29 +89,30 @@ def train(
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
-    """Train a network, test it, and leave weights, metrics and results in a folder.
+    """Train a network, test it, and write weights, metrics and results to a folder.
 
     Args:
-        settings: what to do.
-        folder: where; by default a new folder ``runs/RECIPE-DATE-TIME``. It must not exist yet, or be empty.
-        resume: go on with the run in ``folder`` from its newest checkpoint, to the end that it would have had. With
-            another number of epochs it goes on to these, finished or not: from there on learning rate and margin are
-            what they are at that step in a run of so many epochs (the schedules are stretched, or shortened).
+        settings: of the training.
+        folder: the run's folder, new or empty; by default ``runs/RECIPE-DATE-TIME``.
+        resume: continue the run in ``folder`` from its newest checkpoint, to the same result as without interruption.
+            With another number of epochs it continues to that number, finished or not: from then on learning rate and
+                margin are
+            those at that step in a run of that many epochs (the schedules are stretched or shortened).
         callbacks: called while it trains; see :class:`matcaps.training.Callback`.
 
     Returns:
-        The folder and the test's figures.
+        The folder and the test's results.
 
     Raises:
-        TypeError: a callback is none.
-        FileExistsError: the folder has something in it, and ``resume`` is false.
+        TypeError: a callback is not a :class:`matcaps.training.Callback`.
+        FileExistsError: the folder is not empty, and ``resume`` is false.
         FileNotFoundError: data are missing; or ``resume`` is true and there is no run.
-        RunBusyError: another process is at the run in ``folder``.
+        RunBusyError: another process is using the run in ``folder``.
         ValueError: settings, data or checkpoint do not fit.
-        TrainingDivergedError: a loss or gradient was not finite; the last checkpoint from before is kept.
-        StoppedBySignal: SIGTERM, SIGHUP or SIGINT (Ctrl+C, whose KeyboardInterrupt it is a kind of) ended it, after the
-            step that it was in, with a checkpoint to resume from.
-        OSError: a file cannot be written, the disk being full, say; the run can be resumed.
+        TrainingDivergedError: a loss or gradient was not finite; the last checkpoint before it is kept.
+        StoppedBySignal: SIGTERM, SIGHUP or SIGINT (Ctrl+C; it is a KeyboardInterrupt) ended it, after the
+            current step, with a checkpoint to resume from.
+        OSError: a file cannot be written, for example because the disk is full; the run can be resumed.
     """
     _check_devices(settings)
     for callback in callbacks:
@@ -123,9 +124,9 @@ def train(
     run = Path(folder) if resume and folder is not None and (Path(folder) / SETTINGS_NAME).is_file() else None
     settings = settle(settings) if run is None else settings.with_weights_of(read_run_settings(run))
     restored = run is not None and any((run / CHECKPOINTS_NAME).glob("*.ckpt"))
-    commit = source_commit()  # now: the checkout may move on while the training runs
+    commit = source_commit()  # now, because the checkout may change while the training runs
     if resume and folder is not None:
-        check_folder_is_there(settings.data, Path(folder), "bring it back, or write where it is into settings.yaml")
+        check_folder_exists(settings.data, Path(folder), "restore it, or write its present path into settings.yaml")
     settings = replace(settings, data=settings.data.with_whole_paths())
     settings, bundle = load_for_training(settings, resume=resume, rank=_rank())
     seed_everything(settings.seed, workers=True, verbose=False)
@@ -138,9 +139,9 @@ def train(
     }
     described_input = describe_input(bundle)
     described = {**describe_model(network), **described_input}
-    facts = {"settings": settings.to_dict(), "config": json.loads(json.dumps(described))}  # plain values alone
+    facts = {"settings": settings.to_dict(), "config": json.loads(json.dumps(described))}  # only plain values
     prepared = cast(PreparedImages, loader.dataset)
-    # last, so that what is refused leaves no folder behind
+    # last, so that refused settings leave no folder behind
     with claimed_folder(settings, folder, resume=resume, rank=_rank()) as place:
         begin_with_data(place, bundle, resume=resume, rank=_rank())
         start, extension = prepare_to_resume(place, training, speaks=_rank() == 0) if resume else (None, None)
@@ -199,9 +200,9 @@ def train(
             test = evaluate(network, bundle.loader("test", device=device), bundle.classes, by)
         before = read_json(place / RESULTS_NAME) if resume and (place / RESULTS_NAME).is_file() else None
         if before is not None and extension is None and before.get("epochs") in (None, settings.epochs):
-            if test is not None and before.get("test", test) is None:  # but for a test that it had not
+            if test is not None and before.get("test", test) is None:  # except for a test that was missing
                 write_json(place / RESULTS_NAME, before | _tested(settings, bundle, test))
-            return TrainResult(place, test, loop.seconds)  # the run had finished: its record stays
+            return TrainResult(place, test, loop.seconds)  # the run was already finished: its record stays
         count = sum(parameter.numel() for parameter in network.parameters())
         results = _results(settings, bundle, test, loop.seconds, loop.images_per_second, count, commit)
         if loop.extensions:
@@ -209,8 +210,8 @@ def train(
         for watch in agreement:
             if (measured := watch.measure(network)) is not None:
                 results["agreement"] = measured
-        if stuck.said:
-            results["warnings"] = list(stuck.said.values())
+        if stuck.warnings:
+            results["warnings"] = list(stuck.warnings.values())
         write_json(place / RESULTS_NAME, results | describe_origin(settings))
         return TrainResult(place, test, loop.seconds)
 
@@ -231,15 +232,15 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[EMCapsNet | BaselineCNN, T
 
 
 def make_network(settings: TrainSettings, bundle: DataBundle, *, restored: bool = False) -> EMCapsNet | BaselineCNN:
-    """Make the network that settings name, for the data at hand, and calibrate it on the first training images.
+    """Make the network of some settings, for some data, and calibrate it on the first training images.
 
     Args:
-        settings: of pretrained weights what :func:`matcaps.training.tuning.settle` makes of them.
+        settings: with pretrained weights, the result of :func:`matcaps.training.tuning.settle`.
         bundle: the data.
-        restored: whether its weights will come from a checkpoint, so that pretrained ones need not be there any more.
+        restored: whether its weights will come from a checkpoint, so that pretrained ones are no longer needed.
     """
     if len(bundle.classes) < 2:
-        raise ValueError(f"the data must have two classes or more; got {', '.join(bundle.classes)} alone")
+        raise ValueError(f"the data must have at least two classes; got only {', '.join(bundle.classes)}")
     check_class_names(bundle.classes)
     changes: dict[str, Any] = {
         "in_channels": bundle.num_channels,
@@ -260,12 +261,12 @@ def make_network(settings: TrainSettings, bundle: DataBundle, *, restored: bool 
         if new:
             anew = settings.model.recalibrate and "class_capsules" in new
             network.calibrate(images, "all" if anew else None)
-        network.class_coordinates(images)  # the check that they fit, also where nothing is new
+        network.class_coordinates(images)  # checks that they fit, also if nothing is new
     return network
 
 
 def describe_input(bundle: DataBundle) -> dict[str, Any]:
-    """What a saved network must know to look at a new image: its classes' names, how to prepare it, how they look."""
+    """What must be saved for classifying new images: the classes' names, the preprocessing, the images' appearance."""
     return {
         "classes": list(bundle.classes),
         "data": bundle.settings.name,
@@ -276,18 +277,18 @@ def describe_input(bundle: DataBundle) -> dict[str, Any]:
 
 
 def _device(settings: TrainSettings) -> torch.device:
-    """This process's."""
+    """This process's device."""
     implementation = settings.model.changes().get("implementation", "auto")
     return resolve_device(settings.accelerator, settings.devices, implementation=implementation)
 
 
 def _check_devices(settings: TrainSettings) -> None:
-    """Refuse what this machine lacks, or a launcher contradicts, before anything is written."""
+    """Refuse devices that this machine lacks, or that contradict the launcher, before anything is written."""
     if _world_size(settings) == 1 and _rank() != 0:
         raise ValueError(
             f"this is process {_rank()} of several, by RANK, LOCAL_RANK or SLURM_PROCID in the environment, but "
-            "devices and num_nodes are 1: give --devices and --num_nodes for one training by all, or take these "
-            "variables away (env -u) for a training of its own"
+            "devices and num_nodes are 1: give --devices and --num_nodes for one training by all, or remove these "
+            "variables (env -u) for a separate training"
         )
     device = _device(settings)
     if settings.cuda_graph and (device.type != "cuda" or _world_size(settings) > 1):
@@ -321,14 +322,14 @@ def _make_training(
 
 
 def _first_images(bundle: DataBundle, count: int) -> torch.Tensor:
-    """The images that the run will see first, whatever the number of processes."""
+    """The run's first training images, whatever the number of processes."""
     return next(iter(bundle.loader("train", batch_size=min(count, len(bundle.train))))).images
 
 
 def _statistics_batches(prepared: PreparedImages, count: int) -> Iterator[Tensor]:
-    """What averaged weights find their statistics by: some training images, as evaluation shows them.
+    """Some training images, prepared as in evaluation, on which the statistics of averaged weights are computed.
 
-    With these, held-out toys of smallNORB were known better than with training's distorted ones (docs/log.md).
+    With these, held-out toys of smallNORB were classified better than with distorted images (docs/log.md).
     """
     order = torch.randperm(len(prepared), generator=torch.Generator().manual_seed(prepared.seed))
     size = min(_STATISTICS_BATCH, len(order))
@@ -337,7 +338,7 @@ def _statistics_batches(prepared: PreparedImages, count: int) -> Iterator[Tensor
 
 
 def _watched(bundle: DataBundle, count: int) -> ImageDataset:
-    """Some images to watch the capsules on, evenly spread over the validation part, or else the training part."""
+    """Some images to measure the capsules on, evenly spread over the validation part, or else the training part."""
     part = bundle.train if bundle.validation is None else bundle.validation
     count = min(count, len(part))
     return part.subset(torch.arange(count) * len(part) // count)
@@ -385,7 +386,7 @@ def _results(
 
 
 def _tested(settings: TrainSettings, bundle: DataBundle, test: Evaluation | None) -> dict[str, Any]:
-    """The test's figures, None without one, and whether the run looked at images of the published test part at all."""
+    """The test's results, None without a test, and whether the run used images of the published test part at all."""
     looked = test is not None or bool(settings.watched_parts)
     return {
         "test": None if test is None else test.to_dict(),

@@ -1,6 +1,6 @@
-"""Everything that a training run can be told, as frozen dataclasses of plain values; free of torch.
+"""All settings of a training run, as frozen dataclasses of plain values; imports no torch.
 
-The same objects stand behind the Python API, the YAML files and ``--help``.
+The Python API, the YAML files and ``--help`` use the same objects.
 """
 
 import math
@@ -12,10 +12,10 @@ from matcaps.models.config import EARLIER_IMPLEMENTATIONS
 from matcaps.training.network_fields import network_fields
 
 Accelerator = Literal["auto", "cpu", "gpu"]
-"""What computes: CUDA, the processor, or the first where there is one."""
+"""Where to compute: "gpu" (CUDA), "cpu", or "auto" for the GPU if there is one."""
 
 WATCHABLE_PARTS = ("test", "familiar_test")
-"""What :attr:`TrainSettings.watched_parts` may name; validation images are looked at after every epoch anyhow."""
+"""The parts that :attr:`TrainSettings.watched_parts` may name; validation images are always evaluated each epoch."""
 
 INCIDENTAL = (
     "accelerator",
@@ -28,16 +28,16 @@ INCIDENTAL = (
     "agreement_every",
     "test",
 )
-"""Settings that change no number of a run's weights; a run may go on with others."""
+"""Settings that do not change a run's weights; a run may be resumed with other values."""
 
 INCIDENTAL_DATA = ("root", "folder", "num_workers")
-"""The same of :attr:`TrainSettings.data`: data may have moved, and a run notices if they have changed."""
+"""The same for :attr:`TrainSettings.data`: data may have moved, and a run notices if they have changed."""
 
 INCIDENTAL_MODEL = ("implementation",)
-"""The same of :attr:`TrainSettings.model`: implementations differ in rounding, as accelerators do."""
+"""The same for :attr:`TrainSettings.model`: implementations differ in rounding, as accelerators do."""
 
 OF_PRETRAINED = ("pretrained", "pretrained_sha256", "freeze", "recalibrate")
-"""What :class:`ModelSettings` has beside a preset and the network's configuration."""
+"""The fields of :class:`ModelSettings` besides the preset and the network's configuration."""
 
 
 def _positive(settings: object, *names: str) -> None:
@@ -55,23 +55,23 @@ def _one_of(settings: object, name: str, choices: tuple[str, ...]) -> None:
 @dataclass(frozen=True)
 @network_fields
 class ModelSettings:
-    """Which network: a preset, and what departs from it. None: as the preset has it.
+    """Which network: a preset, and changes to it. None: as in the preset.
 
-    The number of channels and classes, and the image size where a network must know it, come from the data. Every other
+    The number of channels and classes, and the image size if the network needs it, come from the data. Every other
     field of :class:`matcaps.models.EMCapsNetConfig` and :class:`matcaps.models.BaselineCNNConfig` is one here, too.
 
     Args:
         preset: a name that "matcaps models" lists.
         pretrained: start from saved weights: the folder of a run or of save_pretrained, weights that come with matcaps,
-            or a name on the Hugging Face hub. The network is then theirs, where nothing else is said; the preset only
-            says of which kind. The class layer starts anew where the classes are others.
-        pretrained_sha256: of the weights' file; filled in when the training starts, and weights with another are
+            or a name on the Hugging Face hub. The network then has the settings of the weights, unless others are
+            given; the preset only tells its kind. If the classes differ, the class layer is new.
+        pretrained_sha256: of the weights' file; filled in when the training starts; weights with another hash are
             refused.
-        freeze: parts of the pretrained network that stay as they are, such as stem,primary; of capsules: stem, primary,
+        freeze: parts of the pretrained network that do not change, such as stem,primary; of capsules: stem, primary,
             conv1, conv2, class; of a CNN: features, classifier.
-        recalibrate: where the class layer starts anew, calibrate the kept layers, too, if they are not frozen: their
+        recalibrate: if the class layer is new, calibrate the kept layers, too, unless they are frozen: their
             matrices keep their directions, and scales and β are set for these images. Without it our digits were hardly
-            learnt from weights of smallNORB.
+            learned from weights of smallNORB.
     """
 
     preset: str = "quickstart"
@@ -97,18 +97,18 @@ class ModelSettings:
         for name in ("freeze", "pretrained_sha256"):
             if getattr(self, name) and self.pretrained is None:
                 raise ValueError(
-                    f"{name} must be left out without pretrained weights; got {getattr(self, name)!r}: say which, "
-                    "pretrained, or what is frozen stays random"
+                    f"{name} must be left out without pretrained weights; got {getattr(self, name)!r}: name the "
+                    "weights with pretrained, because frozen parts would stay random"
                 )
 
     def filled(self, values: dict[str, Any]) -> "ModelSettings":
-        """These settings with values for those of which nothing is said, by name; names that are none are left out."""
+        """These settings with values for those that are None, by name; unknown names are ignored."""
         known = {entry.name for entry in fields(self)}
         missing = {name: value for name, value in values.items() if name in known and getattr(self, name) is None}
         return replace(self, **missing)
 
     def changes(self) -> dict[str, Any]:
-        """The settings that depart from the preset."""
+        """The settings that differ from the preset."""
         values = asdict(self)
         for name in ("preset", *OF_PRETRAINED):
             del values[name]
@@ -117,17 +117,17 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class LossSettings:
-    """What is minimised.
+    """The loss.
 
     Args:
-        name: "spread" (the paper), "margin" (Sabour et al. 2017) or "cross-entropy"; a CNN takes its softmax first.
+        name: "spread" (the paper), "margin" (Sabour et al. 2017) or "cross-entropy"; for a CNN, of its softmax.
         reduction: over the batch, "mean" (the paper) or "sum" (the tutorial).
         margin_schedule: of the spread loss: "tutorial", from 0.2 to 0.9 in steps of 0.1; "authors", a logistic rise
             from 0.2 to 0.99; "constant".
         margin_epochs: epochs over which the tutorial's margin rises; 7 in the tutorial, one step of 0.1 an epoch.
         margin_scale: optimiser steps in one unit of the authors' logistic; 50,000 in their code; None: a fortieth of
             the run's steps.
-        margin: the constant one.
+        margin: the margin of the schedule "constant".
         reconstruction_weight: weight of the reconstruction loss; above 0 a decoder is trained with the network.
             Sabour et al. (2017) use 0.0005.
     """
@@ -153,14 +153,14 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """How the weights move.
+    """The optimiser.
 
     Args:
-        name: "adam" or "adamw"; they differ in weight decay alone, which adam adds to the gradient.
-        learning_rate: at its highest; 3e-3 in the paper.
+        name: "adam" or "adamw"; they differ only in weight decay, which adam adds to the gradient.
+        learning_rate: its peak; 3e-3 in the paper.
         matrix_learning_rate: of the transformation matrices, at its highest, as a share of the root mean square that
             each layer's matrices start with; None: learning_rate, whatever their size. Full calibration makes matrices
-            of 3 to 60, which steps of 3e-3 hardly move.
+            of 3 to 60, which steps of 3e-3 hardly change.
         weight_decay: 2e-7 in the authors' code.
         schedule: after the warm-up: "constant"; "exponential", times decay_rate each decay_steps; "cosine" or
             "linear", down to 0 at the end of the run.
@@ -194,7 +194,7 @@ class OptimizerSettings:
             raise ValueError(f"ema_decay must lie between 0 and 1, or be None; got {self.ema_decay!r}")
 
     def factor(self, step: int, total_steps: int) -> float:
-        """What multiplies the learning rate at an optimiser step, counted from 0."""
+        """The factor of the learning rate at an optimiser step, counted from 0."""
         warm = min(1.0, (step + 1) / (self.warmup_steps + 1))
         progress = min(1.0, max(0, step - self.warmup_steps) / max(1, total_steps - self.warmup_steps))
         if self.schedule == "exponential":
@@ -211,34 +211,34 @@ class TrainSettings:
     """A whole training run.
 
     Args:
-        recipe: the name of the recipe that it started from.
+        recipe: the name of its recipe.
         model: which network.
-        data: which images, prepared how.
-        loss: what is minimised.
-        optimizer: how the weights move.
+        data: which images, and how they are prepared.
+        loss: the loss.
+        optimizer: the optimiser.
         epochs: times through the training images.
         seed: of the initial weights, the order of the images and their augmentation.
         precision: "32-true", or "bf16-mixed": convolutions in bfloat16; the routing stays in float32.
         accelerator: "gpu" for CUDA, "cpu", or "auto" for the first where there is one.
         cuda_graph: record a training step as a CUDA graph and replay it: small networks on one GPU then no longer wait
             for Python. The results are the same.
-        devices: processes to train with, one a device; more than one train by DDP.
+        devices: processes to train with, one per device; several use DDP.
         num_nodes: machines that train together, with torchrun or a cluster's launcher.
-        checkpoint_minutes: time between checkpoints within an epoch; one is written after every epoch anyhow.
-        calibration_images: images of the first batch that the calibration looks at.
+        checkpoint_minutes: time between checkpoints within an epoch; one is always written after every epoch.
+        calibration_images: number of images of the first batch used for calibration.
         log_every_steps: optimiser steps between the logged losses.
         watched_parts: parts of the data to classify after some epochs and log the accuracy of, "test" and
-            "familiar_test". A learning curve to look at and to report; nothing is chosen by it.
-        watch_every: epochs from one look at the watched parts to the next; the last epoch always has one.
-        views_every: epochs from one writing to the next of what the capsules do into TensorBoard: figures, vote
-            distances, poses as an embedding; 0: never. They take at most 2 % of the time; a short run has the cheap
-            ones alone.
-        agreement_every: epochs from one measuring of what routing does for the true class to the next, on 256 images of
+            "familiar_test". This gives a learning curve; nothing is chosen by it.
+        watch_every: epochs from one evaluation of the watched parts to the next; the last epoch always has one.
+        views_every: epochs from one set of views of the capsules in TensorBoard to the next: figures, vote
+            distances, poses as an embedding; 0: never. They take at most 2 % of the time; a short run has only the
+            cheap ones.
+        agreement_every: epochs from one measurement of how routing treats the true class to the next, on 256 images of
             the validation part, or else of the training part: its share of the data, whether its votes come together,
-            and how many capsules are off or on for good, into metrics.csv and TensorBoard; the last epoch always has
+            and how many capsules are off or on, in metrics.csv and TensorBoard; the last epoch always has
             one. 0: never.
-        test: "end" classifies the test part once, after the last epoch; "never" leaves it alone, as runs by which
-            something is chosen must; "matcaps eval" tests such a run when it is asked to.
+        test: "end" classifies the test part once, after the last epoch; "never" does not use it, as required for runs
+            by which something is chosen; "matcaps eval" can test such a run later.
     """
 
     recipe: str = "custom"
@@ -266,10 +266,10 @@ class TrainSettings:
         _one_of(self, "precision", ("32-true", "bf16-mixed"))
         _one_of(self, "accelerator", get_args(Accelerator))
         _positive(self, "checkpoint_minutes")
-        object.__setattr__(self, "watched_parts", tuple(self.watched_parts))  # a YAML file brings a list
+        object.__setattr__(self, "watched_parts", tuple(self.watched_parts))  # YAML files contain lists
         for part in self.watched_parts:
             if part not in WATCHABLE_PARTS:
-                raise ValueError(f"watched_parts must be of {', '.join(WATCHABLE_PARTS)}; got {part!r}")
+                raise ValueError(f"watched_parts must be names from {',  '.join(WATCHABLE_PARTS)}; got {part!r}")
         _one_of(self, "test", ("never", "end"))
         if self.test == "never" and self.watched_parts:
             raise ValueError(
@@ -286,7 +286,7 @@ class TrainSettings:
                 raise ValueError(f"{name} must be a whole number of at least 0; got {value!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as dicts, lists, strings, numbers and None: what YAML and JSON can hold."""
+        """The settings as dicts, lists, strings, numbers and None, which YAML and JSON can hold."""
         values = asdict(self)
         values["data"] = self.data.to_dict()
         values["watched_parts"] = list(self.watched_parts)
@@ -296,22 +296,22 @@ class TrainSettings:
         return values
 
     def with_incidentals_of(self, other: "TrainSettings") -> "TrainSettings":
-        """These settings with the other's :data:`INCIDENTAL` ones: another place of the data, another device."""
+        """These settings with the other's :data:`INCIDENTAL` ones, such as another data folder or device."""
         data = replace(self.data, **{name: getattr(other.data, name) for name in INCIDENTAL_DATA})
-        if data.split.groups and other.data.split.groups:  # the table lies elsewhere; a run notices other groups
+        if data.split.groups and other.data.split.groups:  # the table may have moved; a run notices other groups
             data = replace(data, split=replace(data.split, groups=other.data.split.groups))
         model = replace(self.model, **{name: getattr(other.model, name) for name in INCIDENTAL_MODEL})
         return replace(self, data=data, model=model, **{name: getattr(other, name) for name in INCIDENTAL})
 
     def with_weights_of(self, other: "TrainSettings") -> "TrainSettings":
-        """These settings with what the other's say of the same pretrained weights, where nothing is said here."""
+        """These settings, with None replaced by the other's values if both have the same pretrained weights."""
         if self.model.pretrained is None or self.model.pretrained != other.model.pretrained:
             return self
         return replace(self, model=self.model.filled(asdict(other.model)))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainSettings":
-        """The settings that :meth:`to_dict` wrote.
+        """Make settings from the result of :meth:`to_dict`.
 
         Raises:
             ValueError: a name is unknown or a value is out of range.
@@ -320,23 +320,23 @@ class TrainSettings:
             raise ValueError(f"training settings must be a mapping of names to values; got {type(values).__name__}")
         known = {entry.name for entry in fields(cls)}
         parts = {"model": ModelSettings, "loss": LossSettings, "optimizer": OptimizerSettings}
-        made: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
         for name, value in values.items():
             if name not in known:
                 raise ValueError(f"training has no setting {name!r}; it has {', '.join(sorted(known))}")
             if name in ("data", *parts) and not isinstance(value, dict):
                 raise ValueError(f"{name} must be a mapping of names to values; got {type(value).__name__}")
             if name == "data":
-                made[name] = DataSettings.from_dict(value)
+                arguments[name] = DataSettings.from_dict(value)
             elif name in parts:
-                made[name] = _make(parts[name], name, value)
+                arguments[name] = _make(parts[name], name, value)
             else:
-                made[name] = value
-        return cls(**made)
+                arguments[name] = value
+        return cls(**arguments)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their full names, such as ``"data.batch_size"``; tuples become lists, as YAML has them."""
+    """Nested settings by their full names, such as ``"data.batch_size"``; tuples become lists, as in YAML."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
@@ -347,12 +347,12 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def changes_of_a_run(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """In which settings, as :meth:`TrainSettings.to_dict` gives them, a run would go on otherwise than it began.
+    """The settings, as in :meth:`TrainSettings.to_dict`, that would change if a run were resumed.
 
-    A setting that only one of the two has is another version's, and left out, like those that change no number.
+    Settings that only one of the two has (another version's) are left out, and so are those that change no number.
 
     Returns:
-        Such as ``"optimizer.learning_rate: 0.003, now 0.01"``.
+        Lines such as ``"optimizer.learning_rate: 0.003, now 0.01"``.
     """
     one, two = flatten(before), flatten(after)
     incidental = {"recipe", "data.split.groups", *INCIDENTAL, *(f"data.{name}" for name in INCIDENTAL_DATA)}

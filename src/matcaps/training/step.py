@@ -11,10 +11,10 @@ from matcaps.losses import reconstruction_loss
 
 
 class StepResult(NamedTuple):
-    """What a training step computes.
+    """The results of a training step.
 
     Attributes:
-        loss: a scalar, to be differentiated.
+        loss: a scalar with a gradient.
         scores: ``[B, classes]``, without a gradient.
         reconstruction: the decoder's part of the loss, before its weight, without a gradient; 0 without a decoder.
     """
@@ -25,14 +25,14 @@ class StepResult(NamedTuple):
 
 
 class StepLoss(nn.Module):
-    """Images, labels and margin to :class:`StepResult`.
+    """Computes :class:`StepResult` from images, labels and margin.
 
     Args:
         network: maps images to capsules or logits.
         decoder: reconstructs images from the class poses; None: nothing is reconstructed.
         classify: maps the network's output to class scores.
         compare: the loss of output, scores, labels and margin.
-        share: what the loss is multiplied by.
+        share: a factor of the loss.
         reconstruction_weight: of the decoder's loss.
         reduction: of the decoder's loss.
     """
@@ -72,8 +72,8 @@ class StepLoss(nn.Module):
 class GraphedStep:
     """A :class:`StepLoss` that a GPU replays, forward and backward, as two CUDA graphs.
 
-    Recording runs the step a few times; buffers, such as running statistics, and the GPU's random state are put back
-    then, so that a run is the same with it. Batches of another size than the first run as they are.
+    Recording runs the step a few times; afterwards buffers, such as running statistics, and the GPU's random state are
+    restored, so that a run is the same with it. Batches of another size than the first run without the graph.
 
     Args:
         step: in training mode, on a CUDA device.
@@ -89,7 +89,7 @@ class GraphedStep:
         random_state = torch.cuda.get_rng_state(device)
         precision = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
         sample = images.clone(), labels.clone(), torch.full((), 0.5, device=device)
-        # torch records on a stream of its own, and warns of it at the first backward pass
+        # torch records on its own stream, and would warn of it at the first backward pass
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         with torch.autocast("cuda", enabled=False):  # the recorded function has its own, without a cache
             recorded: Any = torch.cuda.make_graphed_callables(_Flat(step, precision), sample, allow_unused_input=True)
@@ -100,7 +100,7 @@ class GraphedStep:
         torch.cuda.set_rng_state(random_state, device)
 
     def __call__(self, images: Tensor, labels: Tensor, margin: float) -> StepResult:
-        """As the step itself."""
+        """Compute what the step computes."""
         if (images.shape, labels.shape) != self._shapes:
             return self._plain(images, labels, margin)
         with torch.autocast("cuda", enabled=False):
@@ -109,7 +109,7 @@ class GraphedStep:
 
 
 class _Flat(nn.Module):
-    """Plain tensors in and out, in a precision of its own: what torch records."""
+    """The step with plain tensors as inputs and outputs, in its own precision, for recording."""
 
     def __init__(self, step: StepLoss, precision: torch.dtype | None):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Ending at a signal: a training at its next step, with a checkpoint; everything else at once. Free of torch."""
+"""End at a signal: a training after its current step, with a checkpoint; everything else at once. Imports no torch."""
 
 import os
 import signal
@@ -12,18 +12,18 @@ from typing import Any
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)
 )  # Windows has no SIGHUP
-"""What asks a process to end: kill, Slurm, docker stop and systemd; a terminal that closes; Ctrl+C."""
+"""The signals that ask a process to end: from kill, Slurm, docker stop and systemd; a closing terminal; Ctrl+C."""
 
 GRACE = 8.0
-"""Seconds that a training has to come to the end of its step, or of its validation; docker stop gives ten."""
+"""Seconds that a training has to finish its step or validation; docker stop allows ten."""
 
 
 class StoppedBySignal(KeyboardInterrupt):
     """A signal ended the work.
 
     Attributes:
-        number: the signal's.
-        folder: of the run that can be resumed; None where none had begun.
+        number: the signal's number.
+        folder: of the run that can be resumed; None if none had started.
     """
 
     def __init__(self, number: int, folder: Path | None = None):
@@ -38,7 +38,7 @@ class StoppedBySignal(KeyboardInterrupt):
 
     @property
     def status(self) -> int:
-        """What a process that a signal ended returns, by the shells' custom."""
+        """The exit status of a process that a signal ended, by the shells' convention."""
         return 128 + self.number
 
 
@@ -47,9 +47,10 @@ class Halt(BaseException):
 
 
 class StopRequest:
-    """Notes that a signal asks a training to end, while it is entered; a second one, or no answer, ends it at once.
+    """Within a ``with`` block, notes a signal that asks a training to end; a second one, or no reaction, ends it at
+    once.
 
-    Entered outside the main thread, where Python handles no signals, it notes nothing.
+    Outside the main thread, where Python handles no signals, it notes nothing.
 
     Args:
         grace: seconds until the end no longer waits for the step.
@@ -84,7 +85,7 @@ class StopRequest:
 
 @contextmanager
 def signals_end_the_work() -> Iterator[None]:
-    """Raise :class:`StoppedBySignal` at once where a signal comes; what is ignored (``nohup``) stays ignored."""
+    """Raise :class:`StoppedBySignal` at once when a signal arrives; ignored signals (``nohup``) stay ignored."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise StoppedBySignal(number)
@@ -97,7 +98,7 @@ def signals_end_the_work() -> Iterator[None]:
 
 
 def _set_handlers(handle: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Handle the signals that are not ignored; return the handlers from before."""
+    """Handle the signals that are not ignored; return the earlier handlers."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     before = {number: signal.getsignal(number) for number in SIGNALS}

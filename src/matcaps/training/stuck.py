@@ -1,4 +1,4 @@
-"""Seeing that a training stands still, and saying so once."""
+"""Detect that a training is stuck, and warn once."""
 
 import warnings
 from typing import Any
@@ -14,49 +14,49 @@ from matcaps.training.loop import Callback, Loop
 from matcaps.training.module import Training
 
 GRADIENT_FLOOR = 1e-6
-"""A norm below which the gradient of all parameters together has vanished; good trainings here end at 1e-3 or more."""
+"""A gradient norm, over all parameters, below which it has vanished; good trainings here end at 1e-3 or more."""
 LOSS_FLOOR = 1e-3
 """A mean loss below which there may be nothing left to learn: a spread loss whose margin is met has no gradient."""
 EPOCHS, STEPS = 3, 60
-"""Whole epochs in a row, of so many optimiser steps together, in which a class is never predicted, or a layer stays as
-it is, before that is called stuck: at the beginning both are usual."""
+"""Whole consecutive epochs, with at least this many optimiser steps, in which a class is never predicted, or a layer is
+dead or saturated, before the training counts as stuck: at the beginning both are usual."""
 _VANISHED_STEPS = 10
-"""Optimiser steps, in whole epochs in a row, for which a gradient must have vanished."""
+"""Optimiser steps, in whole consecutive epochs, for which a gradient must have vanished."""
 _VANISHED_SHARE = 0.9
-"""Share of an epoch's steps whose gradient has vanished that makes an epoch without one."""
+"""An epoch counts as without gradient if this share of its steps has a vanished gradient."""
 
 
 class StuckWatch(Callback):
-    """Warn once of each: a gradient that has vanished, a class that is never predicted, a layer that says nothing.
+    """Warn once of each: a vanished gradient, a class that is never predicted, a dead or saturated layer.
 
-    Looks at the training images as the training sees them, and for the layers at a few images after each epoch.
+    Gradients and classes are observed in training; layers are checked with a few images after each epoch.
 
     Args:
-        images: ``[B, C, H, W]``, to look at the layers on.
+        images: ``[B, C, H, W]``, to check the layers with.
         classes: the classes' names.
-        epochs: whole epochs in a row that a class or a layer has.
-        steps: optimiser steps that these must have together.
+        epochs: whole consecutive epochs before a warning about a class or layer.
+        steps: optimiser steps that these epochs must have together.
 
     Attributes:
-        said: the warnings so far, by what they are about, over all interruptions.
+        warnings: the warnings so far, by topic, over all interruptions.
     """
 
     def __init__(self, images: Tensor, classes: tuple[str, ...], epochs: int = EPOCHS, steps: int = STEPS):
-        self.said: dict[str, str] = {}
+        self.warnings: dict[str, str] = {}
         self._images = images
         self._classes = classes
         self._epochs = epochs
         self._steps = steps
-        self._since: dict[str, int] = {}  # epochs in a row, by what is wrong
+        self._since: dict[str, int] = {}  # consecutive epochs, by problem
         self._norms: list[Tensor] = []
         self._predicted = torch.zeros(0)
         self._shown = torch.zeros(0)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"said": self.said, "since": self._since}
+        return {"said": self.warnings, "since": self._since}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.said, self._since = dict(state_dict["said"]), dict(state_dict["since"])
+        self.warnings, self._since = dict(state_dict["said"]), dict(state_dict["since"])
 
     def on_train_epoch_start(self, loop: Loop, training: Training) -> None:
         self._norms = []
@@ -80,26 +80,26 @@ class StuckWatch(Callback):
         if loop.world_size > 1:
             predicted, shown = loop.fabric.all_reduce(torch.stack([predicted, shown]), reduce_op="sum")  # type: ignore[misc]
         if len(self._norms) < loop.num_training_batches:
-            return  # the run went on within this epoch: the rest of it was seen by another process
-        self._look_at_gradient(loop, training)
-        self._look_at_classes(loop, predicted, shown)
-        self._look_at_layers(loop, training)
+            return  # the run was resumed within this epoch: an earlier process saw the rest
+        self._check_gradient(loop, training)
+        self._check_classes(loop, predicted, shown)
+        self._check_layers(loop, training)
 
-    def _look_at_gradient(self, loop: Loop, training: Training) -> None:
+    def _check_gradient(self, loop: Loop, training: Training) -> None:
         norms, epoch = torch.stack(self._norms), loop.current_epoch + 1
         loss, accuracy = (float(loop.metrics[f"train/{name}"]) for name in ("loss", "accuracy"))
         vanished = float((norms < GRADIENT_FLOOR).float().mean()) >= _VANISHED_SHARE
         wrong = vanished and loss > LOSS_FLOOR and accuracy < 1
         if self._lasts(loop, "gradient", wrong, epochs=1, steps=_VANISHED_STEPS):
-            self._say(
+            self._warn(
                 loop,
                 "gradient",
                 f"the gradient has vanished (norm {float(norms.median()):.0e} in epoch {epoch}), though the loss is "
-                f"{loss:.3g} and {accuracy:.0%} of the training images are right: nothing is learnt any more. Try "
+                f"{loss:.3g} and {accuracy:.0%} of the training images are right: the network no longer learns. Try "
                 "another --seed, a lower --optimizer.learning_rate, or --loss.name cross-entropy",
             )
 
-    def _look_at_classes(self, loop: Loop, predicted: Tensor, shown: Tensor) -> None:
+    def _check_classes(self, loop: Loop, predicted: Tensor, shown: Tensor) -> None:
         missing = ((predicted == 0) & (shown > 0)).tolist()
         lasting = [
             name
@@ -108,42 +108,44 @@ class StuckWatch(Callback):
         ]
         if lasting:
             names = ", ".join(lasting[:5]) + (f" and {len(lasting) - 5} more" if len(lasting) > 5 else "")
-            self._say(
+            self._warn(
                 loop,
                 "classes",
-                f"no training image has been taken for {names} in {self._epochs} whole epochs: see whether the classes "
-                "are uneven or mislabelled; else try another --seed, or a lower --optimizer.learning_rate",
+                f"no training image was predicted as {names} in {self._epochs} whole epochs: check whether the classes "
+                "are uneven or mislabelled; otherwise try another --seed, or a lower --optimizer.learning_rate",
             )
 
     @torch.no_grad()
-    def _look_at_layers(self, loop: Loop, training: Training) -> None:
+    def _check_layers(self, loop: Loop, training: Training) -> None:
         if not isinstance(training.network, EMCapsNet):
             return
-        said = []
+        problems = []
         with evaluation_mode(training.network):
             outputs = training.network.layer_outputs(self._images.to(training.device))
         for name, capsules in outputs.items():
             low, high = float(capsules.activations.min()), float(capsules.activations.max())
             for state, wrong in (("dead", high < DEAD_BELOW), ("saturated", low > SATURATED_ABOVE)):
                 if self._lasts(loop, f"{state} {name}", wrong, self._epochs, self._steps):
-                    said.append(f"all capsules of {name} are {state}, with activations from {low:.2g} to {high:.2g}")
-        if said:
-            self._say(
+                    problems.append(
+                        f"all capsules of {name} are {state}, with activations from {low:.2g} to {high:.2g}"
+                    )
+        if problems:
+            self._warn(
                 loop,
                 "layers",
-                f"{'; '.join(said)}, on all images looked at, for {self._epochs} epochs: they tell no images apart. "
-                "Try --model.calibration full, another --seed, or a lower --optimizer.learning_rate",
+                f"{'; '.join(problems)}, on all images measured, for {self._epochs} epochs: they do not distinguish "
+                "images. Try --model.calibration full, another --seed, or a lower --optimizer.learning_rate",
             )
 
     def _lasts(self, loop: Loop, name: str, wrong: bool, epochs: int, steps: int) -> bool:
-        """Whether something has been wrong for so many epochs in a row, and so many steps."""
+        """Whether a problem has lasted for this many consecutive epochs and steps."""
         self._since[name] = self._since.get(name, 0) + 1 if wrong else 0
         since = self._since[name]
         return since >= epochs and since * int(loop.num_training_batches) >= steps
 
-    def _say(self, loop: Loop, what: str, sentence: str) -> None:
-        if what in self.said:
+    def _warn(self, loop: Loop, what: str, sentence: str) -> None:
+        if what in self.warnings:
             return
-        self.said[what] = sentence
+        self.warnings[what] = sentence
         if loop.is_global_zero:
             warnings.warn(f"the training seems stuck: {sentence}", stacklevel=2)

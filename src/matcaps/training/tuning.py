@@ -1,4 +1,4 @@
-"""A training that starts from saved weights: what they decide, what is kept of them, and what the record says."""
+"""Trainings that start from saved weights: settings from the weights, layers that are kept, and the record."""
 
 import warnings
 from dataclasses import replace
@@ -14,18 +14,18 @@ from matcaps.training.inference import check_finished
 from matcaps.training.settings import ModelSettings, TrainSettings
 
 _NOT_DECIDED = ("implementation",)
-"""What a network's configuration has and its weights do not decide."""
+"""Fields of a network's configuration that its weights do not decide."""
 
 
 def settle(settings: TrainSettings) -> TrainSettings:
-    """Write down in settings what their pretrained weights decide: the network's settings, and the weights' SHA-256.
+    """Fill in the settings that the pretrained weights decide: the network's settings, and the weights' SHA-256.
 
-    So a run that is resumed needs the weights no more, and one that is repeated has the same ones or is refused.
+    So a resumed run no longer needs the weights, and a repeated run has the same weights or is refused.
 
     Raises:
-        FileNotFoundError: there are no such weights, or they are of a run that has not finished.
-        ValueError: they are others than ``pretrained_sha256`` says, of another kind of network than the preset, or
-            have layers with settings of their own.
+        FileNotFoundError: there are no such weights, or they belong to an unfinished run.
+        ValueError: they have another hash than ``pretrained_sha256``, are of another kind of network than the preset,
+            or have layers with their own settings.
     """
     chosen = settings.model
     if chosen.pretrained is None:
@@ -41,13 +41,13 @@ def settle(settings: TrainSettings) -> TrainSettings:
     if type(own) is not type(model_config(chosen.preset)):
         kind = type(own).__name__.removesuffix("Config")
         raise ValueError(
-            f"preset must be of the kind that the pretrained weights are of, {kind}; got {chosen.preset!r}: name such "
+            f"preset must be of the same kind as the pretrained weights, {kind}; got {chosen.preset!r}: name such "
             "a preset, or other weights"
         )
     layers = read_config(folder).get("layers")
     if layers:
         raise ValueError(
-            f"the pretrained weights must have one setting for all layers; in {folder} {', '.join(layers)} depart: "
+            f"the pretrained weights must have one setting for all layers; in {folder} {', '.join(layers)} differ: "
             "fine-tune them from Python, with from_pretrained"
         )
     decided = {name: value for name, value in vars(own).items() if name not in _NOT_DECIDED}
@@ -57,7 +57,7 @@ def settle(settings: TrainSettings) -> TrainSettings:
 
 
 def check_preset(chosen: ModelSettings) -> None:
-    """Refuse a preset that somebody named beside pretrained weights whose layers have other sizes.
+    """Refuse a preset whose layers have other sizes than the pretrained weights.
 
     Raises:
         ValueError: the sizes differ.
@@ -69,15 +69,15 @@ def check_preset(chosen: ModelSettings) -> None:
 def start_from_pretrained(
     settings: TrainSettings, bundle: DataBundle, changes: dict[str, Any]
 ) -> EMCapsNet | BaselineCNN:
-    """Make the network from the weights that settings name; a warning says what was not kept.
+    """Make the network from the pretrained weights of the settings; a warning names what was not kept.
 
-    The class layer is kept where the weights were trained to tell the same classes apart, by number and, if they say
-    so, by name.
+    The class layer is kept if the weights were trained on the same classes, by number and, if they are recorded,
+    by name.
 
     Args:
-        settings: settled.
+        settings: the result of :func:`settle`.
         bundle: the data.
-        changes: what the data and the settings ask of the network, by field of its configuration.
+        changes: values that the data and the settings require, by field of the configuration.
     """
     source = str(settings.model.pretrained)
     folder = resolve_folder(source)
@@ -93,8 +93,8 @@ def start_from_pretrained(
     random = [part for part in frozen if any(layer.split(".")[0] == part for layer in anew)]
     if random:
         raise ValueError(
-            f"freeze must name parts that come from the pretrained weights whole; got {short_name(random[0])}, whose "
-            "classes are others and start anew: leave it out"
+            f"freeze must name parts that come completely from the pretrained weights; got {short_name(random[0])}, "
+            "whose classes differ and which is new: leave it out"
         )
     preprocessing = description.get("preprocessing")
     normalise = preprocessing.get("normalise") if isinstance(preprocessing, dict) else None
@@ -111,7 +111,7 @@ def start_from_pretrained(
 
 
 def describe_origin(settings: TrainSettings) -> dict[str, Any]:
-    """What a run's results say of the weights that it started from; nothing where there were none."""
+    """The record of the weights that a run started from; empty if there were none."""
     chosen = settings.model
     if chosen.pretrained is None:
         return {}

@@ -1,4 +1,4 @@
-"""A run that has not come to its end: what it has instead of final weights."""
+"""Unfinished runs, which have checkpoints instead of final weights."""
 
 import json
 import warnings
@@ -16,13 +16,13 @@ from matcaps.training.checkpoint_files import CHECKPOINTS_NAME, newest_checkpoin
 from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, read_json, read_run_settings
 
 LAST = "last"
-"""The name of a run's newest checkpoint, wherever one can be chosen."""
+"""The name of a run's newest checkpoint in options."""
 
 _NETWORK = "network."
 
 
 def check_finished(source: str | PathLike[str]) -> None:
-    """Refuse the folder of a run that has not come to its weights; warn where it goes on to more epochs.
+    """Refuse the folder of a run without final weights; warn if the run continues to more epochs.
 
     Raises:
         FileNotFoundError: it has settings, but no weights or no description of them.
@@ -32,28 +32,28 @@ def check_finished(source: str | PathLike[str]) -> None:
         return
     if not all((folder / name).is_file() for name in (WEIGHTS_NAME, CONFIG_NAME)):
         raise FileNotFoundError(
-            f"the run in {folder} has no final weights yet: finish it with matcaps train --resume {folder}, or look at "
+            f"the run in {folder} has no final weights yet: finish it with matcaps train --resume {folder}, or use "
             f"its last checkpoint with --checkpoint {LAST}"
         )
     if (folder / RESULTS_NAME).is_file():
         done, epochs = read_json(folder / RESULTS_NAME).get("epochs"), read_run_settings(folder).epochs
         if done is not None and done != epochs:
             warnings.warn(
-                f"the run in {folder} goes on and has not ended yet: the weights are those after {done} of {epochs} "
-                f"epochs; --checkpoint {LAST} takes its last checkpoint",
+                f"the run in {folder} was continued and has not ended yet: the weights are those after {done} of "
+                f"{epochs} epochs; --checkpoint {LAST} uses its last checkpoint",
                 stacklevel=3,
             )
 
 
 def open_checkpoint(source: str, checkpoint: str) -> tuple[nn.Module, dict[str, Any], Path]:
-    """The network of a run's checkpoint, with averaged weights where the run averages them, as its end would have it.
+    """The network of a run's checkpoint, with averaged weights if the run averages them.
 
     Args:
         source: the run's folder.
         checkpoint: "last" for the newest one, or a checkpoint's path.
 
     Returns:
-        The network in evaluation mode, its description as ``config.json`` would have it, and the run's folder.
+        The network in evaluation mode, its description as in ``config.json``, and the run's folder.
 
     Raises:
         FileNotFoundError: there is no such run or checkpoint.
@@ -64,14 +64,14 @@ def open_checkpoint(source: str, checkpoint: str) -> tuple[nn.Module, dict[str, 
     path = newest_checkpoint(folder / CHECKPOINTS_NAME) if checkpoint == LAST else user_path(checkpoint)
     if path is None or not path.is_file():
         where = f"the run in {folder} has no checkpoint yet" if path is None else f"no checkpoint {path}"
-        raise FileNotFoundError(f"{where}: let it train on, matcaps train --resume {folder}")
+        raise FileNotFoundError(f"{where}: continue it with matcaps train --resume {folder}")
     content = read_checkpoint(path)
     own, weights = content.get("matcaps"), content.get("state_dict")
     description: Any = own.get("config") if isinstance(own, dict) else None
     if not isinstance(description, dict) or not isinstance(weights, dict):
         raise ValueError(
-            f"{path} does not say which network it is of, as checkpoints of this version do: let the run go on to its "
-            f"next checkpoint, matcaps train --resume {folder}"
+            f"{path} does not describe its network, as checkpoints of this version do: continue the run to its "
+            f"next checkpoint with matcaps train --resume {folder}"
         )
     with TemporaryDirectory() as place:
         (Path(place) / CONFIG_NAME).write_text(json.dumps(description), encoding="utf-8")

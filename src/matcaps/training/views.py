@@ -1,4 +1,4 @@
-"""What the capsules do, in TensorBoard, every few epochs: figures, histograms and poses to walk among."""
+"""Views of the capsules in TensorBoard, every few epochs: figures, histograms and embedded poses."""
 
 import time
 from collections.abc import Callable
@@ -29,29 +29,29 @@ from matcaps.training.loop import Callback, Loop
 from matcaps.training.module import Training
 
 SHARE = 0.02
-"""Largest share of the training's time that the views take; one that would exceed it waits for the next look."""
+"""Largest share of the training's time that the views take; a view that would exceed it waits for the next time."""
 
 _FIRST_FIGURE = 3.0
 _FIRST_NUMBERS = 0.5
-"""Seconds that a figure, and a view of numbers, are taken to cost before one was made."""
+"""Estimated seconds for a figure, and for a view of numbers, before one was made."""
 _NUM_BINS = 30
 
 
 class CapsuleViews(Callback):
-    """Every few epochs, write into TensorBoard what ``matcaps inspect`` would show of the network as it is.
+    """Every few epochs, write to TensorBoard what ``matcaps inspect`` would show of the present network.
 
-    Of one image, the figures of vote distances, activations, assignments and EM steps, and, where a decoder is trained
-    with the network, of the pose moved component by component. Of it and of all images, how far votes for the true
-    class and for a wrong one lie from their mean. Of all images, the vote distances of the true and the
+    For one image: the figures of vote distances, activations, assignments and EM steps, and, if a decoder is trained
+    with the network, of the pose changed component by component. For it and for all images: how far votes for the true
+    class and for a wrong one lie from their mean. For all images: the vote distances of the true and the
     other classes as histograms and means, and the true classes' poses as an embedding. They never take more than
     :data:`SHARE` of the training's time: they take turns, and where the next one would exceed it, that one waits for
-    the next look. The training itself is the same with them and without.
+    the next time. The training itself is the same with and without them.
 
     Args:
-        images: labelled images to look at, the same each time; the figures show the first.
-        transform: how the network takes them.
-        every: epochs from one look to the next.
-        averaging: the run's averaged weights, which are looked at where there are any.
+        images: labelled images to measure on, the same each time; the figures show the first.
+        transform: prepares them for the network.
+        every: epochs from one time to the next.
+        averaging: the run's averaged weights, which are used if there are any.
         share: largest share of the time since the training started, or was resumed.
     """
 
@@ -86,27 +86,27 @@ class CapsuleViews(Callback):
         names = [name for name in _VIEWS if name != "poses" or training.decoder is not None]
         last = self._last if self._last in names else names[-1]
         start = names.index(last) + 1
-        look = None
-        for name in [*names[start:], *names[:start]]:  # in turn, from where the last look ended
+        snapshot = None
+        for name in [*names[start:], *names[:start]]:  # in turn, starting after the last view
             cost = self._costs.get(name, _FIRST_NUMBERS if name in _OF_NUMBERS else _FIRST_FIGURE)
             began = time.perf_counter()
-            if look is None:
+            if snapshot is None:
                 cost += self._costs.get("look", _FIRST_NUMBERS)
             if self._spent + cost > self._share * (began - self._started):
-                break  # and no cheaper one in its place, which would keep it out for good
-            if look is None:
+                break  # a cheaper view in its place could delay it forever
+            if snapshot is None:
                 with nullcontext() if self._averaging is None else self._averaging.applied():
-                    look = _Look(training, self._images, self._transform)
+                    snapshot = _Snapshot(training, self._images, self._transform)
                 self._costs["look"] = time.perf_counter() - began
             drawn = time.perf_counter()
-            _VIEWS[name](look, writer, epoch)
+            _VIEWS[name](snapshot, writer, epoch)
             self._costs[name] = time.perf_counter() - drawn
             self._spent += time.perf_counter() - began
             self._last = name
 
 
-class _Look:
-    """The network as it is, on the CPU, and what it makes of the images."""
+class _Snapshot:
+    """A copy of the present network on the CPU, and its results for the images."""
 
     def __init__(self, training: Training, dataset: ImageDataset, transform: Transform):
         assert isinstance(training.network, EMCapsNet)
@@ -130,17 +130,17 @@ class _Look:
         )
 
 
-def _distances(look: _Look, writer: SummaryWriter, epoch: int) -> None:
+def _distances(snapshot: _Snapshot, writer: SummaryWriter, epoch: int) -> None:
     """Histograms and means of the vote distances, of the true class and of the others, by iteration."""
-    found = inspect.vote_distances(look.network, look.images)
-    true = torch.nn.functional.one_hot(look.labels, len(look.classes)).bool()
-    means = found.mean()
-    for iteration in range(found.distances.shape[1]):
+    distances = inspect.vote_distances(snapshot.network, snapshot.images)
+    true = torch.nn.functional.one_hot(snapshot.labels, len(snapshot.classes)).bool()
+    means = distances.mean()
+    for iteration in range(distances.distances.shape[1]):
         for name, chosen in (("the true class", true), ("other classes", ~true)):
             tag = f"vote distance to {name}/iteration {iteration + 1}"
-            pick = chosen[:, None, :].expand_as(found.distances[:, iteration])
+            pick = chosen[:, None, :].expand_as(distances.distances[:, iteration])
             _add_histogram(
-                writer, tag, found.distances[:, iteration][pick], found.assignment[:, iteration][pick], epoch
+                writer, tag, distances.distances[:, iteration][pick], distances.assignment[:, iteration][pick], epoch
             )
             writer.add_scalar(f"mean {tag}", float(means[:, iteration][chosen].mean()), epoch)
 
@@ -164,14 +164,14 @@ def _add_histogram(writer: SummaryWriter, tag: str, values: Tensor, weights: Ten
     )
 
 
-def _embedding(look: _Look, writer: SummaryWriter, epoch: int) -> None:
+def _embedding(snapshot: _Snapshot, writer: SummaryWriter, epoch: int) -> None:
     """The true classes' poses, each with its image and its class's name, for TensorBoard's projector."""
     _keep_listed(writer)
-    shown = look.images if look.images.shape[1] == 3 else look.images[:, :1]
+    shown = snapshot.images if snapshot.images.shape[1] == 3 else snapshot.images[:, :1]
     low, high = shown.amin((1, 2, 3), keepdim=True), shown.amax((1, 2, 3), keepdim=True)
     writer.add_embedding(
-        look.poses,
-        metadata=[look.classes[label] for label in look.labels.tolist()],
+        snapshot.poses,
+        metadata=[snapshot.classes[label] for label in snapshot.labels.tolist()],
         label_img=((shown - low) / (high - low).clamp_min(1e-12)).expand(-1, 3, -1, -1),
         global_step=epoch,
         tag="class poses",
@@ -179,7 +179,7 @@ def _embedding(look: _Look, writer: SummaryWriter, epoch: int) -> None:
 
 
 def _keep_listed(writer: SummaryWriter) -> None:
-    """Have the writer of a resumed run list the embeddings from before, too; it writes the whole list each time."""
+    """Make the writer of a resumed run also list earlier embeddings; it writes the whole list each time."""
     path = Path(writer.get_logdir()) / "projector_config.pbtxt"
     if not hasattr(writer, "_projector_config") and path.is_file():
         config = ProjectorConfig()
@@ -187,27 +187,29 @@ def _keep_listed(writer: SummaryWriter) -> None:
         writer._projector_config = config  # type: ignore[attr-defined]
 
 
-def _figure(tag: str, measure: Callable[[_Look], Display]) -> Callable[[_Look, SummaryWriter, int], None]:
-    """A view of the one image, as it is drawn for ``matcaps inspect``."""
+def _figure(tag: str, measure: Callable[[_Snapshot], Display]) -> Callable[[_Snapshot, SummaryWriter, int], None]:
+    """A view of one image, drawn as for ``matcaps inspect``."""
 
-    def add(look: _Look, writer: SummaryWriter, epoch: int) -> None:
-        _add_figure(writer, tag, measure(look), epoch)
+    def add(snapshot: _Snapshot, writer: SummaryWriter, epoch: int) -> None:
+        _add_figure(writer, tag, measure(snapshot), epoch)
 
     return add
 
 
-def _true_and_wrong(look: _Look, writer: SummaryWriter, epoch: int) -> None:
+def _true_and_wrong(snapshot: _Snapshot, writer: SummaryWriter, epoch: int) -> None:
     """Vote distances of the true class beside those of the strongest wrong one: of the image, and of all images."""
-    _add_figure(writer, "true and wrong", ImageContrastDisplay.from_inspection(look.inspection), epoch)
-    found = inspect.vote_contrast(inspect.vote_distances(look.network, look.images), look.labels)
-    display = SetContrastDisplay.of_images(found, f"{found.num_images} images")
+    _add_figure(writer, "true and wrong", ImageContrastDisplay.from_inspection(snapshot.inspection), epoch)
+    contrast = inspect.vote_contrast(inspect.vote_distances(snapshot.network, snapshot.images), snapshot.labels)
+    display = SetContrastDisplay.of_images(contrast, f"{contrast.num_images} images")
     _add_figure(writer, "true and wrong, all images", display, epoch)
 
 
-def _traversal(look: _Look) -> Display:
-    assert look.decoder is not None
-    label = look.inspection.label
-    return PosesDisplay.from_poses(look.inspection, look.decoder, label, look.poses[look.labels == label])
+def _traversal(snapshot: _Snapshot) -> Display:
+    assert snapshot.decoder is not None
+    label = snapshot.inspection.label
+    return PosesDisplay.from_poses(
+        snapshot.inspection, snapshot.decoder, label, snapshot.poses[snapshot.labels == label]
+    )
 
 
 def _add_figure(writer: SummaryWriter, tag: str, display: Display, epoch: int) -> None:
@@ -215,15 +217,15 @@ def _add_figure(writer: SummaryWriter, tag: str, display: Display, epoch: int) -
 
 
 # The cheap ones first, so that a short run has at least these.
-_VIEWS: dict[str, Callable[[_Look, SummaryWriter, int], None]] = {
+_VIEWS: dict[str, Callable[[_Snapshot, SummaryWriter, int], None]] = {
     "distances": _distances,
     "embedding": _embedding,
-    "votes": _figure("vote distances", lambda look: VotesDisplay.from_inspection(look.inspection)),
+    "votes": _figure("vote distances", lambda snapshot: VotesDisplay.from_inspection(snapshot.inspection)),
     "true_and_wrong": _true_and_wrong,
-    "activations": _figure("activations", lambda look: ActivationsDisplay.from_inspection(look.inspection)),
-    "assignments": _figure("assignments", lambda look: AssignmentsDisplay.from_inspection(look.inspection)),
+    "activations": _figure("activations", lambda snapshot: ActivationsDisplay.from_inspection(snapshot.inspection)),
+    "assignments": _figure("assignments", lambda snapshot: AssignmentsDisplay.from_inspection(snapshot.inspection)),
     "em_steps": _figure(
-        "EM steps", lambda look: StepsDisplay.from_inspection(look.inspection, [look.inspection.label])
+        "EM steps", lambda snapshot: StepsDisplay.from_inspection(snapshot.inspection, [snapshot.inspection.label])
     ),
     "poses": _figure("poses", _traversal),
 }
