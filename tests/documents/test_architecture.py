@@ -101,7 +101,7 @@ def test_the_page_names_enough_to_be_worth_a_test():
 
 def test_every_part_of_the_package_is_in_a_room_of_the_page():
     """A folder with a slash, a file with its ending, in the rows of the table of rooms."""
-    table = re.search(r"^## Three rooms.*?^A room imports", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    table = re.search(r"^## Three layers.*?^A layer imports", PAGE.read_text(encoding="utf-8"), re.M | re.S)
     assert table
     package = ROOT / "src" / "matcaps"
     parts = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
