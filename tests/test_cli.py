@@ -519,7 +519,7 @@ def test_bad_evaluation(refuse, run, tmp_path):
     refuse("num_test_crops must be one of 1, 5, 9, 13; got 7", "eval", run, "--crops=7")
     refuse("mnist is not complete in", "eval", run, "--data=mnist")
     refuse("name must be one of", "eval", run, "--data=norb")
-    refuse("it makes no 'familiar_test'", "eval", run, "--part=familiar_test")
+    refuse("it has no 'familiar_test'", "eval", run, "--part=familiar_test")
     refuse("batch_size must be", "eval", run, "--batch_size=0")
     (tmp_path / "empty").mkdir()
     refuse("must hold a folder for each class", "eval", run, "--data=folder", "--folder", tmp_path / "empty")
@@ -565,7 +565,7 @@ def test_one_class_alone_is_no_data(refuse, tmp_path):
     (tmp_path / "one" / "cats").mkdir(parents=True)
     for number in range(20):
         Image.new("L", (30, 30)).save(tmp_path / "one" / "cats" / f"{number}.png")
-    text = "the data must have two classes or more; got cats alone"
+    text = "the data must have at least two classes; got only cats"
     refuse(
         text,
         "train",

@@ -117,7 +117,7 @@ def test_bad_inspections(refuse, run, tmp_path):
     refuse("batch_size must be at least 1; got 0", "inspect", run, "--batch_size=0")
     refuse("decoder_epochs must be at least 1; got 0", "inspect", run, "--decoder_epochs=0")
     refuse("part must be one of train, validation, test", "inspect", run, "--part=tset")
-    refuse("it makes no 'familiar_test'", "inspect", run, "--part=familiar_test")
+    refuse("it has no 'familiar_test'", "inspect", run, "--part=familiar_test")
     refuse("mnist is not complete in", "inspect", run, "--data=mnist")
     refuse("cnn must be a BaselineCNN's run", "inspect", run, "--cnn", run)
     refuse("--nonsense", "inspect", run, "--nonsense=3")

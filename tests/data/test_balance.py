@@ -77,7 +77,7 @@ def test_evaluation_is_not_balanced(uneven):
 
 def test_large_unevenness_is_said(uneven):
     assert describe_unevenness(uneven) == (
-        "the classes have from 3 to 50 training images (a 3, b 50), so that the network may never name a small one; "
+        "the classes have from 3 to 50 training images (a 3, b 50), so that the network may never predict a small one; "
         "--data.balance sampling draws every class equally often"
     )
     assert describe_unevenness(uneven.subset((uneven.labels == 1).nonzero().flatten()[:10])) != ""

@@ -40,7 +40,7 @@ def test_defaults_need_nothing_but_the_package():
     assert batch.images.shape == (32, 1, 28, 28)
     assert 0 <= batch.images.min() <= batch.images.max() <= 1
     assert bundle.loader("train", rank=1, world_size=2, batch_size=50).batch_sampler.rank == 1
-    with pytest.raises(ValueError, match="it makes no 'validation'"):
+    with pytest.raises(ValueError, match="it has no 'validation'"):
         bundle.loader("validation")
 
 

@@ -79,7 +79,7 @@ def test_a_file_that_is_no_table_of_groups_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="begins with an empty line"):
         read_groups(layout, tmp_path / "g.csv")
     (tmp_path / "g.csv").write_bytes(b'file,group\n"cat')
-    with pytest.raises(ValueError, match="is no CSV file"):
+    with pytest.raises(ValueError, match="is not a CSV file"):
         read_groups(layout, tmp_path / "g.csv")
     with pytest.raises(FileNotFoundError, match="groups must be a CSV file with the columns file and group"):
         read_groups(layout, tmp_path / "other.csv")

@@ -43,7 +43,7 @@ def test_parts_are_known_by_their_usual_names(make, train, validation, test):
     layout = find_layout(root)
     assert layout.classes == ("cat", "dog")
     assert counts(layout) == {part: {"cat": 3, "dog": 3} for part in ("train", "validation", "test")}
-    assert len(layout.passed_over) == 0
+    assert len(layout.unused) == 0
 
 
 def test_val_becomes_the_validation_part_and_no_image_of_training_is_taken_for_it(make):
@@ -71,7 +71,7 @@ def test_folders_beside_the_parts_are_counted(make):
     root = make("train/cat", "train/dog", "test/cat", "test/dog", "extra")
     layout = find_layout(root)
     assert counts(layout)["test"] == {"cat": 3, "dog": 3}
-    assert "1 folders beside the parts (extra)" in layout.passed_over.describe(root)
+    assert "1 folders beside the parts (extra)" in layout.unused.describe(root)
 
 
 def test_a_class_of_one_part_alone(make):
@@ -126,4 +126,4 @@ def test_a_file_given_as_folder_is_named(tmp_path):
 def test_a_photo_format_that_needs_another_package_is_named(make):
     root = make("cat", "dog")
     (root / "cat" / "phone.HEIC").write_bytes(b"")
-    assert "1 that need pip install pillow-heif (cat/phone.HEIC)" in find_layout(root).passed_over.describe(root)
+    assert "1 that need pip install pillow-heif (cat/phone.HEIC)" in find_layout(root).unused.describe(root)

@@ -112,7 +112,7 @@ def test_a_network_in_training_is_seen_as_in_evaluation_and_left_in_training(nam
         np.testing.assert_array_equal(arrays[1][key], array)
 
 
-def test_a_evaluation_copy_routes_on_a_cpu_and_leaves_the_network_as_it_is(images):
+def test_an_evaluation_copy_routes_on_a_cpu_and_leaves_the_network_as_it_is(images):
     network = make_network().train()
     expected = evaluation_copy_on_cpu(network)(images)
     for name in ("conv_capsules1", "conv_capsules2", "class_capsules"):

@@ -72,7 +72,9 @@ def test_refusals(monkeypatch):
     put_in(monkeypatch, 1)
     with pytest.raises(ValueError, match="accelerator must be auto, cpu or gpu; got 'tpu'"):
         resolve_device("tpu")
-    with pytest.raises(ValueError, match=r"accelerator gpu must have 2 GPU.*can use 1 here: use --accelerator cpu, or fewer"):
+    with pytest.raises(
+        ValueError, match=r"accelerator gpu must have 2 GPU.*can use 1 here: use --accelerator cpu, or fewer"
+    ):
         resolve_device("gpu", 2)
 
 

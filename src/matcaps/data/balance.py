@@ -58,7 +58,7 @@ class Balance:
 
 
 def _times_before(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each value, how many equal ones stand before it."""
+    """For each value, the number of equal values before it."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     before = np.empty(len(values), np.int64)
@@ -67,7 +67,7 @@ def _times_before(values: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def describe_unevenness(dataset: ImageDataset) -> str:
-    """How unequal the classes are, in words; empty unless the largest is four times the smallest or more.
+    """Describe how unequal the classes are; empty unless the largest has at least four times as many images.
 
     Args:
         dataset: the images to train on.
@@ -79,5 +79,5 @@ def describe_unevenness(dataset: ImageDataset) -> str:
     names = [f"{dataset.classes[counts.index(count)]} {count:,}" for count in (largest, smallest)]
     return (
         f"the classes have from {smallest:,} to {largest:,} training images ({names[1]}, {names[0]}), so that the "
-        "network may never name a small one; --data.balance sampling draws every class equally often"
+        "network may never predict a small one; --data.balance sampling draws every class equally often"
     )

@@ -1,4 +1,4 @@
-"""From settings to data: the one way in for training, evaluation and experiments."""
+"""Load data from settings, for training, evaluation and experiments."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from matcaps.data.dataset import ImageDataset
 from matcaps.data.embedded import load_embedded
 from matcaps.data.fingerprint import Fingerprint, fingerprint
-from matcaps.data.folder import read_earlier, read_part, say_passed_over
+from matcaps.data.folder import read_earlier, read_part, warn_of_unused_files
 from matcaps.data.groups import with_groups
 from matcaps.data.layouts import find_layout
 from matcaps.data.loader import Batch, make_loader
@@ -29,11 +29,11 @@ class DataBundle:
 
     Attributes:
         train: images to train on.
-        validation: images to choose by; None if the settings keep none.
-        test: images to judge by.
+        validation: images for choosing settings; None if there are none.
+        test: images to test on.
         familiar_test: under a split by elevation or azimuth, test images from viewpoints that were trained on.
         transform: how images become the network's input.
-        settings: where all this came from, with the transform resolved.
+        settings: the settings of the data, with the transform resolved.
         seed: seed of the order and the augmentation.
         fingerprint: of all images, before any limit on their number; None if it was not taken.
     """
@@ -78,14 +78,14 @@ class DataBundle:
             rank: this process, from 0.
             world_size: number of processes.
             batch_size: images in a batch; None: as in the settings.
-            device: where batches are prepared, and stay; None: on the host.
+            device: where batches are prepared, and stay; None: on the CPU.
 
         Raises:
             ValueError: there is no such part.
         """
         dataset = getattr(self, part)
         if dataset is None:
-            raise ValueError(f"part must be one that the split makes; it makes no {part!r}: change the split")
+            raise ValueError(f"part must be one that the split has; it has no {part!r}: change the split")
         return make_loader(
             dataset,
             self.transform,
@@ -216,7 +216,7 @@ def _read_folder(settings: DataSettings) -> dict[str, ImageDataset]:
         }
     else:
         layout = find_layout(settings.folder)
-        say_passed_over(layout)
+        warn_of_unused_files(layout)
         by_group = settings.split.rule == "group"
         read = {
             part: read_part(layout, part, size, channels, fit=fit, transparency=transparency)

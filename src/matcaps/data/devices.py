@@ -1,4 +1,4 @@
-"""Copies from host to device that do not wait."""
+"""Copies from the CPU to a device without waiting."""
 
 import torch
 from torch import Tensor
@@ -8,14 +8,14 @@ RESIDENT_SHARE = 0.25
 
 
 def send(values: Tensor, device: torch.device) -> Tensor:
-    """Copy values from the host to a device; to a GPU through pinned memory, without waiting."""
+    """Copy values from the CPU to a device; to a GPU through pinned memory, without waiting."""
     if device.type == "cuda" and values.device.type == "cpu":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
 
 
 def fits(num_bytes: int, device: torch.device) -> bool:
-    """Whether so many bytes may stay on a device: on a GPU up to :data:`RESIDENT_SHARE` of its free memory."""
+    """Whether this many bytes may stay on a device: on a GPU up to :data:`RESIDENT_SHARE` of its free memory."""
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)

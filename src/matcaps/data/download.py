@@ -19,7 +19,7 @@ Progress = Callable[[str, int, int], None]
 """Called with a file's name, the bytes there so far and the bytes in all (0: unknown), after every piece."""
 
 TIMEOUT = 30.0
-"""Seconds without an answer, or without a further byte, after which a mirror is given up."""
+"""Seconds without an answer, or without a further byte, before the next mirror is tried."""
 
 _CHUNK = 1 << 17
 _ATTEMPTS = 5
@@ -34,7 +34,7 @@ class _MirrorError(Exception):
 
 
 class _BrokenOffError(_MirrorError):
-    """The connection broke before the end; what came is kept."""
+    """The connection broke before the end; the bytes received are kept."""
 
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
@@ -53,7 +53,7 @@ def fetch(
 
     Each file is written to ``<file>.partial`` and, once its checksum agrees, renamed: an interrupted download leaves
     no half file under the real name, and goes on from there at the next call. Mirrors are tried in order. A file that
-    is there already is never touched, unless it differs and ``replace_different`` is set.
+    exists is never changed, unless it differs and ``replace_different`` is set.
 
     Args:
         name: "mnist", "fashion-mnist" or "smallnorb".
@@ -121,7 +121,7 @@ def _download_file(folder: Path, file: DataFile, progress: Progress) -> set[Path
 
 
 def _raise_if_here(error: Exception, folder: Path) -> None:
-    """Raise what is no mirror's fault: a disk that is full, or cannot be written to. No other mirror would help."""
+    """Raise errors of the local disk (full, or not writable), for which no other mirror would help."""
     if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
         raise OSError(error.errno, os.strerror(error.errno), error.filename or str(folder)) from error
 
@@ -147,7 +147,7 @@ def _download_checked(url: str, folder: Path, file: DataFile, progress: Progress
     except _MirrorError as error:
         if not resumed or isinstance(error, _BrokenOffError):
             raise
-        # What an earlier attempt left may be at fault: once more, from the start.
+        # the bytes from an earlier attempt may be wrong: try once more from the start
         partial.unlink(missing_ok=True)
         attempt()
     os.replace(partial, folder / file.name)
@@ -177,11 +177,11 @@ def _expect_checksum(partial: Path, file: DataFile) -> None:
 
 
 def _download(url: str, partial: Path, limit: int, report: Callable[[int], None]) -> None:
-    """Append to ``partial`` what it lacks; a server that cannot start in the middle makes it start again.
+    """Append the missing bytes to ``partial``; if the server cannot start in the middle, start again.
 
     Raises:
         _BrokenOffError: the body breaks off.
-        _MirrorError: the body is longer than ``limit`` bytes, or shorter than what is there already.
+        _MirrorError: the body is longer than ``limit`` bytes, or shorter than the existing part.
     """
     have = _size(partial)
     if have >= limit:
@@ -248,7 +248,7 @@ def _extract_from_archive(folder: Path, file: DataFile, archive: Archive, progre
         if not names:
             raise _MirrorError(f"the zip file does not hold {file.content_name}")
         digest, done = new_md5(), 0
-        # The member is written under a name of ours, never under its own, and never longer than it should be.
+        # the member is written under our own file name, and never longer than it should be
         with archived.open(names[0]) as member, target.open("wb") as output:
             while chunk := member.read(_CHUNK):
                 done += len(chunk)

@@ -1,4 +1,4 @@
-"""The slice of Fashion-MNIST that comes with the package: something to try everything on, with no download."""
+"""The slice of Fashion-MNIST that comes with the package, for use without a download."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from matcaps.data.idx import read_idx
 from matcaps.data.mnist import CLASSES
 
 FOLDER = Path(__file__).parent / "embedded_slice"
-"""Where the slice lies; its README.md says what it is made of and under which licence."""
+"""The folder of the slice; its README.md describes its origin and licence."""
 
 PARTS = ("images-idx3-ubyte.gz", "labels-idx1-ubyte.gz", "indices-idx1-int.gz")
 """The files of a split, after ``train-`` or ``test-``."""

@@ -15,13 +15,13 @@ FileState = Literal["ok", "differs", "missing"]
 
 @dataclass(frozen=True)
 class FileStatus:
-    """What is known of one published file.
+    """The status of one published file.
 
     Attributes:
         name: the published name.
-        path: the file found, compressed or not; None if there is none.
+        path: the local file, compressed or not; None if there is none.
         state: "ok" if it has the published contents, "differs" if not, "missing" if there is none.
-        detail: a line for people.
+        detail: an explanation.
     """
 
     name: str
@@ -70,7 +70,7 @@ def find_files(name: str, files: list[DataFile], root: str | Path | None) -> lis
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file as it lies on disk, hexadecimal."""
+    """The sha256 of a file on disk, hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):
@@ -135,7 +135,7 @@ def verify(name: str, root: str | Path | None = None) -> list[FileStatus]:
 
 
 def describe_origin(name: str, checks: list[tuple[DataFile, Path, str]]) -> str:
-    """A line that says where images came from; warns about files that are not the published ones.
+    """A line about the origin of images; warns about files that are not the published ones.
 
     Args:
         name: the set's name.

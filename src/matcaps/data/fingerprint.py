@@ -68,9 +68,9 @@ def fingerprint(parts: Mapping[str, ImageDataset | None]) -> Fingerprint:
     Args:
         parts: by their names; None where there is no such part.
     """
-    there = {name: part for name, part in parts.items() if part is not None}
-    first = next(iter(there.values()))
-    return Fingerprint(first.name, first.classes, {name: _class_prints(part) for name, part in there.items()})
+    present = {name: part for name, part in parts.items() if part is not None}
+    first = next(iter(present.values()))
+    return Fingerprint(first.name, first.classes, {name: _class_prints(part) for name, part in present.items()})
 
 
 def _class_prints(part: ImageDataset) -> dict[str, ClassPrint]:
@@ -91,7 +91,7 @@ def _content_keys(part: ImageDataset) -> np.ndarray:
 
 
 def changes(before: Fingerprint, now: Fingerprint) -> str:
-    """Say what has changed, in words with counts; empty if nothing has."""
+    """Describe what has changed, with counts; empty if nothing has."""
     if before.name != now.name:
         return f"the data set was {before.name} and is {now.name}"
     if before.classes != now.classes:

@@ -32,42 +32,42 @@ def load_image_folder(
 
     Either the classes are folders in ``folder``, or ``folder`` holds a folder ``train``, and perhaps ``val`` and
     ``test``, with the classes inside; see :func:`matcaps.data.layouts.find_layout`. Classes are numbered in the order
-    of their names, images in the order of their paths. Whatever is passed over is said in one warning.
+    of their names, images in the order of their paths. One warning names the files that are not used.
 
     Args:
         folder: the folder.
         image_size: side in pixels of every image after resizing.
         channels: 1 for grey, 3 for colour.
         split: ``"train"``, or ``"validation"`` or ``"test"`` for the folder of that part.
-        fit: what becomes of pictures that are not square, as :func:`matcaps.data.images.read_image`.
-        transparency: what lies under transparent pixels, as there.
+        fit: how pictures that are not square are fitted, as in :func:`matcaps.data.images.read_image`.
+        transparency: the ground under transparent pixels, as in the same function.
 
     Returns:
         The images; None if the folder has no such part. ``indices`` number the images of the split.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: the folder is laid out otherwise, the test images have other classes, or an image cannot be read.
+        ValueError: the folder has another layout, the test images have other classes, or an image cannot be read.
     """
     layout = find_layout(folder)
-    say_passed_over(layout)
+    warn_of_unused_files(layout)
     return read_part(layout, split, image_size, channels, fit=fit, transparency=transparency)
 
 
-def say_passed_over(layout: Layout) -> None:
+def warn_of_unused_files(layout: Layout) -> None:
     """Warn about files that are not used, and about classes without images in a part."""
-    if len(layout.passed_over):
-        warnings.warn(layout.passed_over.describe(layout.base), stacklevel=3)
+    if len(layout.unused):
+        warnings.warn(layout.unused.describe(layout.base), stacklevel=3)
     for part, files in layout.files.items():
-        lacking = [name for name, paths in files.items() if not paths]
-        if lacking:
-            warnings.warn(f"{layout.places[part]} has no image of {', '.join(lacking)}", stacklevel=3)
+        missing = [name for name, paths in files.items() if not paths]
+        if missing:
+            warnings.warn(f"{layout.places[part]} has no image of {', '.join(missing)}", stacklevel=3)
 
 
 def read_part(
     layout: Layout, part: str, image_size: int, channels: int, *, fit: Fit, transparency: Transparency
 ) -> ImageDataset | None:
-    """The images of one part, each with the key that says which picture it is; None if there is no such part."""
+    """The images of one part, each with the key that identifies its picture; None if there is no such part."""
     if part not in layout.files:
         return None
     return _read(
@@ -86,8 +86,8 @@ def read_earlier(
 ) -> ImageDataset | None:
     """Read a folder as earlier versions did, by position, for runs that were trained with them.
 
-    The parts are "train" and "test" by exactly these names, a file counts by the endings of then, and images have no
-    keys: their places decide. Nothing here may change, or such runs would be tested on what they were trained on.
+    The parts have exactly the names "train" and "test", files count by the endings of that time, and images have no
+    keys: their places decide. Nothing here may change, or such runs would be tested on their training images.
     """
     base = check_folder(folder)
     has_parts = (base / "train").is_dir()
@@ -146,7 +146,7 @@ def _read(
         else:
             images[position], keys[position] = read.pixels, read.key
             dim += read.is_dim
-    if unread:  # all at once, or they would have to be found one by one
+    if unread:  # report all at once, so that they need not be found one by one
         first, *others = unread
         if not others:
             raise unread[first]

@@ -1,7 +1,7 @@
-"""Which group each image of a folder belongs to: a patient, a session, a device; and folds that keep groups whole.
+"""The group of each image of a folder (a patient, a session, a device), and folds that keep groups together.
 
-Images of one group are alike in ways that have nothing to do with their class, so that a network that has seen some of
-them knows the others too well. Free of torch, but for putting the groups onto images.
+Images of one group are similar in ways that do not depend on their class, so a network that was trained on some of
+them recognises the others too easily. Imports torch only to add the groups to images.
 """
 
 import csv
@@ -49,11 +49,11 @@ class Groups:
 
 
 def read_groups(layout: Layout, table: str | os.PathLike[str]) -> Groups:
-    """Read a CSV file that says of each training image of a folder which group it is of.
+    """Read a CSV file with the group of each training image of a folder.
 
     The file is UTF-8, its first line names the columns, one of them "file" and one "group", and commas, semicolons or
-    tabs part them. A file is named by its path in the folder, by its path in the training part, or by its name alone
-    where only one image has it. Images of the folder's other parts may stand there, too.
+    tabs separate them. A file is named by its path in the folder, by its path in the training part, or by its name
+    alone if only one image has it. Images of the folder's other parts may also be listed.
 
     Args:
         layout: of the folder, see :func:`matcaps.data.layouts.find_layout`.
@@ -61,7 +61,7 @@ def read_groups(layout: Layout, table: str | os.PathLike[str]) -> Groups:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not as above; it names an image twice, or one that is not there; or a training image is
+        ValueError: it is not as above; it names an image twice, or one that does not exist; or a training image is
             missing.
     """
     path = user_path(table)
@@ -73,7 +73,7 @@ def read_groups(layout: Layout, table: str | os.PathLike[str]) -> Groups:
         if image is None:
             unknown.append(f"{name} (line {line})")
         elif image in group_of:
-            raise ValueError(f"{shown(path)}, line {line}: names {shown(name)} a second time: keep one line an image")
+            raise ValueError(f"{shown(path)}, line {line}: names {shown(name)} a second time: keep one line per image")
         elif not group:
             raise ValueError(f"{shown(path)}, line {line}: {shown(name)} must have a group; it has an empty one")
         else:
@@ -111,7 +111,7 @@ def with_groups(images: ImageDataset, layout: Layout, table: str | os.PathLike[s
 
 
 def make_folds(groups: Groups, count: int) -> tuple[tuple[str, ...], ...]:
-    """Put whole groups into folds with as even a share of every class, and of the images, as the groups allow.
+    """Put whole groups into folds, with shares of every class, and of the images, as even as the groups allow.
 
     Large groups come first, each into the fold that it leaves most even; then groups move, or change places, as long
     as that makes the folds more even. The same groups give the same folds, whatever the order of the table.
@@ -124,8 +124,8 @@ def make_folds(groups: Groups, count: int) -> tuple[tuple[str, ...], ...]:
         The names of each fold's groups, in order.
 
     Raises:
-        ValueError: there are fewer groups than folds, or a class is in one group alone, so that nothing of it would
-            train where that is left out.
+        ValueError: there are fewer groups than folds, or a class is in only one group, so that it would have no
+            training images when that group is left out.
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 2:
         raise ValueError(f"folds must be 2 or more; got {count!r}")
@@ -135,7 +135,7 @@ def make_folds(groups: Groups, count: int) -> tuple[tuple[str, ...], ...]:
     lonely = [label for label, own in enumerate((counts > 0).sum(axis=0)) if own == 1]
     if lonely:
         raise ValueError(
-            f"each class must be in two groups or more, or nothing of it trains where its group is left out; "
+            f"each class must be in two groups or more, or it has no training images when its group is left out; "
             f"{groups.classes[lonely[0]]!r} is in {groups.names[int(np.argmax(counts[:, lonely[0]] > 0))]!r} alone"
         )
     shares = np.concatenate(
@@ -151,8 +151,8 @@ def make_folds(groups: Groups, count: int) -> tuple[tuple[str, ...], ...]:
         fold = min(open_folds, key=lambda one: (_unevenness_with(sums, one, shares[place]), one))
         fold_of[place], sums[fold] = fold, sums[fold] + shares[place]
     _even_out(fold_of, sums, shares)
-    made = [tuple(groups.names[place] for place in np.flatnonzero(fold_of == fold)) for fold in range(count)]
-    return tuple(sorted(made))
+    folds = [tuple(groups.names[place] for place in np.flatnonzero(fold_of == fold)) for fold in range(count)]
+    return tuple(sorted(folds))
 
 
 def _unevenness_with(sums: np.ndarray, fold: int, added: np.ndarray) -> float:
@@ -237,7 +237,7 @@ def _rows(path: Path) -> Iterable[tuple[int, str, str]]:
     try:
         rows = list(_numbered(csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)))
     except csv.Error as error:
-        raise ValueError(f"{shown(path)} is no CSV file: {error}") from error
+        raise ValueError(f"{shown(path)} is not a CSV file: {error}") from error
     header = [name.strip().casefold() for name in rows[0][1]] if rows else []
     if header.count(FILE) != 1 or header.count(GROUP) != 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Read one image from a file: by its content, checked, turned upright, without transparency, resized to a square."""
+"""Read one image from a file: check it, turn it upright, remove transparency, resize it to a square."""
 
 import hashlib
 import importlib
@@ -42,7 +42,7 @@ class ReadImage(NamedTuple):
 
     Attributes:
         pixels: ``[channels, image_size, image_size]``, uint8.
-        key: 64 bits that say which picture it is: the same for copies under other names.
+        key: 64 bits that identify the picture: the same for copies under other names.
         is_dim: whether it has more than 8 bits and uses a sixteenth of its range or less: some 16 grey levels are left.
     """
 
@@ -55,7 +55,7 @@ class ReadImage(NamedTuple):
 def formats() -> tuple[str, ...]:
     """The formats that can be read here, by Pillow's names."""
     if importlib.util.find_spec("pillow_heif") is not None:
-        importlib.import_module("pillow_heif.HeifImagePlugin")  # makes itself known to Pillow
+        importlib.import_module("pillow_heif.HeifImagePlugin")  # registers itself with Pillow
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
@@ -63,9 +63,9 @@ def formats() -> tuple[str, ...]:
 @cache
 def endings() -> tuple[str, ...]:
     """File name endings that can be read here, in lower case."""
-    there = formats()
+    readable = formats()
     registered = Image.registered_extensions().items()
-    return tuple(sorted(ending for ending, name in registered if _UNDER_OTHER_NAMES.get(name, name) in there))
+    return tuple(sorted(ending for ending, name in registered if _UNDER_OTHER_NAMES.get(name, name) in readable))
 
 
 def missing_decoder(ending: str) -> str | None:
@@ -88,7 +88,7 @@ def read_image(
 ) -> NDArray[np.uint8]:
     """One image from a file, turned upright and resized to a square.
 
-    Pixels are averaged when the image shrinks, and interpolated when it grows. Of a moving image the first picture
+    Pixels are averaged when the image shrinks, and interpolated when it grows. Of an animated image the first picture
     counts. Grey levels of 9 to 16 bits are scaled by their range, floating-point ones by 1.
 
     Args:
@@ -96,18 +96,18 @@ def read_image(
             JPEG 2000 and HEIC where they are built in.
         image_size: side of the result in pixels.
         channels: 1 for grey, 3 for colour, 2 for the grey image twice (a stereo pair without parallax).
-        fit: "crop" for the middle square; "pad" for all of it, on a ground of the mean colour of its border;
-            "stretch" for all of it, its sides made equal.
-        transparency: what lies under transparent pixels. "auto": white, or black where the drawing is so light that it
+        fit: "crop" for the middle square; "pad" for the whole picture, on a ground of the mean colour of its border;
+            "stretch" for the whole picture with its sides made equal.
+        transparency: the ground under transparent pixels. "auto": white, or black if the drawing is so light that it
             would hardly show on white (its distance from white, root mean square weighted by opacity, below 64 of 255
-            grey levels); "white"; "black"; "drop": the colour that the file happens to hold there.
+            grey levels); "white"; "black"; "drop": the colour that the file has there.
 
     Returns:
         ``[channels, image_size, image_size]``, uint8.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no image, is damaged or too large, or its grey levels have no known range; the
+        ValueError: the file is not an image, is damaged or too large, or its grey levels have no known range; the
             message names the file.
     """
     return read_known_image(path, image_size, channels, fit=fit, transparency=transparency).pixels
@@ -137,8 +137,8 @@ def read_known_image(
     except Exception as error:  # decoders of damaged files raise nearly anything; whatever it is, the file is named
         reason = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
         needed = missing_decoder(path.suffix.lower())
-        mend = "repair it or remove it" if needed is None else f"pip install {needed}, or save it as PNG"
-        raise ValueError(f"{shown(path)} cannot be read as an image ({shown(reason)}): {mend}") from error
+        advice = "repair it or remove it" if needed is None else f"pip install {needed}, or save it as PNG"
+        raise ValueError(f"{shown(path)} cannot be read as an image ({shown(reason)}): {advice}") from error
     pixels = _fitted(plain, image_size, fit)
     is_dim = upright.mode.startswith("I") and int(np.asarray(plain).max()) <= _DIM
     return ReadImage(np.repeat(pixels, 2, 0) if channels == 2 else pixels, key, is_dim)
@@ -227,8 +227,8 @@ def load_image(
         path: the file.
         image_size: side in pixels that the transform was made for.
         channels: 1, 2 or 3, as :func:`read_image`.
-        fit: what becomes of a picture that is not square, as :func:`read_image`.
-        transparency: what lies under transparent pixels, as :func:`read_image`.
+        fit: how a picture that is not square is fitted, as in :func:`read_image`.
+        transparency: the ground under transparent pixels, as in :func:`read_image`.
 
     Returns:
         ``[1, channels, image_size, image_size]``, uint8.

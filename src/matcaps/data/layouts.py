@@ -1,6 +1,6 @@
-"""How a folder of images is laid out: which folders are classes, which are parts, and what is not used.
+"""The layout of a folder of images: which folders are classes, which are parts, and what is not used.
 
-Nothing is taken for something else in silence: a layout is recognised, or refused with the one that is wanted, and
+Nothing is misread silently: a layout is recognised, or refused with a message that shows the right one, and
 every file and folder that is not used is counted.
 """
 
@@ -18,7 +18,7 @@ PART_NAMES = {
     "validation": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-"""What the folder of a part may be called, in small or capital letters."""
+"""The names that the folder of a part may have, in small or capital letters."""
 _PARTS = {name: part for part, names in PART_NAMES.items() for name in names}
 
 _OF_THE_SYSTEM = {
@@ -38,14 +38,14 @@ _WANTED = "a folder for each class with its images inside, or train, val and tes
 _EXAMPLES = 3
 
 
-class PassedOver:
-    """What is not used of a folder, by reason."""
+class UnusedFiles:
+    """The files and folders that are not used, by reason."""
 
     def __init__(self) -> None:
         self._paths: dict[str, list[Path]] = {}
 
     def add(self, reason: str, *paths: Path) -> None:
-        """Note some files or folders."""
+        """Add some files or folders."""
         if paths:
             self._paths.setdefault(reason, []).extend(paths)
 
@@ -71,14 +71,14 @@ class Layout:
         classes: the classes' names, in order.
         places: the folder of each part; "train" alone, the base itself, where there are no parts.
         files: of each part and class the images, in the order of their paths; a class may have none in a part.
-        passed_over: what is not used.
+        unused: the files and folders that are not used.
     """
 
     base: Path
     classes: tuple[str, ...]
     places: Mapping[str, Path]
     files: Mapping[str, Mapping[str, tuple[Path, ...]]]
-    passed_over: PassedOver
+    unused: UnusedFiles
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class _Folder:
 
 
 def find_layout(folder: str | os.PathLike[str]) -> Layout:
-    """Look through a folder of images, reading none of them.
+    """Examine a folder of images without reading any image.
 
     Args:
         folder: with a folder for each class, or with a folder "train" (or "training"), perhaps "val" ("valid",
@@ -116,25 +116,25 @@ def find_layout(folder: str | os.PathLike[str]) -> Layout:
         ValueError: it is laid out in another way, or in a way that can be read as two.
     """
     base = check_folder(folder)
-    passed = PassedOver()
-    root = _look(base, passed)
+    unused = UnusedFiles()
+    root = _read_folder(base, unused)
     parts = _find_parts(root)
     if parts is None:
         _check_classes(root)
-        passed.add("images outside a class folder", *root.images)
-        _pass_over_empty(root, passed)
+        unused.add("images outside a class folder", *root.images)
+        _add_empty_folders(root, unused)
         files = {"train": _by_class(root, root.filled)}
-        return Layout(base, tuple(root.filled), {"train": base}, files, passed)
-    passed.add("images outside a class folder", *root.images)
-    passed.add("folders beside the parts", *(one.path for name, one in root.folders.items() if name not in parts))
+        return Layout(base, tuple(root.filled), {"train": base}, files, unused)
+    unused.add("images outside a class folder", *root.images)
+    unused.add("folders beside the parts", *(one.path for name, one in root.folders.items() if name not in parts))
     classes = _parts_classes(root, parts)
     files = {}
     for name, part in parts.items():
         place = root.folders[name]
-        passed.add("images outside a class folder", *place.images)
-        _pass_over_empty(place, passed)
+        unused.add("images outside a class folder", *place.images)
+        _add_empty_folders(place, unused)
         files[part] = _by_class(place, classes)
-    return Layout(base, classes, {part: base / name for name, part in parts.items()}, files, passed)
+    return Layout(base, classes, {part: base / name for name, part in parts.items()}, files, unused)
 
 
 def check_folder(folder: str | os.PathLike[str]) -> Path:
@@ -154,25 +154,25 @@ def check_folder(folder: str | os.PathLike[str]) -> Path:
     return base
 
 
-def _look(folder: Path, passed: PassedOver, within: frozenset[Path] = frozenset()) -> _Folder:
+def _read_folder(folder: Path, unused: UnusedFiles, within: frozenset[Path] = frozenset()) -> _Folder:
     """The contents of a folder; ``within`` are the resolved paths of the folders around it."""
     contents, known = _Folder(folder), endings()
     within |= {folder.resolve()}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name.casefold() in _OF_THE_SYSTEM:
-            passed.add("hidden or system files", path)
+            unused.add("hidden or system files", path)
         elif path.is_dir():
             if path.is_symlink() and path.resolve() in within:
-                passed.add("links to a folder around them", path)
+                unused.add("links to a folder around them", path)
             else:
-                contents.folders[path.name] = _look(path, passed, within)
+                contents.folders[path.name] = _read_folder(path, unused, within)
         elif not path.is_file():
-            passed.add("broken links or special files", path)
+            unused.add("broken links or special files", path)
         elif path.suffix.lower() in known:
             contents.images.append(path)
         else:
             needed = missing_decoder(path.suffix.lower())
-            passed.add("not images by their file names" if needed is None else f"that need pip install {needed}", path)
+            unused.add("not images by their file names" if needed is None else f"that need pip install {needed}", path)
     return contents
 
 
@@ -255,8 +255,8 @@ def _check_classes(root: _Folder) -> None:
             )
 
 
-def _pass_over_empty(place: _Folder, passed: PassedOver) -> None:
-    passed.add("folders without images", *(one.path for name, one in place.folders.items() if name not in place.filled))
+def _add_empty_folders(place: _Folder, unused: UnusedFiles) -> None:
+    unused.add("folders without images", *(one.path for name, one in place.folders.items() if name not in place.filled))
 
 
 def _by_class(place: _Folder, classes: Iterable[str]) -> dict[str, tuple[Path, ...]]:

@@ -1,4 +1,4 @@
-"""Batches in an order, and with an augmentation, that depend on seed and epoch alone."""
+"""Batches whose order and augmentation depend only on seed and epoch."""
 
 import signal
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _REPEAT_BITS = 40  # indices are far below
 
 
 class Batch(NamedTuple):
-    """What a loader gives.
+    """A batch of images.
 
     Attributes:
         images: ``[B, C, h, w]``, float32; in evaluation with several crops ``[B, crops, C, h, w]``.
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 
 
 class BatchKey(NamedTuple):
-    """What a sampler asks a dataset for: a whole batch.
+    """A sampler's request to a dataset, for a whole batch.
 
     Attributes:
         epoch: the epoch, from 0.
@@ -161,17 +161,17 @@ class EpochSampler(Sampler[BatchKey]):
 class PreparedImages(Dataset[Batch]):
     """A dataset that prepares a whole batch in one go, on the host or on a GPU.
 
-    For a GPU the stored images go there at the first batch and stay, where they fit
+    For a GPU the stored images are copied at the first batch and stay there, if they fit
     (:data:`matcaps.data.devices.RESIDENT_SHARE` of its free memory); otherwise each batch's stored images are copied to
     it through pinned memory. Either way a batch is cut, varied and normalised there, with the random numbers that the
-    CPU would draw, and the host does not wait.
+    CPU would draw, and the CPU does not wait.
 
     Args:
-        dataset: the images, on the host.
+        dataset: the images, on the CPU.
         transform: how to prepare them.
         train: whether to augment.
         seed: the run's seed.
-        device: where batches are prepared; None: on the host.
+        device: where batches are prepared; None: on the CPU.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class PreparedImages(Dataset[Batch]):
         images, labels, indices = self._stored(torch.from_numpy(key.positions))
         if self.is_train:
             varied = self.dataset.indices[torch.from_numpy(key.positions)].numpy()
-            if key.repeats is not None:  # an image that comes again in an epoch is varied as if it were another
+            if key.repeats is not None:  # a repeated image in an epoch is varied differently
                 varied = varied + (key.repeats << _REPEAT_BITS)
             prepared = self.transform.train(images, varied, seed=self.seed, epoch=key.epoch)
         elif self.transform.num_test_crops > 1:
@@ -215,7 +215,7 @@ class PreparedImages(Dataset[Batch]):
         """Images without augmentation, cropped at the centre: ``[B, C, h, w]``, float32, on the device.
 
         Args:
-            positions: ``[B]``, int64, in the dataset, on the host.
+            positions: ``[B]``, int64, in the dataset, on the CPU.
         """
         return self.transform.evaluate(self._stored(positions)[0])
 
@@ -237,7 +237,7 @@ class PreparedImages(Dataset[Batch]):
         return images, labels, indices
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _unchanged(batch: Batch) -> Batch:
     return batch
 
 
@@ -272,7 +272,7 @@ def make_loader(
         world_size: number of processes.
         drop_last: in training, leave out a last step that is not full.
         balanced: in training, whether every class comes equally often; see :class:`matcaps.data.balance.Balance`.
-        device: where batches are prepared, and stay; None: on the host. See :class:`PreparedImages`.
+        device: where batches are prepared, and stay; None: on the CPU. See :class:`PreparedImages`.
 
     Raises:
         ValueError: the transform is for another size, or as :class:`EpochSampler`.
@@ -295,27 +295,27 @@ def make_loader(
     prepared = PreparedImages(dataset, transform, train=train, seed=seed, device=device)
     is_on_host = prepared.device.type == "cpu"
     if not is_on_host:
-        num_workers = 0  # another process could not share the images that lie on the device
+        num_workers = 0  # another process could not share the images on the device
     options: dict[str, Any] = {"persistent_workers": True} if num_workers else {}
     return DataLoader(
         prepared,
         # torch's annotations know only of lists of indices; a key for a whole batch serves as well.
         batch_sampler=cast(Any, sampler),
-        collate_fn=cast(Any, _as_it_is),
+        collate_fn=cast(Any, _unchanged),
         num_workers=num_workers,
         pin_memory=is_on_host and torch.cuda.is_available(),
         # A loader seeds its workers at each epoch; from a generator of its own, so that a run with more or fewer
         # loaders keeps its numbers.
         generator=torch.Generator().manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF),
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=_ignore_signals,
         **options,
     )
 
 
-def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ignore what Slurm, or Ctrl+C, sends to all processes alike: without its workers a training cannot end its step.
+def _ignore_signals(worker: int) -> None:
+    """Ignore signals that Slurm or Ctrl+C send to all processes: a training needs its workers to finish its step.
 
-    A worker ends when its parent has no more work for it, or is gone.
+    A worker ends when its parent has no more work for it, or has ended.
     """
     for name in ("SIGTERM", "SIGHUP", "SIGINT"):
         if hasattr(signal, name):

@@ -1,4 +1,4 @@
-"""Names of classes, files and folders: which can be printed, and how the others are escaped."""
+"""Names of classes, files and folders: check whether they can be printed, and escape the others."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ _TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def printable(text: str) -> str:
-    """A text with what cannot be shown, or would act on a terminal, escaped as Python does; line ends and tabs stay.
+    """Escape, as Python does, characters that cannot be shown or would control a terminal; line ends and tabs stay.
 
     Example:
         >>> printable("caf\\udce9 \\x1b[31m")
@@ -20,7 +20,7 @@ def printable(text: str) -> str:
 
 
 def as_text(name: str) -> str:
-    """A file's name as text: bytes that are no UTF-8 escaped; any other name as it is.
+    """A file's name as text: bytes that are not UTF-8 are escaped; other names do not change.
 
     Example:
         >>> as_text("caf\\udce9")
@@ -30,12 +30,12 @@ def as_text(name: str) -> str:
         return name
     try:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # no file's name
+    except UnicodeEncodeError:  # not a file's name
         return printable(name)
 
 
 def short_name(name: str, length: int = 32) -> str:
-    """A name for a small space, such as a figure: its beginning and its end, where it is long.
+    """Shorten a long name, for example in a figure, to its beginning and its end.
 
     Example:
         >>> short_name("a very long name indeed", 11)

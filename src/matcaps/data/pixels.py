@@ -23,7 +23,7 @@ _HARDLY_SHOWS = 64  # grey levels of 255
 
 
 def turned_upright(image: Image.Image) -> Image.Image:
-    """The picture as its EXIF orientation wants it seen.
+    """Turn the picture according to its EXIF orientation.
 
     Only that one tag is read. Pillow's ``exif_transpose`` also writes all the others again, and fails at the first
     that has a wrong type. An orientation that is none, or that cannot be read, turns nothing.
@@ -63,14 +63,14 @@ def eight_bits(image: Image.Image, transparency: str, *, colour: bool, tags: Map
         image = converted
     if transparency == "drop" or not has_transparency(image):
         return image.convert(wanted)
-    return _on_a_ground(image.convert("RGBA"), transparency).convert(wanted)
+    return _on_background(image.convert("RGBA"), transparency).convert(wanted)
 
 
-def _on_a_ground(image: Image.Image, transparency: str) -> Image.Image:
+def _on_background(image: Image.Image, transparency: str) -> Image.Image:
     """A picture in "RGBA" laid on white or black; for "auto" on black if it would hardly show on white."""
     alpha = np.asarray(image.getchannel("A"), dtype=np.float64) / 255
     if not alpha.any():
-        return image.convert("RGB")  # nothing at all would be seen: the channel was left empty, not drawn
+        return image.convert("RGB")  # nothing would be visible: the alpha channel was left empty
     ground = transparency
     if transparency == "auto":
         distance = 255.0 - np.asarray(image.convert("RGB").convert("L"), dtype=np.float64)

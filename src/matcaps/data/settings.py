@@ -1,4 +1,4 @@
-"""What can be chosen about the data: plain values only, and no torch, so that ``--help`` stays fast."""
+"""The settings of the data: plain values only, and no torch, so that ``--help`` stays fast."""
 
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -15,9 +15,9 @@ CROP_COUNTS = (1, 5, 9, 13)
 """How many crops :meth:`matcaps.data.Transform.evaluate_crops` can take."""
 
 
-def _check(condition: bool, name: str, expected: str, value: object, mend: str = "") -> None:
+def _check(condition: bool, name: str, expected: str, value: object, advice: str = "") -> None:
     if not condition:
-        raise ValueError(f"{name} must be {expected}; got {value!r}" + (f": {mend}" if mend else ""))
+        raise ValueError(f"{name} must be {expected}; got {value!r}" + (f": {advice}" if advice else ""))
 
 
 def _check_number(
@@ -138,10 +138,10 @@ class TransformSettings:
 
 
 EARLIER_FOLDER: dict[str, Any] = {"transparency": "drop"}
-"""How a folder was read before the settings said it."""
+"""The settings with which folders were read before these settings existed."""
 
 EARLIER_SPLIT: dict[str, Any] = {"choose_by": "position"}
-"""How it was divided then."""
+"""The settings with which folders were divided then."""
 
 _WRITTEN_FROM_THE_FIRST = {"rule", "validation_fraction", "test_fraction", "seed"}
 
@@ -163,7 +163,7 @@ def _check_codes(name: str, values: tuple[int, ...], allowed: range) -> None:
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """Which images train, which validate and which test.
+    """The rule that divides images into training, validation and test images.
 
     Args:
         rule: "official" keeps the published parts; "instance" divides by object; "elevation" and "azimuth" train on
@@ -275,7 +275,7 @@ class SplitSettings:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which images, in which parts, prepared how.
+    """Which images, in which parts, and how they are prepared.
 
     Args:
         name: the data set: "embedded" (6,000 images of Fashion-MNIST that come with matcaps), "mnist",
@@ -288,11 +288,11 @@ class DataSettings:
             (default 48: 2×2 pixels averaged, section 4 of the paper), for "folder" any (default 32). The others are
             28 as published.
         channels: for "folder": 1 for grey, 3 for colour.
-        fit: for "folder", what becomes of a picture that is not square: "crop", its middle; "pad", all of it on a
-            ground of the mean colour of its border; "stretch", all of it, its sides made equal.
-        transparency: for "folder", what lies under transparent pixels: "auto" for white, or black where the drawing
-            would hardly show on white; "white"; "black"; "drop" for the colour that the file happens to hold there,
-            as runs before this setting had it.
+        fit: for "folder", how a picture that is not square is fitted: "crop", its middle; "pad", the whole picture on a
+            ground of the mean colour of its border; "stretch", the whole picture with its sides made equal.
+        transparency: for "folder", the ground under transparent pixels: "auto" for white, or black if the drawing
+            would hardly show on white; "white"; "black"; "drop" for the colour that the file has there,
+            as in runs before this setting.
         balance: "sampling" draws equally many training images of every class in an epoch: those of small classes come
             several times, each time varied anew, those of large ones take turns over the epochs. "none": each
             training image once an epoch.
@@ -376,7 +376,7 @@ class DataSettings:
         return _build(cls, values | {"split": split, "transform": transform}, "data")
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as dicts, lists, strings, numbers and None: what YAML and JSON can hold."""
+        """The settings as dicts, lists, strings, numbers and None, which YAML and JSON can hold."""
         values = asdict(self)
         for name, value in values["split"].items():
             if isinstance(value, tuple):

@@ -1,8 +1,8 @@
 """Shares of a folder's images, drawn by each image's content alone.
 
 An image is held out if a number that follows from its key and the seed falls below the share. So it keeps its part
-whatever other images come or go, and copies of a picture are always together. The price: a share is met on average,
-not exactly, and with few images a class may get none; then a seed that serves is looked for and named.
+whatever other images are added or removed, and copies of a picture are always together. The price: shares are met on
+average, not exactly, and with few images a class may get none; then a suitable seed is searched for and named.
 """
 
 import warnings
@@ -28,8 +28,8 @@ class EmptyPartError(ValueError):
         seed: of a split that gives every class an image in each part; None if none of the first 200 does.
     """
 
-    def __init__(self, what: str, mend: str, seed: int | None):
-        super().__init__(f"{what}: {mend}")
+    def __init__(self, what: str, advice: str, seed: int | None):
+        super().__init__(f"{what}: {advice}")
         self.what = what
         self.seed = seed
 
@@ -57,7 +57,7 @@ def hold_out_tests(images: ImageDataset, rule: SplitSettings) -> tuple[ImageData
     tests = drawn_share(images.keys, rule.test_fraction, rule.seed, TEST)
     if not tests.any() or tests.all():
         if images.num_classes < 2:
-            raise ValueError(f"the data must have two classes or more; got {', '.join(images.classes)} alone")
+            raise ValueError(f"the data must have at least two classes; got only {', '.join(images.classes)}")
         role = "train" if tests.all() else "test"
         different = len(images.keys.unique())
         copies = "" if different == len(images) else f" ({different} different pictures)"
@@ -65,7 +65,7 @@ def hold_out_tests(images: ImageDataset, rule: SplitSettings) -> tuple[ImageData
             f"{images.origin} has no folder 'test', and test_fraction={rule.test_fraction} of its {len(images)} "
             f"images{copies}, each chosen by its content, leaves none to {role}",
             advice(images, rule, holds_tests=True),
-            serving_seed(images, rule, holds_tests=True),
+            suitable_seed(images, rule, holds_tests=True),
         )
     return images.subset(~tests), images.subset(tests)
 
@@ -77,7 +77,7 @@ def warn_of_missing_classes(
     *,
     holds_tests: bool,
 ) -> None:
-    """Say which classes got no image in a part that was drawn, and what to do about it.
+    """Warn of classes without an image in a part that was drawn, and tell what to do.
 
     Args:
         images: all of them, before the draw.
@@ -110,13 +110,13 @@ def warn_of_missing_classes(
 def advice(images: ImageDataset, rule: SplitSettings, *, holds_tests: bool) -> str:
     """What to do where a class gets no image in a part, with a seed that gives each one, if there is such a seed."""
     folders = "add images, or give folders 'train', 'val' and 'test' of your own"
-    seed = serving_seed(images, rule, holds_tests=holds_tests)
+    seed = suitable_seed(images, rule, holds_tests=holds_tests)
     if seed is None:
         return f"raise the fractions, try another --data.split.seed, {folders}"
     return f"a training with --data.split.seed {seed} has every class in each part; or {folders}"
 
 
-def serving_seed(images: ImageDataset, rule: SplitSettings, *, holds_tests: bool) -> int | None:
+def suitable_seed(images: ImageDataset, rule: SplitSettings, *, holds_tests: bool) -> int | None:
     """The first seed of a split that gives every class an image in each part; None if none of the first 200 does."""
     assert images.keys is not None
     everyone = images.labels.unique()
@@ -131,7 +131,7 @@ def serving_seed(images: ImageDataset, rule: SplitSettings, *, holds_tests: bool
 
 
 def warn_of_copies(parts: dict[str, ImageDataset | None]) -> None:
-    """Say how many images of a folder's own parts are copies of training images, and how many have two classes."""
+    """Warn of images in a folder's other parts that are copies of training images, and of pictures in two classes."""
     train = parts["train"]
     assert train is not None
     assert train.keys is not None

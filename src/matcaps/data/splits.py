@@ -1,4 +1,4 @@
-"""Rules that say which images train, which validate and which test.
+"""Rules that divide images into training, validation and test images.
 
 No image is ever in two parts: each rule divides the positions of one official part, and images of different official
 parts are different images. :func:`split_dataset` checks it before it returns.
@@ -23,8 +23,8 @@ class Split:
 
     Attributes:
         train: images to train on.
-        validation: images to choose by; None if the rule keeps none.
-        test: images to judge by. Under the rules "elevation" and "azimuth": viewpoints never trained on.
+        validation: images for choosing settings; None if the rule keeps none.
+        test: images to test on. Under the rules "elevation" and "azimuth": viewpoints never trained on.
         familiar_test: under those rules, the other test images, seen from viewpoints that were trained on (of other
             objects); otherwise None.
     """
@@ -38,7 +38,7 @@ class Split:
         parts = [part for part in (self.train, self.validation, self.test, self.familiar_test) if part is not None]
         for source in {part.split for part in parts}:
             indices = torch.cat([part.indices for part in parts if part.split == source])
-            # No mend to offer: a rule that lets this happen is a mistake of ours.
+            # a user can do nothing about this: it would be a bug of a rule
             assert len(indices.unique()) == len(indices), f"an image of the {source} part is in two parts of a split"
 
 
@@ -126,7 +126,7 @@ def split_dataset(train: ImageDataset | None, test: ImageDataset | None, setting
         Parts that share no image.
 
     Raises:
-        ValueError: a part comes out empty, the rule needs labels that the set has not, or an official part is
+        ValueError: a part is empty, the rule needs labels that the set does not have, or an official part is
             missing.
     """
     if settings.rule == "group":
@@ -139,7 +139,9 @@ def split_dataset(train: ImageDataset | None, test: ImageDataset | None, setting
     if settings.uses_attributes:
         for pool in (train_pool, test_pool):
             if "instance" not in pool.attributes:
-                raise ValueError(f"the rule {settings.rule!r} needs labels that {pool.name} has not: use smallnorb")
+                raise ValueError(
+                    f"the rule {settings.rule!r} needs labels that {pool.name} does not have: use smallnorb"
+                )
 
     trains, tests = (torch.ones(len(pool), dtype=torch.bool) for pool in (train_pool, test_pool))
     validates = torch.zeros_like(trains)

@@ -1,10 +1,10 @@
-"""From stored images to the network's input: whole batches at once, each image by its own key.
+"""Convert stored images to the network's input: whole batches at once, each image by its own key.
 
 Everything but the affine warp comes down to cutting a window out of a uint8 image and multiplying and shifting it.
 The factor and the shift follow from exact integer sums in float64, so an image's result does not depend, not even in
 its last bit, on the images beside it.
 
-Random numbers are drawn on the host, one small table a batch, and sent to where the images are; all the rest is done
+Random numbers are drawn on the CPU, one small table per batch, and sent to the images' device; all the rest is done
 there, on a GPU without waiting for it. Without a warp a GPU's images are the CPU's, bit for bit; with one they agree to
 rounding.
 """
