@@ -1,0 +1,17 @@
+from .baseline_cnn import BaselineCNN as BaselineCNN
+from .config import BaselineCNNConfig as BaselineCNNConfig
+from .config import EMCapsNetConfig as EMCapsNetConfig
+from .config import ModelConfig as ModelConfig
+from .decoder import PoseDecoder as PoseDecoder
+from .em_capsnet import EMCapsNet as EMCapsNet
+from .factory import create_model as create_model
+from .freezing import freeze as freeze
+from .presets import list_models as list_models
+from .presets import model_config as model_config
+from .pretrained import from_pretrained as from_pretrained
+from .pretrained import list_pretrained as list_pretrained
+from .pretrained import save_pretrained as save_pretrained
+from .statistics import folded as folded
+from .statistics import update_statistics as update_statistics
+from .summary import LayerSummary as LayerSummary
+from .summary import summarise as summarise
