@@ -5,6 +5,8 @@ from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .folder import RunBusyError as RunBusyError
 from .groups import parameter_groups as parameter_groups
+from .loop import Callback as Callback
+from .loop import Loop as Loop
 from .module import Training as Training
 from .module import TrainingDivergedError as TrainingDivergedError
 from .recipes import list_recipes as list_recipes
