@@ -47,3 +47,10 @@ def test_a_class_is_the_same_by_either_way():
     from matcaps.data.settings import DataSettings
 
     assert matcaps.data.DataSettings is DataSettings
+
+
+@pytest.mark.parametrize("earlier", ["training.inference.open_saved", "training.inference.evaluate_saved"])
+def test_what_has_moved_can_be_imported_from_where_it_was(earlier):
+    *module, name = earlier.split(".")
+    assert getattr(importlib.import_module(".".join(["matcaps", *module])), name) is getattr(matcaps.inference, name)
+    assert matcaps.training.load_decoder is matcaps.models.load_decoder

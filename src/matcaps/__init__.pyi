@@ -1,5 +1,6 @@
 from . import data as data
 from . import experiments as experiments
+from . import inference as inference
 from . import inspect as inspect
 from . import layers as layers
 from . import losses as losses

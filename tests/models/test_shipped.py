@@ -9,10 +9,10 @@ import torch
 
 import matcaps
 from matcaps.demo import drawn_digits
+from matcaps.inference.saved import evaluate_saved
 from matcaps.models import pretrained
+from matcaps.models.decoder import load_decoder
 from matcaps.models.pretrained import DECODER_NAME
-from matcaps.training.decoding import load_decoder
-from matcaps.training.inference import evaluate_saved
 
 ROOT = Path(__file__).resolve().parents[2]
 

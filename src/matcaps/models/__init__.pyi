@@ -3,6 +3,7 @@ from .config import BaselineCNNConfig as BaselineCNNConfig
 from .config import EMCapsNetConfig as EMCapsNetConfig
 from .config import ModelConfig as ModelConfig
 from .decoder import PoseDecoder as PoseDecoder
+from .decoder import load_decoder as load_decoder
 from .em_capsnet import EMCapsNet as EMCapsNet
 from .factory import create_model as create_model
 from .freezing import freeze as freeze

@@ -29,7 +29,7 @@ from matcaps.models.pretrained import DECODER_NAME, describe_model, from_pretrai
 from matcaps.models.statistics import has_statistics
 from matcaps.training.agreement_watch import AgreementWatch
 from matcaps.training.averaging import AveragedWeights
-from matcaps.training.callbacks import CapsuleHealth, WatchedParts
+from matcaps.training.callbacks import CapsuleHealth, CapsuleViews, WatchedParts
 from matcaps.training.checkpoint_files import CHECKPOINTS_NAME, read_checkpoint
 from matcaps.training.data_record import begin_with_data, check_folder_is_there, load_for_training
 from matcaps.training.devices import resolve_device
@@ -53,7 +53,6 @@ from matcaps.training.settings import TrainSettings
 from matcaps.training.stuck import StuckWatch
 from matcaps.training.tuning import describe_origin, settle, start_from_pretrained
 from matcaps.training.unfinished import check_finished
-from matcaps.training.views import CapsuleViews
 
 TENSORBOARD_NAME = "tensorboard"
 _STATISTICS_BATCH = 64
