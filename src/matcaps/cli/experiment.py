@@ -2,8 +2,8 @@
 
 from matcaps._paths import user_path
 from matcaps.cli.folds import folds_command, folds_table_command
-from matcaps.cli.parsing import PLAIN, add_accelerator, err, make_parser
-from matcaps.cli.trials import carry_out, list_trials
+from matcaps.cli.parsing import add_accelerator, make_parser
+from matcaps.cli.trials import carry_out, list_trials, write_table
 from matcaps.experiments.definitions import get_experiment, list_experiments
 from matcaps.experiments.folds import FOLDS
 from matcaps.experiments.plan import make_trials, parse_list, parse_seeds, parse_shard
@@ -68,20 +68,8 @@ def table_command(arguments: list[str]) -> int:
     from matcaps.experiments.figures import draw_experiment
     from matcaps.experiments.records import gather
     from matcaps.experiments.tables import make_table
-    from matcaps.inspect.style import save_figure
-    from matcaps.training.record import write_text
 
     output = user_path(parsed.output) if parsed.output is not None else base / experiment.name
     records = gather(experiment, base)
-    text = make_table(experiment, records)
-    output.mkdir(parents=True, exist_ok=True)
-    write_text(output / f"{experiment.name}.md", text)
-    paths = [
-        path
-        for name, figure in draw_experiment(experiment, records).items()
-        for path in save_figure(figure, output / name)
-    ]
-    print(text)
-    for path in [output / f"{experiment.name}.md", *paths]:
-        err.print(f"written: {path}", **PLAIN)
+    write_table(output, experiment.name, make_table(experiment, records), draw_experiment(experiment, records))
     return 0

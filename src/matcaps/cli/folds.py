@@ -4,9 +4,9 @@ import difflib
 from pathlib import Path
 
 from matcaps._paths import user_path
-from matcaps.cli.parsing import PLAIN, add_accelerator, err, make_parser
+from matcaps.cli.parsing import add_accelerator, make_parser
 from matcaps.cli.train import parse_settings, with_preset
-from matcaps.cli.trials import carry_out, list_trials
+from matcaps.cli.trials import carry_out, list_trials, write_table
 from matcaps.experiments.folds import SET_BY_FOLDS, fold_experiment, folds_name
 from matcaps.experiments.plan import make_trials, parse_seeds, parse_shard
 from matcaps.training.recipes import list_recipes, recipe_settings
@@ -111,18 +111,9 @@ def folds_table_command(arguments: list[str]) -> int:
     from matcaps.experiments.fold_figure import draw_folds
     from matcaps.experiments.fold_records import gather_folds
     from matcaps.experiments.fold_table import make_fold_table
-    from matcaps.inspect.style import save_figure
-    from matcaps.training.record import write_text
 
     folders = [user_path(folder) for folder in parsed.folders]
     output = folders[0] if parsed.output is None else user_path(parsed.output)
     gathered = gather_folds(folders, root=parsed.root, memory=output / "tested_again.json")
-    text = make_fold_table(gathered)
-    output.mkdir(parents=True, exist_ok=True)
-    write_text(output / "folds.md", text)
-    figure = draw_folds(gathered.recipes)
-    paths = [] if figure is None else save_figure(figure, output / "folds")
-    print(text)
-    for path in [output / "folds.md", *paths]:
-        err.print(f"written: {path}", **PLAIN)
+    write_table(output, "folds", make_fold_table(gathered), draw_folds(gathered.recipes))
     return 0

@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matcaps.cli.parsing import PLAIN, out
+from matcaps.cli.parsing import PLAIN, err, out
 from matcaps.experiments.plan import Experiment, Trial
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def list_trials(trials: Sequence[Trial], base: Path) -> int:
@@ -30,3 +34,16 @@ def carry_out(experiment: Experiment, trials: Sequence[Trial], base: Path) -> in
     if experiment.caveat:
         out.print(experiment.caveat, **PLAIN)
     return 1 if counts["diverged"] else 0
+
+
+def write_table(folder: Path, name: str, text: str, figure: "Figure | None") -> None:
+    """Print a table, write it and its figure, and say where they are."""
+    from matcaps.inspect.style import save_figure
+    from matcaps.training.record import write_text
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / f"{name}.md", text)
+    drawn = [] if figure is None else save_figure(figure, folder / name)
+    print(text)
+    for path in [folder / f"{name}.md", *drawn]:
+        err.print(f"written: {path}", **PLAIN)
