@@ -13,7 +13,7 @@ from PIL import Image
 from matcaps import cli
 from matcaps.data import DataSettings
 from matcaps.inference.prediction import find_images
-from matcaps.models.pretrained import read_config
+from matcaps.models.sources import read_config
 from matcaps.training import train
 from tests.support.runs import tiny_settings
 

@@ -12,5 +12,5 @@ from .capsules import Capsules as Capsules
 from .models.factory import create_model as create_model
 from .models.presets import list_models as list_models
 from .models.pretrained import from_pretrained as from_pretrained
-from .models.pretrained import list_pretrained as list_pretrained
 from .models.pretrained import save_pretrained as save_pretrained
+from .models.sources import list_pretrained as list_pretrained

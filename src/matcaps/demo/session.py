@@ -19,7 +19,7 @@ from matcaps.inspect.opening import find_decoder
 from matcaps.models import EMCapsNet, PoseDecoder
 from matcaps.models.decoder import load_decoder
 from matcaps.models.modes import device_of
-from matcaps.models.pretrained import DECODER_NAME
+from matcaps.models.sources import DECODER_NAME
 from matcaps.training.devices import place, resolve_device
 
 LARGEST_EPSILON = 0.5

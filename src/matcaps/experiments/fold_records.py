@@ -12,7 +12,7 @@ from matcaps.data.settings import DataSettings, SplitSettings
 from matcaps.experiments.differences import differences
 from matcaps.experiments.plan import DIVERGED_NAME
 from matcaps.inference.saved import evaluate_saved
-from matcaps.models.pretrained import WEIGHTS_NAME
+from matcaps.models.sources import WEIGHTS_NAME
 from matcaps.training.record import (
     METRICS_NAME,
     RESULTS_NAME,

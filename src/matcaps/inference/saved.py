@@ -13,7 +13,8 @@ from matcaps.data import DataBundle, DataSettings, Transform, load_data, load_im
 from matcaps.data.build import Part, load_whole
 from matcaps.data.settings import EARLIER_FOLDER, SplitSettings
 from matcaps.models import EMCapsNet
-from matcaps.models.pretrained import from_pretrained, read_config, resolve_folder
+from matcaps.models.pretrained import from_pretrained
+from matcaps.models.sources import read_config, resolve_folder
 from matcaps.training.data_record import check_folder_is_there, warn_of_changed_data
 from matcaps.training.devices import place, resolve_device
 from matcaps.training.evaluation import Evaluation, evaluate

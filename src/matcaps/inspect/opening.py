@@ -22,8 +22,8 @@ from matcaps.inspect.traversal import class_poses
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder
 from matcaps.models.decoder import load_decoder
 from matcaps.models.modes import device_of
-from matcaps.models.pretrained import DECODER_NAME
 from matcaps.models.scores import class_scores
+from matcaps.models.sources import DECODER_NAME
 from matcaps.training.devices import place, resolve_device
 
 

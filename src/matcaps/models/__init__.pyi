@@ -10,8 +10,8 @@ from .freezing import freeze as freeze
 from .presets import list_models as list_models
 from .presets import model_config as model_config
 from .pretrained import from_pretrained as from_pretrained
-from .pretrained import list_pretrained as list_pretrained
 from .pretrained import save_pretrained as save_pretrained
+from .sources import list_pretrained as list_pretrained
 from .statistics import folded as folded
 from .statistics import update_statistics as update_statistics
 from .summary import LayerSummary as LayerSummary

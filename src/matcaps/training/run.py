@@ -25,7 +25,8 @@ from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, mo
 from matcaps.models.config import BaselineCNNConfig
 from matcaps.models.files import named_errors
 from matcaps.models.freezing import freeze
-from matcaps.models.pretrained import DECODER_NAME, describe_model, from_pretrained, save_weights
+from matcaps.models.pretrained import describe_model, from_pretrained, save_weights
+from matcaps.models.sources import DECODER_NAME
 from matcaps.models.statistics import has_statistics
 from matcaps.training.agreement_watch import AgreementWatch
 from matcaps.training.averaging import AveragedWeights
