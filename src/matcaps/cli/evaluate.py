@@ -60,7 +60,7 @@ def eval_command(arguments: list[str]) -> int:
     add_accelerator(parser)
     parser.add_argument("--json", action="store_true", help="print the results as JSON instead")
     parsed = parser.parse_args(accept_train_names(arguments))
-    from matcaps.training.inference import evaluate_saved
+    from matcaps.inference.saved import evaluate_saved
 
     result = evaluate_saved(
         parsed.run,
@@ -171,7 +171,7 @@ def predict_command(arguments: list[str]) -> int:
     add_accelerator(parser)
     parser.add_argument("--json", action="store_true", help="print all classes' scores as JSON instead")
     parsed = parser.parse_args(arguments)
-    from matcaps.training.prediction import predict_files
+    from matcaps.inference.prediction import predict_files
 
     predictions = predict_files(
         parsed.run,

@@ -93,7 +93,7 @@ def read_upload(
         channels: 1, 2 or 3, as :func:`matcaps.data.load_image`.
         as_digit: whether to convert it to the form of MNIST's images.
         reading: the fit and transparency with which the network's images were read; see
-            :func:`matcaps.training.inference.reading_options`.
+            :func:`matcaps.inference.saved.reading_options`.
 
     Returns:
         ``pixels`` ``[1, channels, size, size]``.

@@ -10,10 +10,11 @@ from matcaps.data.splits import limit_images
 from matcaps.inspect.display import NothingToShowError
 from matcaps.inspect.opening import SavedInspection, open_inspection
 from matcaps.inspect.settings import RECORD_NAME, InspectSettings
+from matcaps.inspect.traversal import explained_variance
 from matcaps.inspect.views import VIEWS
 from matcaps.inspect.writer import FindingsWriter
 from matcaps.models.pretrained import save_weights
-from matcaps.training.decoding import explained_variance, train_decoder
+from matcaps.training.decoding import train_decoder
 from matcaps.training.record import command_line, source_commit, write_json
 
 

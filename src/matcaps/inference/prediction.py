@@ -15,9 +15,9 @@ from matcaps.data import Appearance, appearance
 from matcaps.data.devices import send
 from matcaps.data.images import endings
 from matcaps.data.names import printable
+from matcaps.inference.saved import SavedNetwork, open_saved
 from matcaps.models.scores import class_scores
 from matcaps.training.devices import place, resolve_device
-from matcaps.training.inference import SavedNetwork, open_saved
 
 _FAR, _NEAR = 0.4, 0.25
 """Differences in grey level (of 1) at the border above which an image has another background, or below which the
