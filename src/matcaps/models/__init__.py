@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from matcaps.models.baseline_cnn import BaselineCNN
     from matcaps.models.decoder import PoseDecoder
     from matcaps.models.em_capsnet import EMCapsNet
+    from matcaps.models.export import Exported, export_network
     from matcaps.models.factory import create_model
     from matcaps.models.freezing import freeze
     from matcaps.models.pretrained import from_pretrained, list_pretrained, save_pretrained
@@ -21,9 +22,11 @@ __getattr__, __dir__ = lazy_names(
     {
         "BaselineCNN": "matcaps.models.baseline_cnn",
         "EMCapsNet": "matcaps.models.em_capsnet",
+        "Exported": "matcaps.models.export",
         "LayerSummary": "matcaps.models.summary",
         "PoseDecoder": "matcaps.models.decoder",
         "create_model": "matcaps.models.factory",
+        "export_network": "matcaps.models.export",
         "folded": "matcaps.models.statistics",
         "freeze": "matcaps.models.freezing",
         "from_pretrained": "matcaps.models.pretrained",
@@ -39,10 +42,12 @@ __all__ = [
     "BaselineCNNConfig",
     "EMCapsNet",
     "EMCapsNetConfig",
+    "Exported",
     "LayerSummary",
     "ModelConfig",
     "PoseDecoder",
     "create_model",
+    "export_network",
     "folded",
     "freeze",
     "from_pretrained",

@@ -12,6 +12,7 @@ from matcaps.layers.normalisation import NormalisedConv2d
 from matcaps.models.config import ROUTED_LAYERS
 from matcaps.models.em_capsnet import EMCapsNet
 from matcaps.models.modes import evaluation_mode
+from matcaps.models.modules import describe
 
 _SETTLING = 12
 """Batches after which the routing's statistics have settled: a layer's costs change as those before it find theirs, so
@@ -87,6 +88,10 @@ def folded(network: EMCapsNet) -> EMCapsNet:
     Args:
         network: one without normalisation comes back as a copy.
 
+    Raises:
+        TypeError: it is none of ours, or a subclass.
+        ValueError: it was changed into what no configuration makes; see :func:`matcaps.models.modules.describe`.
+
     Example:
         >>> import matcaps
         >>> network = matcaps.create_model("agreement-small").eval()
@@ -94,16 +99,14 @@ def folded(network: EMCapsNet) -> EMCapsNet:
         >>> bool((plain(images).activations - network(images).activations).abs().max() < 1e-3)
         True
     """
-    shared = "shared" if network.class_capsules.routing.shared_beta_activation else "each"
-    config = replace(network.config, normalisation="none", class_beta_activation=shared)
+    config = replace(describe(network).config, normalisation="none")
     plain = EMCapsNet(config).to(network.class_capsules.weight)
     for name in ("stem", "primary_capsules.pose", "primary_capsules.activation"):
         _fold_convolution(network.get_submodule(name), plain.get_submodule(name))
     for name in ROUTED_LAYERS:
         old, new = _routed(network, name), _routed(plain, name)
         new.weight.copy_(old.routing.matrices(old.weight))
-        for option in ("variance_floor", "annealing", "implementation"):
-            setattr(new.routing, option, getattr(old.routing, option))
+        new.routing.spec = old.routing.spec
         new.routing.inverse_temperature = old.routing.paper_inverse_temperature().clone()
         new.routing.set_beta(old.routing.paper_beta_use(), old.routing.paper_beta_activation(), data=1.0)
     return plain.train(network.training)
