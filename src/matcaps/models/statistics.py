@@ -12,7 +12,6 @@ from matcaps.layers.normalisation import NormalisedConv2d
 from matcaps.models.config import ROUTED_LAYERS
 from matcaps.models.em_capsnet import EMCapsNet
 from matcaps.models.modes import evaluation_mode
-from matcaps.models.modules import describe
 
 _SETTLING = 12
 """Batches after which the routing's statistics have settled: a layer's costs change as those before it find theirs, so
@@ -88,10 +87,6 @@ def folded(network: EMCapsNet) -> EMCapsNet:
     Args:
         network: one without normalisation comes back as a copy.
 
-    Raises:
-        TypeError: it is none of ours, or a subclass.
-        ValueError: it was changed into what no configuration makes; see :func:`matcaps.models.modules.describe`.
-
     Example:
         >>> import matcaps
         >>> network = matcaps.create_model("agreement-small").eval()
@@ -99,7 +94,8 @@ def folded(network: EMCapsNet) -> EMCapsNet:
         >>> bool((plain(images).activations - network(images).activations).abs().max() < 1e-3)
         True
     """
-    config = replace(describe(network).config, normalisation="none")
+    shared = "shared" if network.class_capsules.routing.shared_beta_activation else "each"
+    config = replace(network.config, normalisation="none", class_beta_activation=shared)
     plain = EMCapsNet(config).to(network.class_capsules.weight)
     for name in ("stem", "primary_capsules.pose", "primary_capsules.activation"):
         _fold_convolution(network.get_submodule(name), plain.get_submodule(name))

@@ -52,7 +52,7 @@ def route(inputs: RoutingInputs, spec: RoutingSpec) -> Iterator[RoutingIteration
 
 def _route_windows(inputs: RoutingInputs, spec: RoutingSpec) -> Iterator[RoutingIteration]:
     poses, activations, weight, beta_use, beta_activation, inverse_temperature, _ = inputs
-    windows = _Windows(*poses.shape[1:3], weight.shape[0], spec.stride, poses.device)
+    windows = _Windows(poses.shape[1], poses.shape[2], weight.shape[0], spec.stride, poses.device)
     # every window's own copy of its children, and a vote from each of them for each parent type
     votes_BHWIJP = _votes(windows.gather(poses), weight).flatten(3, 5)
     activations_BHWI = windows.gather(activations).flatten(3)

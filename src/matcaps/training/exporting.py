@@ -1,6 +1,5 @@
 """Export a saved network, with what its images must be like."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -63,7 +62,7 @@ def preparation(transform: Transform) -> dict[str, Any]:
     steps = [f"take the image in grey levels from 0 to 255, {stored}×{stored} pixels", _NORMALISED[normalise]]
     if normalise != "scale":
         side = stored if normalise == "image" else size
-        steps[-1] += f" (over {side}×{side} pixels and all channels; at least 1 over the root of their number)"
+        steps[-1] += f" (over {side}×{side} pixels and all channels, at least 1 over the root of their number)"
     if size != stored:
         steps.insert(1 if normalise == "crop" else 2, f"cut out the middle {size}×{size} pixels")
     return {

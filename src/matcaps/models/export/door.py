@@ -1,6 +1,5 @@
 """The public function: check what is asked for, make the file's content, compare it with the network, write it."""
 
-import copy
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,11 +16,11 @@ from matcaps._version import __version__
 from matcaps.models.baseline_cnn import BaselineCNN
 from matcaps.models.em_capsnet import EMCapsNet
 from matcaps.models.export import onnx_file, torch_file
-from matcaps.models.export.comparison import TOLERANCE, largest_difference
+from matcaps.models.export.comparison import TOLERANCE, compare
 from matcaps.models.export.graph import SCORES, exported_graph, meaning
 from matcaps.models.export.program import INPUT, trace_program
 from matcaps.models.files import whole_file
-from matcaps.models.modules import describe, unwrap
+from matcaps.models.modules import Description, build_model, describe, named_tensors, unwrap
 
 FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
 """What a network can be written as, and how the file's name must end."""
@@ -41,8 +40,9 @@ class Exported:
         description: what the file says of itself: classes, input, outputs, versions.
         size: bytes.
         num_nodes: of the graph of an ONNX file; None for a program of torch.
-        difference: how far its outputs lie from the network's at most, on some random images; relative to an output's
-            largest number where that is above 1. None where onnxruntime is missing, so that nothing was compared.
+        difference: how far its outputs lie at most from those of the network in float64, on some random images;
+            relative to an output's largest number where that is above 1. None where onnxruntime is missing, so that
+            nothing was compared.
     """
 
     path: Path
@@ -115,7 +115,7 @@ def export_network(
     size = _image_size(network, image_size)
     if format == "onnx":
         onnx_file.require_packages(precision)
-    own = _own_copy(network)
+    own = _own_copy(network, described)
     example = torch.zeros(2 if dynamic_batch else 1, own.config.in_channels, *size)
     own(example)  # refuses what does not fit
     progress("tracing the network")
@@ -143,14 +143,16 @@ def export_network(
     kind: Any = onnx_file if format == "onnx" else torch_file
     written = kind.write(program, json.dumps(description), precision, progress)
     progress("comparing it with the network")
-    difference = largest_difference(kind.reader(written.content), own, example, trace=trace, dynamic=dynamic_batch)
-    if difference is not None and precision == "float32" and not difference <= TOLERANCE:
+    reader = kind.reader(written.content)
+    compared = None if reader is None else compare(reader, own, example, trace=trace, dynamic=dynamic_batch)
+    if compared is not None and precision == "float32" and not compared.is_close:
         raise ValueError(
             f"the exported network must compute what the network computes, to {TOLERANCE:g}; its outputs differ by "
-            f"{difference:.2g} on random images: nothing was written"
+            f"{compared.file:.2g} on random images: nothing was written"
         )
     with whole_file(path) as partial:
         partial.write_bytes(written.content)
+    difference = None if compared is None else compared.file
     return Exported(path, description, len(written.content), written.num_nodes, difference)
 
 
@@ -191,12 +193,16 @@ def _image_size(network: EMCapsNet | BaselineCNN, image_size: object) -> tuple[i
     return counts[0], counts[1]  # type: ignore[return-value]
 
 
-def _own_copy(network: EMCapsNet | BaselineCNN) -> Any:
-    """The network on the CPU, in float32 and in evaluation mode, with nothing that hooks do."""
-    for name, tensor in network.state_dict().items():
+def _own_copy(network: EMCapsNet | BaselineCNN, described: Description) -> Any:
+    """The network on the CPU, in float32 and in evaluation mode, without hooks."""
+    tensors = named_tensors(network)
+    for name, tensor in tensors.items():
         if tensor.is_meta:
             raise ValueError(f"{name} must have values; it is on the meta device: load weights first")
-    return copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        own = build_model(described.config, described.departures)
+    own.load_state_dict(tensors)
+    return own.eval().requires_grad_(False)
 
 
 def _dynamic(shape: tuple[int, ...], dynamic_batch: bool) -> list[Any]:

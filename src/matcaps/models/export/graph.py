@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from matcaps.capsules import POSE_SIZE, Capsules, RoutingIteration
+from matcaps.layers.transformation import transform_poses
 from matcaps.models.baseline_cnn import BaselineCNN
 from matcaps.models.config import ROUTED_LAYERS
 from matcaps.models.em_capsnet import EMCapsNet
-from matcaps.layers.transformation import transform_poses
 from matcaps.models.statistics import folded
 from matcaps.routing import RoutingInputs, trace_class, trace_conv
 

@@ -1,4 +1,4 @@
-"""The program in ONNX: standard operators of one opset, our description among the metadata, no paths of this machine."""
+"""The program in ONNX: standard operators of one opset, our description among the metadata."""
 
 import importlib.util
 import logging
@@ -55,7 +55,7 @@ def write(program: Program, description: str, precision: str, progress: Callable
             opset_version=OPSET,
             verbose=False,
             optimize=True,
-            custom_translation_table={torch.ops.aten.log_sigmoid.default: _log_sigmoid()},
+            custom_translation_table=_exact_logistic(),
         )
     assert translated is not None
     model = translated.model_proto
@@ -68,19 +68,24 @@ def write(program: Program, description: str, precision: str, progress: Callable
     return Written(model.SerializeToString(), len(model.graph.node))
 
 
-def _log_sigmoid() -> Callable[..., Any]:
-    """The logarithm of the logistic function as min(x, 0) − ln(1 + exp(−|x|)).
+def _exact_logistic() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """The logistic function and its logarithm, written out: 1 / (1 + exp(−x)) and min(x, 0) − ln(1 + exp(−|x|)).
 
-    The exporter would write ln(sigmoid(x)), which is wrong below about −18, where onnxruntime's sigmoid goes no further
-    down: a parent that is out of the question would get data.
+    onnxruntime's own goes no further down than −18. A parent that is out of the question would get data, and a window
+    whose children are all but absent would see them all alike.
     """
-    from onnxscript import opset20 as op
+    from onnxscript import opset20
+
+    op: Any = opset20
+
+    def sigmoid(x: Any) -> Any:
+        return op.Reciprocal(op.Add(op.Exp(op.Neg(x)), op.CastLike(1.0, x)))
 
     def log_sigmoid(x: Any) -> Any:
         zero, one = op.CastLike(0.0, x), op.CastLike(1.0, x)
         return op.Sub(op.Min(x, zero), op.Log(op.Add(one, op.Exp(op.Neg(op.Abs(x))))))
 
-    return log_sigmoid
+    return {torch.ops.aten.sigmoid.default: sigmoid, torch.ops.aten.log_sigmoid.default: log_sigmoid}
 
 
 def reader(content: bytes) -> Reader | None:
@@ -111,9 +116,21 @@ def _describe(model: Any, description: str) -> None:
         del described.metadata_props[:]
     for node in graph.node:
         node.doc_string = ""
+    batch = _batch_names(graph)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param in batch:
+                dimension.dim_param = "batch"
     graph.name, graph.doc_string = "matcaps", ""
     entry = model.metadata_props.add()
     entry.key, entry.value = DESCRIPTION, description
+
+
+def _batch_names(graph: Any) -> set[str]:
+    """What the exporter calls the number of images, "s34" or the like."""
+    [images] = graph.input
+    first = images.type.tensor_type.shape.dim[0]
+    return {first.dim_param} - {""}
 
 
 @contextmanager

@@ -44,6 +44,8 @@ def trace_program(graph: nn.Module, example: Tensor, *, dynamic_batch: bool) -> 
             for private in ("stack_trace", "nn_module_stack", "source_fn_stack"):  # has paths of this machine
                 node.meta.pop(private, None)
     made = graph(example)
-    order: dict[str, int] = _pytree.tree_unflatten(range(len(made)), program.call_spec.out_spec)
+    spec = program.call_spec.out_spec
+    assert spec is not None
+    order: dict[str, int] = _pytree.tree_unflatten(range(len(made)), spec)
     names = sorted(order, key=lambda name: order[name])
     return Program(graph, program, example, {name: tuple(made[name].shape) for name in names}, dynamic_batch)
