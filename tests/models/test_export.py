@@ -37,7 +37,7 @@ def cnn() -> nn.Module:
 @pytest.fixture(scope="module")
 def capsules() -> nn.Module:
     """With batch normalisation and normalised routing, which plain numbers stand for in the file."""
-    return made("agreement-small", **TINY)
+    return made("agreement-small", **TINY, iterations=2)
 
 
 @pytest.fixture(scope="module")
