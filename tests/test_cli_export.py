@@ -9,9 +9,9 @@ import torch
 
 from matcaps import cli
 from matcaps.data import Transform, TransformSettings
+from matcaps.inference.exporting import preparation
 from matcaps.models import create_model, save_pretrained
 from matcaps.models.export import onnx_file
-from matcaps.training.exporting import preparation
 
 CLASSES = ("animal", "human", "plane", "truck", "car")
 

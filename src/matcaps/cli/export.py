@@ -39,7 +39,7 @@ def export_command(arguments: list[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     parser.add_argument("--json", action="store_true", help="print what the file says of itself as JSON instead")
     parsed = parser.parse_args(arguments)
-    from matcaps.training.exporting import export_saved
+    from matcaps.inference.exporting import export_saved
 
     with err.status("opening the network") as status:
         try:

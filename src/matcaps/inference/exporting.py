@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from matcaps.data import Transform
+from matcaps.inference.saved import open_saved, read_as
 from matcaps.models.export import FORMATS, Exported, export_network
-from matcaps.training.inference import open_saved, read_as
 
 _NORMALISED = {
     "scale": "divide grey levels, 0 to 255, by 255",
