@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # One thread for each test process: two processes with two threads each would fight over two cores.
 TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup train test test-processors test-wheel test-oldest test-cuda test-browser sanitize fuzz bench bench-gpu results lint format clean
+.PHONY: help setup train test test-processors test-wheel test-oldest test-cuda test-export test-browser sanitize fuzz bench bench-gpu results lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -40,6 +40,9 @@ CUDA_TESTS := $(addprefix tests/routing/test_cuda_,values.py torch.py boundary.p
 test-cuda: setup ## test the CUDA kernels at every size, on a GPU or emulated; `make test` has some sizes; many minutes
 	MATCAPS_TEST_CUDA=1 $(TESTS) $(CUDA_TESTS) tests/benchmarks/test_gpu_visit.py
 	MATCAPS_TEST_CUDA=1 $(TESTS) -k cuda tests/routing/test_laws.py
+
+test-export: setup ## export every preset and hold it to the network in onnxruntime; many minutes
+	MATCAPS_TEST_EXPORT=1 $(TESTS) tests/models/test_export.py
 
 test-browser: setup ## drive the demo and the report in a headless Chromium; installs Gradio, playwright and, for want of one, Chromium
 	$(BIN)/python -c 'import gradio, playwright' 2>/dev/null || \

@@ -161,6 +161,7 @@ COMMANDS: dict[str, Callable[[str], None]] = {
     "make bench": Make(".venv/bin/python -m benchmarks.cpu.bench", Help("ten minutes on an idle machine")),
     ".venv/bin/python -m benchmarks.cpu.compare --peer officium=../Capsules": peers_known,
 }
+EXPORT = Parse("translating takes long: tests/test_cli_export.py and tests/models/test_export.py try it")
 OWN_IMAGES = Parse("needs a folder of somebody's images")
 COMMANDS |= {
     ".venv/bin/matcaps demo": PAGE,
@@ -171,6 +172,8 @@ COMMANDS |= {
     "patients.csv --data.split.test_groups [p1,p2]": OWN_IMAGES,
     "matcaps train quickstart --model.pretrained paper-small-smallnorb --model.freeze stem,primary": Run(FEW),
     "matcaps train quickstart --model.pretrained runs/mnist-20260101-120000": Parse("needs a run on MNIST"),
+    "matcaps export tutorial-mnist --trace --output digits.onnx": EXPORT,
+    "matcaps export runs/smallnorb-20260101-120000 --format torch": EXPORT,
 }
 """How each command of a block is tried, by what stands there without its comment."""
 

@@ -13,6 +13,7 @@ from matcaps.cli.describe import doctor_command, models_command, summary_command
 from matcaps.cli.endings import report_failed, report_stopped
 from matcaps.cli.evaluate import eval_command, predict_command
 from matcaps.cli.experiment import experiment_command, table_command
+from matcaps.cli.export import export_command
 from matcaps.cli.inspect import inspect_command
 from matcaps.cli.parsing import PLAIN, err, out
 from matcaps.cli.report import report_command
@@ -26,6 +27,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "inspect": inspect_command,
     "report": report_command,
     "demo": demo_command,
+    "export": export_command,
     "experiment": experiment_command,
     "table": table_command,
     "summary": summary_command,

@@ -1,3 +1,4 @@
+from .exporting import export_saved as export_saved
 from .prediction import Predictions as Predictions
 from .prediction import find_images as find_images
 from .prediction import predict_files as predict_files

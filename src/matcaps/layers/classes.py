@@ -117,14 +117,14 @@ class ClassCapsules(nn.Module):
                 receptive field over the image's size; without it ``(index + 1/2) / size``, as in the tutorial.
         """
         capsules = as_capsules(capsules)
-        inputs = self.routing.inputs(capsules, self.weight, self._vote_offset(capsules, coordinates))
+        inputs = self.routing.inputs(capsules, self.weight, self.vote_offset(capsules, coordinates))
         parents, fit = fit_class_em_routing(inputs, self.routing.spec, wants_fit=self.routing.wants_fit)
         return self.routing.finish(parents, fit)
 
     def trace(self, capsules: CapsulesLike, coordinates: Tensor | None = None) -> list[RoutingIteration]:
         """Return every iteration's state; see :func:`matcaps.routing.trace_class_em_routing`."""
         capsules = as_capsules(capsules)
-        inputs = self.routing.inputs(capsules, self.weight, self._vote_offset(capsules, coordinates))
+        inputs = self.routing.inputs(capsules, self.weight, self.vote_offset(capsules, coordinates))
         return trace_class(inputs, self.routing.spec)
 
     def votes(self, capsules: CapsulesLike, coordinates: Tensor | None = None) -> Tensor:
@@ -133,7 +133,7 @@ class ClassCapsules(nn.Module):
         """
         capsules = as_capsules(capsules)
         votes_BHWIJP = transform_poses(capsules.poses, self.routing.matrices(self.weight))
-        offset = self._vote_offset(capsules, coordinates)
+        offset = self.vote_offset(capsules, coordinates)
         if offset is not None:
             votes_BHWIJP = votes_BHWIJP + offset[:, :, None, None, :]
         return votes_BHWIJP.flatten(1, 3)
@@ -161,7 +161,7 @@ class ClassCapsules(nn.Module):
         )
         return self(capsules, coordinates)
 
-    def _vote_offset(self, capsules: Capsules, coordinates: Tensor | None) -> Tensor | None:
+    def vote_offset(self, capsules: Capsules, coordinates: Tensor | None) -> Tensor | None:
         """The offset of the votes from each position, ``[H, W, 16]``; None without coordinate addition."""
         if self.coordinate_components is None:
             return None

@@ -5,6 +5,8 @@ from .config import ModelConfig as ModelConfig
 from .decoder import PoseDecoder as PoseDecoder
 from .decoder import load_decoder as load_decoder
 from .em_capsnet import EMCapsNet as EMCapsNet
+from .export import Exported as Exported
+from .export import export_network as export_network
 from .factory import create_model as create_model
 from .freezing import freeze as freeze
 from .presets import list_models as list_models

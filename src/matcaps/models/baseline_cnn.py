@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from matcaps.models.config import BaselineCNNConfig
+
+if TYPE_CHECKING:
+    from matcaps.models.export import Exported
 
 
 class BaselineCNN(nn.Module):
@@ -69,6 +72,12 @@ class BaselineCNN(nn.Module):
         from matcaps.models.pretrained import save_pretrained
 
         save_pretrained(self, folder, **metadata)
+
+    def export(self, format: str, path: str | PathLike[str], **options: Any) -> "Exported":
+        """Write it as ONNX or as a program of ``torch.export``; see :func:`matcaps.models.export_network`."""
+        from matcaps.models.export import export_network
+
+        return export_network(self, format, path, **options)
 
     @property
     def num_classes(self) -> int:

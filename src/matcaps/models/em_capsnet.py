@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from matcaps.layers.normalisation import convolution
 from matcaps.models.config import ROUTED_LAYERS, EMCapsNetConfig
 from matcaps.models.geometry import Axis, receptive_field_coordinates, same_padding
 from matcaps.routing import RoutingIteration
+
+if TYPE_CHECKING:
+    from matcaps.models.export import Exported
 
 _KERNEL_SIZE = 3
 _CONV_LAYERS = ROUTED_LAYERS[:-1]
@@ -217,6 +220,12 @@ class EMCapsNet(nn.Module):
         from matcaps.models.pretrained import save_pretrained
 
         save_pretrained(self, folder, **metadata)
+
+    def export(self, format: str, path: str | PathLike[str], **options: Any) -> "Exported":
+        """Write it as ONNX or as a program of ``torch.export``; see :func:`matcaps.models.export_network`."""
+        from matcaps.models.export import export_network
+
+        return export_network(self, format, path, **options)
 
     @classmethod
     def from_pretrained(cls, source: str | PathLike[str], **changes: Any) -> "EMCapsNet":

@@ -102,8 +102,7 @@ def folded(network: EMCapsNet) -> EMCapsNet:
     for name in ROUTED_LAYERS:
         old, new = _routed(network, name), _routed(plain, name)
         new.weight.copy_(old.routing.matrices(old.weight))
-        for option in ("variance_floor", "annealing", "implementation"):
-            setattr(new.routing, option, getattr(old.routing, option))
+        new.routing.spec = old.routing.spec
         new.routing.inverse_temperature = old.routing.paper_inverse_temperature().clone()
         new.routing.set_beta(old.routing.paper_beta_use(), old.routing.paper_beta_activation(), data=1.0)
     return plain.train(network.training)

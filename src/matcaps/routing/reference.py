@@ -5,13 +5,14 @@ clever reshapes, all votes in memory. The equations and the choices are in this 
 """
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from matcaps.capsules import POSE_COMPONENTS, RoutingIteration
-from matcaps.routing.spec import RoutingInputs, RoutingSpec
+from matcaps.routing.spec import RoutingInputs, RoutingSpec, covered
 
 EMPTY_MASS = 1e-20
 """A parent whose mass (sum of assignment times activation) does not exceed this has no data."""
@@ -51,14 +52,14 @@ def route(inputs: RoutingInputs, spec: RoutingSpec) -> Iterator[RoutingIteration
 
 def _route_windows(inputs: RoutingInputs, spec: RoutingSpec) -> Iterator[RoutingIteration]:
     poses, activations, weight, beta_use, beta_activation, inverse_temperature, _ = inputs
-    windows = _Windows(poses.shape[1], poses.shape[2], weight.shape[0], spec.stride)
+    windows = _Windows(poses.shape[1], poses.shape[2], weight.shape[0], spec.stride, poses.device)
     # every window's own copy of its children, and a vote from each of them for each parent type
     votes_BHWIJP = _votes(windows.gather(poses), weight).flatten(3, 5)
     activations_BHWI = windows.gather(activations).flatten(3)
     if not spec.child_competition:
         return em_routing(votes_BHWIJP, activations_BHWI, beta_use, beta_activation, inverse_temperature, spec)
     # a child's parents are those of every window that covers it
-    ones = torch.ones_like(activations)
+    ones = torch.ones_like(activations[:1])
     num_windows = windows.gather(windows.scatter_sum(windows.gather(ones)))
     uniform = (1 / (weight.shape[3] * num_windows)).flatten(3).unsqueeze(-1).expand(votes_BHWIJP.shape[:-1])
 
@@ -91,11 +92,12 @@ def _route_classes(inputs: RoutingInputs, spec: RoutingSpec) -> Iterator[Routing
 def _votes(poses: Tensor, weight: Tensor) -> Tensor:
     """Every child's vote for every parent: ``[B, H, W, ..., 4, 4]`` through ``[..., J, 4, 4]`` is
     ``[B, H, W, ..., J, P]``. Through ``[..., J, 16, 16]`` the pose is a vector, its matrix row by row.
+
+    A sum rather than ``@``, which would write out the weights for every position.
     """
     if weight.shape[-1] == POSE_COMPONENTS:
-        # a sum rather than @, which would write out the weights for every position, 16 times as much as the votes
         return torch.einsum("bhw...p,...jpq->bhw...jq", poses.flatten(-2), weight)
-    return (poses.unsqueeze(-3) @ weight).flatten(-2)
+    return torch.einsum("bhw...xy,...jyz->bhw...jxz", poses, weight).flatten(-2)
 
 
 def _iterate(
@@ -164,48 +166,63 @@ def _log_density(votes: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
 
 
 class _Windows:
-    """The windows that a K×K kernel cuts out of a map of children, without padding."""
+    """The windows that a K×K kernel cuts out of a map of children, without padding.
 
-    def __init__(self, height: int, width: int, kernel_size: int, stride: int):
-        self.size = height, width
-        rows, columns = (height - kernel_size) // stride + 1, (width - kernel_size) // stride + 1
-        # The children at place (k, l) of their window, for all windows at once.
-        self._slices = [
-            [
-                (
-                    slice(None),
-                    slice(k, k + stride * (rows - 1) + 1, stride),
-                    slice(l, l + stride * (columns - 1) + 1, stride),
-                )
-                for l in range(kernel_size)  # noqa: E741
-            ]
-            for k in range(kernel_size)
-        ]
+    Two tables say which child stands at each place of each window, and where each child's copies stand: gathering is
+    one step, and scattering another. Nothing is written into: what is, ``torch.func.linearize`` loses.
+    """
+
+    def __init__(self, height: int, width: int, kernel_size: int, stride: int, device: torch.device):
+        rows, columns = ((size - kernel_size) // stride + 1 for size in (height, width))
+        row_HK, column_WK = (covered(windows, kernel_size, stride, device) for windows in (rows, columns))
+        self._child_of_place = (row_HK[:, None, :, None] * width + column_WK[None, :, None, :]).flatten()
+        row, column = (
+            _copies(size, windows, kernel_size, stride, device) for size, windows in ((height, rows), (width, columns))
+        )
+        window_HWCC = row.window[:, None, :, None] * columns + column.window[None, :, None, :]
+        place_HWCC = row.place[:, None, :, None] * kernel_size + column.place[None, :, None, :]
+        is_one_HWCC = row.is_one[:, None, :, None] & column.is_one[None, :, None, :]
+        blank = rows * columns * kernel_size**2  # the number of places: what stands behind the last one
+        places = torch.where(is_one_HWCC, window_HWCC * kernel_size**2 + place_HWCC, blank)
+        self._places_of_child = places.flatten()
+        self._size, self._shape = (height, width), (rows, columns, kernel_size, kernel_size)
 
     def gather(self, children: Tensor) -> Tensor:
         """``[B, H, W, ...]`` to ``[B, H', W', K, K, ...]``: each window's copy of its children."""
-        return torch.stack([torch.stack([children[place] for place in row], dim=3) for row in self._slices], dim=3)
+        return children.flatten(1, 2).index_select(1, self._child_of_place).unflatten(1, self._shape)
 
     def scatter_sum(self, windows: Tensor) -> Tensor:
         """``[B, H', W', K, K, ...]`` to ``[B, H, W, ...]``: each child's sum over its copies."""
-        children = windows.new_zeros(windows.shape[0], *self.size, *windows.shape[5:])
-        return self._scatter(children, windows, torch.add)
+        return self._copies_of_child(windows, 0.0).sum(dim=3)
 
     def scatter_max(self, windows: Tensor) -> Tensor:
         """``[B, H', W', K, K, ...]`` to ``[B, H, W, ...]``: each child's largest copy; no gradient."""
-        children = windows.new_full((windows.shape[0], *self.size, *windows.shape[5:]), -torch.inf)
-        return self._scatter(children, windows, torch.maximum)
+        return self._copies_of_child(windows, -torch.inf).amax(dim=3)
 
-    def _scatter(self, children: Tensor, windows: Tensor, join: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Join every child with its copies, one place in the windows after the other.
+    def _copies_of_child(self, windows: Tensor, blank: float) -> Tensor:
+        """``[B, H, W, copies, ...]``, with ``blank`` in place of a copy where fewer windows cover a child."""
+        places = windows.flatten(1, 4)
+        places = torch.cat([places, torch.full_like(places[:, :1], blank)], dim=1)
+        return places.index_select(1, self._places_of_child).unflatten(1, (*self._size, -1))
 
-        No tensor is changed in place: ``torch.func.linearize`` would lose such a change.
-        """
-        for k, row in enumerate(self._slices):
-            for l, place in enumerate(row):  # noqa: E741
-                _, rows, columns = place
-                of_rows = children[:, rows]
-                joined = join(of_rows[:, :, columns], windows[:, :, :, k, l])
-                of_rows = of_rows.slice_scatter(joined, 2, columns.start, columns.stop, columns.step)
-                children = children.slice_scatter(of_rows, 1, rows.start, rows.stop, rows.step)
-        return children
+
+class _Copies(NamedTuple):
+    """Where the copies of each child of a row (or column) may stand, ``[size, copies]`` each.
+
+    Attributes:
+        window: the window.
+        place: the child's place in that window.
+        is_one: whether there is such a window and such a place.
+    """
+
+    window: Tensor
+    place: Tensor
+    is_one: Tensor
+
+
+def _copies(size: int, windows: int, kernel_size: int, stride: int, device: torch.device) -> _Copies:
+    child = torch.arange(size, device=device)[:, None]
+    last = child.div(stride, rounding_mode="floor")
+    window = last - torch.arange((kernel_size + stride - 1) // stride, device=device)
+    place = child - window * stride
+    return _Copies(window, place, (window >= 0) & (window < windows) & (place < kernel_size))
