@@ -84,7 +84,7 @@ class RoutingAgreement:
 
     @property
     def log_deviation_gap(self) -> tuple[float, ...]:
-        """By how much ln σ of the true class lies below that of the others; below 0: its votes are closer together."""
+        """By how much ln σ of the true class lies above that of the others; below 0 its votes are closer together."""
         pairs = zip(self.log_deviation_true, self.log_deviation_others, strict=True)
         return tuple(true - others for true, others in pairs)
 

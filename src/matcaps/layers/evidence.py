@@ -37,7 +37,7 @@ class NormalisedRoutingParameters(RoutingParameters):
 
     In training the costs that decide the activations which leave the layer are divided by their deviation in the batch,
     values and gradient, as batch normalisation does it (Ioffe and Szegedy 2015), and the statistics move by
-    :attr:`momentum`. In evaluation all is Procedure 1's, with the β and λ that :meth:`inputs` gives.
+    ``momentum``. In evaluation all is Procedure 1's, with the β and λ that :meth:`inputs` gives.
 
     Args:
         num_parents: parent types, ``J``.
@@ -122,7 +122,7 @@ class NormalisedRoutingParameters(RoutingParameters):
 
     @property
     def wants_fit(self) -> bool:
-        """Whether a forward pass is to say how its Gaussians fit: in training, and not where the layer is frozen."""
+        """Whether a forward pass is to say how its Gaussians fit; in training it is, where the layer is not frozen."""
         return self.training and self.beta_use.requires_grad
 
     def finish(self, parents: Capsules, fit: RoutingFit | None) -> Capsules:
