@@ -18,14 +18,15 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "_site.drawn",
     "_site.links",
+    "_site.mathml",
     "_site.names",
 ]
 root_doc = "index"
-exclude_patterns = ["records/*/**", "queue/*/**", "_site", "build"]
+exclude_patterns = ["records/*/**", "queue/*/**", "_site", "figures"]
 source_url = os.environ.get("MATCAPS_SOURCE_URL", "")
 
 # Markdown as the repository's pages show it: headings have the same anchors there and here.
@@ -56,6 +57,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(collections|hashlib|pathlib|os|typing|types|enum|abc|datetime|argparse|functools)(\..*)?"),
 ]
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = "matcaps"
 html_static_path = ["_static"]
