@@ -9,7 +9,6 @@ CUDA graphs.
 import argparse
 import csv
 import dataclasses
-import importlib.util
 import json
 import statistics
 import sys
@@ -47,23 +46,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--test", choices=("never", "end"), default="never")
     parser.add_argument("--record", type=Path, help="of benchmarks.gpu.bench; gets what was measured")
     options = parser.parse_args(arguments)
-    from lightning.pytorch.callbacks import Callback, Timer
-    from lightning.pytorch.loggers import CSVLogger
-
     from matcaps.routing import resolve_implementation
-    from matcaps.training import run
+    from matcaps.training import Callback, run
     from matcaps.training.recipes import recipe_settings
 
     class Clock(Callback):
-        """Seconds from the start of an epoch to the start of the next, with what stands between."""
+        """Seconds from the start of an epoch to the start of the next, with what stands between; ends the training."""
 
-        def __init__(self) -> None:
+        def __init__(self, end: float) -> None:
             self.marks: list[float] = []
+            self._end = end
 
-        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        def on_train_batch_end(self, loop: Any, training: Any, *_: Any) -> None:
+            loop.should_stop = time.monotonic() > self._end
+
+        def on_train_epoch_start(self, loop: Any, training: Any) -> None:
             self.mark()
 
-        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        def on_train_end(self, loop: Any, training: Any) -> None:
             self.mark()
 
         def mark(self) -> None:
@@ -78,12 +78,9 @@ def main(arguments: list[str] | None = None) -> None:
     settings = dataclasses.replace(settings, epochs=options.epochs or settings.epochs, **changes)
     routing = resolve_implementation(device, torch.float32)
     print(f"{options.recipe}, {settings.epochs} epochs, routing by {routing}", flush=True)
-    if importlib.util.find_spec("tensorboard") is None:
-        run.TensorBoardLogger = CSVLogger  # type: ignore[assignment, misc]
     left = options.seconds - (time.monotonic() - began) - SPARE
-    stop = Timer(duration={"seconds": max(5, int(left))}, interval="step", verbose=True)
-    clock = Clock()
-    result = run.train(settings, options.folder, callbacks=[stop, clock])
+    clock = Clock(time.monotonic() + max(5, left))
+    result = run.train(settings, options.folder, callbacks=[clock])
     seconds = [after - before for before, after in zip(clock.marks, clock.marks[1:], strict=False)]
     found = {
         "recipe": options.recipe,

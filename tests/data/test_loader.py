@@ -1,5 +1,4 @@
 import time
-import warnings
 
 import numpy as np
 import pytest
@@ -100,42 +99,6 @@ def test_lightning_finds_the_epoch(make_dataset):
     loader = make_loader(make_dataset(), Transform(NORB, 48), train=True, batch_size=4)
     lightning._set_sampler_epoch(loader, 7)
     assert loader.batch_sampler.epoch == 7
-
-
-def test_lightning_trains_with_it(make_dataset, tmp_path):
-    """Each epoch in its own order, each image once, with Lightning's own handling of samplers left out."""
-    lightning = pytest.importorskip("lightning.pytorch")
-    loader = make_loader(make_dataset(), Transform(NORB, 48), train=True, batch_size=4)
-    seen: list[tuple[int, list[int]]] = []
-
-    class Model(lightning.LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.zeros(()))
-
-        def training_step(self, batch, _):
-            seen.append((self.current_epoch, batch.indices.tolist()))
-            return (batch.images * self.weight).sum()
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), 0.1)
-
-    trainer = lightning.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=tmp_path,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer.fit(Model(), loader)
-    for epoch in (0, 1):
-        expected = positions(EpochSampler(20, 4, train=True), epoch)
-        assert [indices for seen_epoch, indices in seen if seen_epoch == epoch] == expected
 
 
 def gather(loader, epoch=0):

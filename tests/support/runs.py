@@ -4,10 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback
-
 from matcaps.data import DataSettings, SplitSettings
 from matcaps.training import LossSettings, ModelSettings, OptimizerSettings, TrainSettings
+from matcaps.training.loop import Callback
 from matcaps.training.record import read_metrics, write_settings
 
 TINY = ModelSettings(

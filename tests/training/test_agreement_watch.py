@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from matcaps.data import load_data
 from matcaps.inspect import routing_agreement
 from matcaps.training import LossSettings, OptimizerSettings, load_run, train
+from matcaps.training.loop import Callback
 from matcaps.training.record import read_metrics
 from matcaps.training.run import _watched
 from matcaps.training.settings import INCIDENTAL
@@ -127,7 +127,7 @@ def test_looks_draw_no_random_number(run, tmp_path):
     states: list[torch.Tensor] = []
 
     class Watch(Callback):
-        def on_train_end(self, trainer, pl_module):
+        def on_train_end(self, loop, training):
             states.append(torch.get_rng_state())
 
     for every in (0, 1):

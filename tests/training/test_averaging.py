@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 
 from matcaps.data import TransformSettings, load_data
 from matcaps.models.statistics import statistics_of
 from matcaps.training import OptimizerSettings, load_run, train
+from matcaps.training.loop import Callback
 from tests.support.runs import TINY, tiny_settings
 
 # networks of two capsules often are stuck, and that is not what these tests are about

@@ -72,7 +72,7 @@ def test_training_gives_the_groups_its_weight_decay(network, name, decoupled):
     optimizer = OptimizerSettings(name, matrix_learning_rate=0.01, weight_decay=0.1)
     training = Training(tiny_settings(optimizer=optimizer), network, 10)
     expected = parameter_groups(training, 3e-3, 0.01, weight_decay=0.1, decoupled=decoupled)
-    made = training.configure_optimizers()["optimizer"].param_groups
+    made = training.make_optimizer()[0].param_groups
     assert [group["weight_decay"] for group in made] == [group["weight_decay"] for group in expected]
     assert made[0]["weight_decay"] == 0.1
     assert made[1]["weight_decay"] < 0.1

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 
 from matcaps.models import PoseDecoder, create_model
 from matcaps.models.freezing import freeze
@@ -20,9 +20,10 @@ from matcaps.training import (
     run,
     train,
 )
-from matcaps.training.callbacks import AveragedWeights
+from matcaps.training.averaging import AveragedWeights
 from matcaps.training.checkpoint_files import newest_checkpoint, read_checkpoint
 from matcaps.training.late_check import LateCheck
+from matcaps.training.loop import Callback
 from matcaps.training.stuck import StuckWatch
 from tests.support.runs import AT_EVERY_STEP, TINY, Spoil, repeatable_metrics, tiny_settings, weights
 
@@ -128,10 +129,7 @@ def test_the_mean_of_the_weights_without_waiting(tmp_path, monkeypatch, is_froze
     )
     expected, _ = load_run(train(settings, tmp_path / "torch").folder)
 
-    def average(self, trainer, module, *_):
-        self._average_without_waiting(trainer, module)
-
-    monkeypatch.setattr(AveragedWeights, "on_train_batch_end", average)
+    monkeypatch.setattr(AveragedWeights, "update", AveragedWeights.update_without_waiting)
     found, _ = load_run(train(settings, tmp_path / "here").folder)
     pairs = [*zip(found.state_dict().items(), expected.state_dict().values(), strict=True)]
     for (name, one), other in pairs:
@@ -159,24 +157,20 @@ def test_a_step_asks_the_device_for_nothing(monkeypatch, kind):
     training = make_training(kind).to(device)
     monkeypatch.setattr(Training, "_checks_late", property(lambda self: True))
     monkeypatch.setattr(late_check, "_is_done", lambda event: False)
-    monkeypatch.setattr(training, "log", lambda *_, **__: None)
     optimizer = torch.optim.SGD(training.parameters(), 0.1)
-    trainer = SimpleNamespace(world_size=1, global_step=0, optimizers=[optimizer], is_last_batch=False)
-    training._trainer = trainer  # type: ignore[assignment]
-    averaging = AveragedWeights(0.9)
-    averaging.setup(trainer, training, "fit")  # type: ignore[arg-type]
+    averaging = AveragedWeights(training, 0.9)
+    loop: Any = None
     watch = StuckWatch(IMAGES, tuple("abcdefghij"))
-    watch.on_train_epoch_start(trainer, training)  # type: ignore[arg-type]
+    watch.on_train_epoch_start(loop, training)
     labels = torch.zeros(4, dtype=torch.int64, device=device)
     batch = SimpleNamespace(images=torch.zeros(4, 1, 28, 28, device=device), labels=labels)
     for step in range(3):
-        trainer.global_step = step
-        outputs = training.training_step(batch, step)  # type: ignore[arg-type]
+        outputs = training(batch)
         outputs["loss"].backward()
-        training.configure_gradient_clipping(optimizer)
-        trainer.global_step = step + 1
-        averaging._average_without_waiting(trainer, training)  # type: ignore[arg-type]
-        watch.on_train_batch_end(trainer, training, outputs, batch, step)  # type: ignore[arg-type]
+        training.clip_gradient(optimizer)
+        training.global_step = step + 1
+        averaging.update_without_waiting()
+        watch.on_train_batch_end(loop, training, outputs, batch, step)  # type: ignore[arg-type]
     assert optimizer.found_inf.device == device
     with evaluation_mode(training.network), pytest.raises((RuntimeError, NotImplementedError)):
         training.check_finite(batch.images)  # which does ask

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 from matcaps.data import load_data
@@ -17,6 +16,7 @@ from matcaps.inspect import InspectSettings, inspect_saved
 from matcaps.training import LossSettings, OptimizerSettings, TrainingDivergedError, load_run, train
 from matcaps.training.checkpoint_files import newest_checkpoint, read_checkpoint
 from matcaps.training.inference import evaluate_saved
+from matcaps.training.loop import Callback
 from matcaps.training.prediction import predict_files
 from tests.support.runs import (
     AT_EVERY_STEP,

@@ -64,7 +64,7 @@ def test_two_processes_have_the_same_statistics(tmp_path):
     script.write_text(
         "from pathlib import Path\n"
         "import torch\n"
-        "from lightning.pytorch.callbacks import Callback\n"
+        "from matcaps.training.loop import Callback\n"
         "from matcaps.models.statistics import statistics_of\n"
         "from matcaps.training import TrainSettings, train\n"
         "from matcaps.training.record import read_settings\n"
@@ -74,7 +74,7 @@ def test_two_processes_have_the_same_statistics(tmp_path):
         "        every = [torch.empty_like(own) for _ in range(trainer.world_size)]\n"
         "        torch.distributed.all_gather(every, own)\n"
         "        assert torch.equal(*every), 'the statistics differ'\n"
-        "        print('compared', trainer.world_size)\n"
+        "        print(f'compared {trainer.world_size}\\n', end='', flush=True)\n"
         "if __name__ == '__main__':\n"
         "    settings = TrainSettings.from_dict(read_settings(Path('config.yaml')))\n"
         "    train(settings, 'run', callbacks=[Compare()])\n"

@@ -130,7 +130,7 @@ def test_within_an_epoch_nothing_is_done_twice(tmp_path):
 
 
 def test_no_checkpoint_after_an_epochs_last_step(tmp_path):
-    """Lightning would take the epoch for done, and leave out its validation and metrics."""
+    """The one after the epoch follows, and with it validation and metrics, which otherwise would be left out."""
     interrupt(settings_of("plain"), tmp_path, "on_validation_start", STEPS)
     newest = newest_checkpoint(tmp_path / "checkpoints")
     assert newest is not None

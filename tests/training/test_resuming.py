@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 
 from matcaps import cli
 from matcaps.training import LossSettings, OptimizerSettings, TrainSettings, train
 from matcaps.training.checkpoint_files import read_checkpoint
+from matcaps.training.loop import Callback
 from matcaps.training.record import read_json, read_metrics, read_run_settings, write_settings
 from tests.support.runs import STEPS, Stop, StoppedError, repeatable_metrics, tiny_settings, weights
 
@@ -30,9 +30,9 @@ class Rates(Callback):
     def __init__(self):
         self.seen: dict[int, tuple[float, float]] = {}
 
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self.seen[trainer.global_step] = (rate, pl_module.margin(trainer.global_step))
+    def on_train_batch_start(self, loop, training, batch, batch_idx):
+        rate = loop.optimizer.param_groups[0]["lr"]
+        self.seen[loop.global_step] = (rate, training.margin(loop.global_step))
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +146,8 @@ def test_the_command_takes_epochs_and_refuses_by_name_what_cannot_be_changed(fin
 HARMS = {
     "no part of ours": (lambda c: c.pop("matcaps"), "lacks matcaps"),
     "no random state": (lambda c: c["matcaps"].pop("random_state"), "lacks matcaps.random_state"),
-    "no loops": (lambda c: c.pop("loops"), "lacks loops"),
-    "other loops": (lambda c: c["loops"].clear(), "cannot be gone on from"),
+    "no callbacks": (lambda c: c.pop("callbacks"), "lacks callbacks"),
+    "other callbacks": (lambda c: c["callbacks"]["StuckWatch"].clear(), "cannot be gone on from"),
     "no optimiser": (lambda c: c["optimizer_states"].clear(), "optimiser's state that does not fit"),
     "no averaged weights": (lambda c: c.pop("averaging_state"), "lacks current_model_state or averaging_state"),
     "a buffer less": (

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from safetensors.torch import load_file
 
 import matcaps
@@ -31,6 +30,7 @@ from matcaps.training import (
 )
 from matcaps.training import folder as folder_module
 from matcaps.training.checkpoint_files import newest_checkpoint, read_checkpoint
+from matcaps.training.loop import Callback
 from matcaps.training.record import read_metrics, read_settings
 from tests.support.runs import AT_EVERY_STEP, STEPS, TINY_CNN, Stop, StoppedError, tiny_settings, weights
 
@@ -47,13 +47,13 @@ def run(tmp_path_factory):
             assert module.training
             seen["train"].update((parts["train"], index) for index in batch.indices.tolist())
 
-        def on_validation_batch_end(self, trainer, module, outputs, batch, batch_index):
+        def on_validation_batch_end(self, trainer, module, batch, batch_index):
             assert not module.training
             seen["validation"].update((parts["validation"], index) for index in batch.indices.tolist())
 
         def on_train_start(self, trainer, module):
-            parts["train"] = trainer.train_dataloader.dataset.dataset.split
-            parts["validation"] = trainer.val_dataloaders.dataset.dataset.split
+            parts["train"] = trainer.loader.dataset.dataset.split
+            parts["validation"] = trainer.validation.dataset.dataset.split
 
     result = train(settings, tmp_path_factory.mktemp("runs") / "one", callbacks=[Watch()])
     return result, settings, seen
@@ -124,6 +124,33 @@ def test_tensorboard(run):
     assert len(events.Histograms("activations/class_capsules")) == 3
 
 
+def test_steps_are_logged_every_some_steps_of_the_whole_run(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tiny_settings(log_every_steps=4, agreement_every=0, views_every=0), tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [one.step for one in events.Scalars("train/step_loss")] == [3, 7, 11]
+    assert [one.step for one in events.Scalars("train/loss")] == [4, 9, 14]
+
+
+def test_a_callback_of_another_library_is_refused_by_name(tmp_path):
+    from lightning.pytorch.callbacks import Timer
+
+    with pytest.raises(TypeError, match=r"callbacks must be of matcaps\.training\.Callback; got lightning\..*Timer"):
+        train(tiny_settings(), tmp_path / "run", callbacks=[Timer()])  # type: ignore[list-item]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_callback_may_end_the_training_within_an_epoch(tmp_path):
+    class Enough(Callback):
+        def on_train_batch_end(self, loop, training, outputs, batch, batch_idx):
+            loop.should_stop = loop.global_step == 7
+
+    assert train(tiny_settings(), tmp_path, callbacks=[Enough()]).test is not None
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.csv")] == ["5", "7"]
+
+
 def test_results(run):
     result, settings, _ = run
     results = json.loads((result.folder / "results.json").read_text())
@@ -181,7 +208,7 @@ def test_test_images_are_not_touched_before_training_is_over(tmp_path, monkeypat
     over, touched = [], []
 
     class Over(Callback):
-        def on_fit_end(self, trainer, module):
+        def on_train_end(self, trainer, module):
             over.append(True)
 
     original = PreparedImages.__getitems__
@@ -404,7 +431,7 @@ def test_infinite_gradient_stops_before_it_reaches_the_weights(tmp_path):
 
 
 def test_interruption_by_the_keyboard(tmp_path):
-    """Lightning makes an exit of it; here it stays what it is, and the process still hears the next one."""
+    """It stays what it is, and the process still hears the next one."""
 
     class Interrupt(Callback):
         def on_train_batch_start(self, trainer, module, batch, batch_index):

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from lightning.pytorch.callbacks import Callback
 
 from matcaps.training import train
 from matcaps.training.checkpoint_files import newest_checkpoint, read_checkpoint
+from matcaps.training.loop import Callback
 from matcaps.training.stopping import SIGNALS, StoppedBySignal, StopRequest, signals_end_the_work
 from tests.support.runs import STEPS, repeatable_metrics, tiny_settings, weights, write_config
 

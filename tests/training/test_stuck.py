@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 
 from matcaps.models import EMCapsNet
 from matcaps.report import collect_run, make_report
 from matcaps.training import LossSettings, train
 from matcaps.training import stuck as stuck_module
+from matcaps.training.loop import Callback
 from matcaps.training.module import Training
 from matcaps.training.record import read_json, read_metrics
 from tests.support.runs import STEPS, Stop, StoppedError, tiny_settings
@@ -22,8 +22,8 @@ def soon(monkeypatch):
 
 
 class NoGradient(Callback):
-    def on_after_backward(self, trainer, pl_module):
-        for parameter in pl_module.parameters():
+    def on_after_backward(self, loop, training):
+        for parameter in training.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(1e-12)
 
@@ -31,9 +31,9 @@ class NoGradient(Callback):
 class Saturated(Callback):
     """Hold a layer's rewards where its capsules are always on."""
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+    def on_train_batch_end(self, loop, training, outputs, batch, batch_idx):
         with torch.no_grad():
-            pl_module.network.conv_capsules2.routing.beta_activation.fill_(1e6)
+            training.network.conv_capsules2.routing.beta_activation.fill_(1e6)
 
 
 def of(recwarn, text: str) -> list[str]:

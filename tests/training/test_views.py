@@ -113,9 +113,9 @@ def test_views_take_turns_within_their_share(monkeypatch, tmp_path):
     monkeypatch.setattr(views_module, "_VIEWS", {name: view(name) for name in costs})
 
     class Epochs(CapsuleViews):
-        def on_train_epoch_end(self, trainer, pl_module):
+        def on_train_epoch_end(self, loop, training):
             clock[0] += 40.0
-            super().on_train_epoch_end(trainer, pl_module)
+            super().on_train_epoch_end(loop, training)
 
     monkeypatch.setattr(run_module, "CapsuleViews", lambda *given: Epochs(*given, share=0.1))
     train(tiny_settings(views_every=1, epochs=8), tmp_path / "run")

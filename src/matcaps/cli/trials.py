@@ -1,6 +1,5 @@
 """What the commands that run trials share: they list them, or bring them to their ends and say what came of each."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,15 +16,15 @@ def list_trials(trials: Sequence[Trial], base: Path) -> int:
 
 def carry_out(experiment: Experiment, trials: Sequence[Trial], base: Path) -> int:
     """Run the trials, print what came of them, and return the command's status."""
+    from matcaps.cli.bar import StepsBar
     from matcaps.experiments.runner import run_trials
     from matcaps.training.progress import EpochLines
 
     def write(line: str) -> None:
         out.print(line, **PLAIN)
 
-    outcomes = run_trials(
-        experiment, trials, base, callbacks=[EpochLines(write)], progress=sys.stderr.isatty(), report=write
-    )
+    with StepsBar() as bar:
+        outcomes = run_trials(experiment, trials, base, callbacks=[EpochLines(write), bar], report=write)
     counts = {state: sum(outcome.state == state for outcome in outcomes) for state in ("done", "diverged", "busy")}
     out.print(", ".join(f"{count} {state}" for state, count in counts.items() if count), **PLAIN)
     if experiment.caveat:

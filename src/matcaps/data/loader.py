@@ -56,7 +56,7 @@ class EpochSampler(Sampler[BatchKey]):
     every process has the same number of steps, and no image comes twice in an epoch. In evaluation the order is the
     dataset's, and each image comes exactly once over all processes, whose numbers of images may differ by one.
 
-    The epoch is set from outside, as with torch's DistributedSampler; Lightning does it by itself.
+    The epoch is set from outside, as with torch's DistributedSampler.
 
     Args:
         num_images: images in the dataset.
@@ -257,8 +257,8 @@ def make_loader(
 ) -> DataLoader[Batch]:
     """A loader of :class:`Batch` that draws nothing from torch's global random numbers.
 
-    Its ``batch_sampler`` is an :class:`EpochSampler`. With Lightning use ``Trainer(use_distributed_sampler=False)``
-    and give ``rank`` and ``world_size`` here.
+    Its ``batch_sampler`` is an :class:`EpochSampler`. With Lightning's Trainer use
+    ``use_distributed_sampler=False``, and give ``rank`` and ``world_size`` here.
 
     Args:
         dataset: the images.

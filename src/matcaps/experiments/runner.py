@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lightning.pytorch.callbacks import Callback
-
 from matcaps.experiments.differences import differences
 from matcaps.experiments.measures import MEASURES
 from matcaps.experiments.plan import DIVERGED_NAME, MEASURE_FILES, Experiment, Trial
 from matcaps.experiments.records import read_measured, weights_digests
 from matcaps.training.folder import RunBusyError, held
+from matcaps.training.loop import Callback
 from matcaps.training.module import TrainingDivergedError
 from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, read_run_settings, write_json
 from matcaps.training.run import train
@@ -45,7 +44,6 @@ def run_trials(
     base: Path,
     *,
     callbacks: Sequence[Callback] = (),
-    progress: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[Outcome]:
     """Bring every trial to its end: what is done stays, what was interrupted goes on, what is missing is run.
@@ -54,8 +52,7 @@ def run_trials(
         experiment: where the trials are from.
         trials: see :func:`matcaps.experiments.make_trials`.
         base: folder of all experiments; a trial's record is in ``base/EXPERIMENT/TRIAL``.
-        callbacks: further Lightning callbacks for the trainings.
-        progress: show Lightning's progress bar.
+        callbacks: called while they train; see :class:`matcaps.training.Callback`.
         report: takes a line about each trial.
 
     Returns:
@@ -68,22 +65,20 @@ def run_trials(
     outcomes = []
     for number, trial in enumerate(trials, 1):
         report(f"trial {number} of {len(trials)}: {experiment.name}/{trial.name}: {trial.row.title}")
-        outcome = _run_trial(experiment, trial, base, callbacks, progress)
+        outcome = _run_trial(experiment, trial, base, callbacks)
         report(f"{outcome.state}: {outcome.folder}{f': {outcome.detail}' if outcome.detail else ''}")
         outcomes.append(outcome)
     return outcomes
 
 
-def _run_trial(
-    experiment: Experiment, trial: Trial, base: Path, callbacks: Sequence[Callback], progress: bool
-) -> Outcome:
+def _run_trial(experiment: Experiment, trial: Trial, base: Path, callbacks: Sequence[Callback]) -> Outcome:
     folder = trial.folder(base)
     measure = None if experiment.measure is None else MEASURES[experiment.measure]
     needed = [trial] if measure is None else [*measure.also_needed(experiment, trial), trial]
     try:
         for one in needed:
             with _held(one.training_folder(base)):
-                _train(one.settings, one.training_folder(base), callbacks, progress)
+                _train(one.settings, one.training_folder(base), callbacks)
         if measure is not None:
             with _held(folder):
                 path = folder / MEASURE_FILES[str(experiment.measure)]
@@ -99,7 +94,7 @@ def _run_trial(
     return Outcome(trial, folder, "done")
 
 
-def _train(settings: TrainSettings, folder: Path, callbacks: Sequence[Callback], progress: bool) -> None:
+def _train(settings: TrainSettings, folder: Path, callbacks: Sequence[Callback]) -> None:
     """Train, or go on, or leave what is done."""
     resume = (folder / SETTINGS_NAME).is_file()
     if resume:
@@ -116,7 +111,7 @@ def _train(settings: TrainSettings, folder: Path, callbacks: Sequence[Callback],
     if (folder / RESULTS_NAME).is_file():
         return
     try:
-        train(settings, folder, resume=resume, callbacks=callbacks, progress=progress)
+        train(settings, folder, resume=resume, callbacks=callbacks)
     except TrainingDivergedError as error:
         write_json(folder / DIVERGED_NAME, {"message": str(error)})
         raise

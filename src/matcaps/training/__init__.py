@@ -11,14 +11,17 @@ if TYPE_CHECKING:
     from matcaps.training.evaluation import Evaluation, evaluate
     from matcaps.training.folder import RunBusyError
     from matcaps.training.groups import parameter_groups
+    from matcaps.training.loop import Callback, Loop
     from matcaps.training.module import Training, TrainingDivergedError
     from matcaps.training.run import TrainResult, load_run, train
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "Callback": "matcaps.training.loop",
         "DecoderTraining": "matcaps.training.decoding",
         "Evaluation": "matcaps.training.evaluation",
+        "Loop": "matcaps.training.loop",
         "RunBusyError": "matcaps.training.folder",
         "TrainResult": "matcaps.training.run",
         "Training": "matcaps.training.module",
@@ -33,8 +36,10 @@ __getattr__, __dir__ = lazy_names(
 )
 
 __all__ = [
+    "Callback",
     "DecoderTraining",
     "Evaluation",
+    "Loop",
     "LossSettings",
     "ModelSettings",
     "OptimizerSettings",

@@ -3,8 +3,6 @@
 from contextlib import nullcontext
 from typing import Any
 
-import lightning.pytorch as lightning
-from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from matcaps.data import ImageDataset, Transform
@@ -14,7 +12,8 @@ from matcaps.inspect.agreement import RoutingAgreement, routing_agreement
 from matcaps.inspect.door import copy_to_look_into
 from matcaps.models import EMCapsNet
 from matcaps.models.modes import device_of
-from matcaps.training.callbacks import AveragedWeights
+from matcaps.training.averaging import AveragedWeights
+from matcaps.training.loop import Callback, Loop
 from matcaps.training.module import Training
 
 _BATCH = 64
@@ -47,23 +46,19 @@ class AgreementWatch(Callback):
         self._transform = transform
         self._every = every
         self._averaging = averaging
-        self._logged: set[str] = set()
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        epoch = trainer.current_epoch + 1
-        if not isinstance(pl_module, Training) or not isinstance(pl_module.network, EMCapsNet):
+    def on_train_epoch_end(self, loop: Loop, training: Training) -> None:
+        epoch = loop.current_epoch + 1
+        if not isinstance(training.network, EMCapsNet):
             return
-        if epoch % self._every and epoch != trainer.max_epochs:
-            for name in self._logged:  # Lightning keeps what was logged last, which is no figure of this epoch
-                trainer.callback_metrics.pop(name, None)
+        if epoch % self._every and epoch != loop.max_epochs:
             return
-        with nullcontext() if self._averaging is None else self._averaging.applied(pl_module):
-            if not trainer.is_global_zero:
+        with nullcontext() if self._averaging is None else self._averaging.applied():
+            if not loop.is_global_zero:
                 return
-            measured = self._measure(pl_module.network)
+            measured = self._measure(training.network)
         for name, value in as_metrics(measured).items():
-            pl_module.log(name, value, rank_zero_only=True)
-            self._logged.add(name)
+            loop.log(name, value)
 
     def measure(self, network: nn.Module) -> dict[str, Any] | None:
         """The measures of a network, as plain values, with what they were made on; None of a CNN."""

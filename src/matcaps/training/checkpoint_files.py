@@ -1,14 +1,26 @@
-"""Find a run's checkpoints and read them, without Lightning, and never executing code."""
+"""Checkpoints that survive a kill at any moment and never execute code."""
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from matcaps.models.files import whole_file
+
 CHECKPOINTS_NAME = "checkpoints"
 AFTER_EPOCH = "after-epoch"
 WITHIN_EPOCH = "within-epoch"
+
+
+def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Write to a file beside, flush it to the disk, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
+    torch.save(checkpoint, content)  # into a file it would say of a full disk only that writing failed
+    with whole_file(path) as partial:
+        partial.write_bytes(content.getbuffer())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

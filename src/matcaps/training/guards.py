@@ -4,12 +4,11 @@ import logging
 import signal
 import subprocess
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import lightning.pytorch as lightning
+from lightning.fabric import Fabric
 
 from matcaps.training.stopping import StoppedBySignal, StopRequest
 
@@ -22,7 +21,7 @@ def stoppable(folder: Path) -> Iterator[StopRequest]:
     """Make whatever a signal has led to one :class:`StoppedBySignal` that names the run's folder."""
     request = StopRequest()
     try:
-        with request, _interruptible():
+        with request:
             yield request
     except BaseException as error:
         if request.number is None:
@@ -33,27 +32,14 @@ def stoppable(folder: Path) -> Iterator[StopRequest]:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl+C be a KeyboardInterrupt; Lightning makes an exit of it, and has the process ignore the next one."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as leaving:
-        if not isinstance(leaving.__context__, KeyboardInterrupt):
-            raise
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from leaving
-
-
-@contextmanager
-def processes_end(trainer: lightning.Trainer, request: StopRequest) -> Iterator[None]:
-    """Where the training ends before its time, see to the end of the processes that Lightning started for it."""
+def processes_end(fabric: Fabric, request: StopRequest) -> Iterator[None]:
+    """Where the training ends before its time, see to the end of the processes that Fabric started for it."""
     try:
         yield
     except BaseException:
-        processes: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
+        processes: list[subprocess.Popen[bytes]] = getattr(fabric.strategy.launcher, "procs", [])
         ending = [*processes]
-        processes.clear()  # Lightning kills this process when it sees how one of them ended
+        processes.clear()  # Fabric kills this process when it sees how one of them ended
         for process in ending:
             process.send_signal(request.number or signal.SIGTERM)
         for process in ending:
@@ -66,8 +52,8 @@ def processes_end(trainer: lightning.Trainer, request: StopRequest) -> Iterator[
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the hints of Lightning that do not apply here, and what a thread would say a second time."""
-    logger = logging.getLogger("lightning.pytorch")
+    """Silence what a thread would say a second time, and Fabric's words on how many processes there are."""
+    logger = logging.getLogger("lightning.fabric")
     level, show = logger.level, threading.excepthook
     logger.setLevel(logging.WARNING)
 
@@ -76,20 +62,8 @@ def quiet() -> Iterator[None]:
             show(failure)
 
     threading.excepthook = show_other
-    with warnings.catch_warnings():
-        for message in (
-            ".*does not have many workers.*",
-            ".*LeafSpec.*",
-            ".*isinstance\\(treespec.*",
-            ".*exists and is not empty.*",
-            ".*You defined a `validation_step` but have no `val_dataloader`.*",
-            ".*GPU available but not used.*",
-            ".*It is recommended to use `self.log\\(.*sync_dist=True.*",  # what is watched is the same everywhere
-            ".*your dataloader is not resumable.*",  # its sampler is: ExactResume
-        ):
-            warnings.filterwarnings("ignore", message=message)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
-            threading.excepthook = show
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        threading.excepthook = show

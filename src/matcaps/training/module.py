@@ -1,10 +1,9 @@
-"""The training of one network as Lightning sees it."""
+"""What is trained: a network with its loss, its optimiser and the checks that all stays finite."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import lightning.pytorch as lightning
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,8 +20,7 @@ from matcaps.losses import (
     tutorial_margin,
 )
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder
-from matcaps.models.modes import evaluation_mode
-from matcaps.models.statistics import statistics_of
+from matcaps.models.modes import device_of, evaluation_mode
 from matcaps.training.groups import parameter_groups
 from matcaps.training.late_check import Broken, LateCheck
 from matcaps.training.settings import LossSettings, TrainSettings
@@ -41,7 +39,7 @@ class _Mean(MeanMetric):
         self.weight += weight
 
 
-class Training(lightning.LightningModule):
+class Training(nn.Module):
     """A network, its loss and its optimiser.
 
     On a GPU no step waits for the one before: whether loss and gradient are finite is looked at some steps late
@@ -52,6 +50,11 @@ class Training(lightning.LightningModule):
         network: an :class:`EMCapsNet` or :class:`BaselineCNN`.
         steps_per_epoch: optimiser steps in an epoch.
         decoder: trained with the network where ``settings.loss.reconstruction_weight`` is above 0.
+
+    Attributes:
+        global_step: optimiser steps so far.
+        world_size: processes that train together.
+        full_batch: images of all batches but an epoch's last.
     """
 
     def __init__(
@@ -67,6 +70,9 @@ class Training(lightning.LightningModule):
         self.decoder = decoder
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = steps_per_epoch * settings.epochs
+        self.global_step = 0
+        self.world_size = 1
+        self.full_batch = 1
         num_classes = network.num_classes
         self.train_loss = _Mean()
         # validating its arguments would wait for a GPU; labels are checked where the data are read
@@ -79,35 +85,37 @@ class Training(lightning.LightningModule):
         self._steps: list[StepLoss | GraphedStep] = []  # one, from the first batch on; in a list, as no part of this
         self._shown: tuple[Tensor, Tensor] | None = None  # images and loss of this step, for the late check
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images to class scores ``[B, classes]``: activations, or the CNN's probabilities."""
-        return self.network.class_scores(self.network(images))
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return device_of(self.network)
 
     def margin(self, step: int, total_steps: int | None = None) -> float:
         """The spread loss's margin at an optimiser step, of this run or of one with so many steps."""
         return margin_at(self.settings.loss, step, self.steps_per_epoch, total_steps or self.total_steps)
 
-    def on_train_epoch_start(self) -> None:
-        """Count anew; a run that resumes between two epochs comes with the counts of the one before."""
+    def begin_epoch(self) -> None:
+        """Count loss and accuracy anew."""
         self.train_loss.reset()
         self.train_accuracy.reset()
 
-    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Any]:
+        """The loss of a batch, in training mode, to be differentiated; counts it and its accuracy in.
+
+        Returns:
+            ``loss``, a scalar; ``predicted``, ``[B]``, the classes taken; ``margin``, a number; and ``reconstruction``,
+            the decoder's part of the loss.
+        """
         margin = self.margin(self.global_step)
         loss, scores, reconstruction = self._step(batch)(batch.images, batch.labels, margin)
-        if self.decoder is not None:
-            self.log("train/reconstruction_loss", reconstruction, sync_dist=True)
         if self._checks_late:
             self._shown = batch.images, loss.detach()
         elif not torch.isfinite(loss):
             raise TrainingDivergedError(self._blame(batch.images, "the loss", loss.item(), self.global_step))
         self.train_loss.update(loss.detach(), weight=len(batch.labels))
         self.train_accuracy.update(scores, batch.labels)
-        self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, prog_bar=True)
-        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
-        self.log("train/step_loss", loss.detach())
-        self.log("train/margin", torch.full((), margin, device=loss.device))
-        return {"loss": loss, "predicted": scores.argmax(dim=1)}
+        predicted = scores.argmax(dim=1)
+        return {"loss": loss, "predicted": predicted, "margin": margin, "reconstruction": reconstruction}
 
     def _step(self, batch: Batch) -> Callable[..., StepResult]:
         """The network with its loss; with ``cuda_graph`` as a graph, recorded at the first batch of full size."""
@@ -120,37 +128,17 @@ class Training(lightning.LightningModule):
             self.network.class_scores,
             self._loss,
             # several processes take the mean of their gradients, so each counts its part of a sum as often as there are
-            share=self.trainer.world_size if chosen.reduction == "sum" else 1,
+            share=self.world_size if chosen.reduction == "sum" else 1,
             reconstruction_weight=chosen.reconstruction_weight,
             reduction=chosen.reduction,
         )
         if self.settings.cuda_graph:
-            if len(batch.labels) < self._full_batch:  # the last of an epoch, in which a run went on
+            if len(batch.labels) < self.full_batch:  # the last of an epoch, in which a run went on
                 return step
             self._steps.append(GraphedStep(step, batch.images, batch.labels))
         else:
             self._steps.append(step)
         return self._steps[0]
-
-    @property
-    def _full_batch(self) -> int:
-        """Images of all batches but an epoch's last."""
-        loader = self.trainer.train_dataloader
-        return min(self.settings.data.batch_size, len(loader.dataset) if loader is not None else 1)
-
-    @torch.no_grad()
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Several processes take the mean of their running statistics, so that all have the same."""
-        if self.trainer.is_last_batch:
-            self.finish_checks()
-        if self.trainer.world_size > 1:
-            for statistic in statistics_of(self.network):
-                torch.distributed.all_reduce(statistic)
-                statistic.div_(self.trainer.world_size)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """See that all is finite before it is saved."""
-        self.finish_checks()
 
     def finish_checks(self) -> None:
         """Wait for the steps so far, and raise :class:`TrainingDivergedError` if one was not finite."""
@@ -161,24 +149,28 @@ class Training(lightning.LightningModule):
     def check_finite(self, images: Tensor) -> None:
         """Raise :class:`TrainingDivergedError` if the class scores of some images are not finite."""
         with evaluation_mode(self.network):
-            scores = self(images)
+            scores = self.network.class_scores(self.network(images))
             if not torch.isfinite(scores).all():
                 broken = float(scores[~torch.isfinite(scores)][0])
                 raise TrainingDivergedError(self._blame(images, "a class score", broken, self.global_step))
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
-        images = batch.images[:, 0] if batch.images.ndim == 5 else batch.images  # of several crops the centre
-        output = self.network(images)
-        scores = self.network.class_scores(output)
-        self.validation_accuracy.update(scores, batch.labels)
-        loss = self._loss(output, scores, batch.labels, margin=self.margin(self.global_step))
-        self.log("validation/loss", loss, batch_size=len(batch.labels), sync_dist=True)
-
-    def on_validation_epoch_end(self) -> None:
-        self.log("validation/accuracy", self.validation_accuracy.compute(), prog_bar=True)
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+        """Mean loss and accuracy of the network as it is, each a scalar."""
+        total, count = torch.zeros((), device=self.device), 0
         self.validation_accuracy.reset()
+        with evaluation_mode(self):
+            for batch in batches:
+                images = batch.images[:, 0] if batch.images.ndim == 5 else batch.images  # of several crops the centre
+                output = self.network(images)
+                scores = self.network.class_scores(output)
+                self.validation_accuracy.update(scores, batch.labels)
+                loss = self._loss(output, scores, batch.labels, margin=self.margin(self.global_step))
+                total, count = total + loss.float() * len(batch.labels), count + len(batch.labels)
+        return total / count, self.validation_accuracy.compute()
 
-    def configure_optimizers(self) -> Any:
+    def make_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+        """The optimiser, and the schedule of its learning rate by the step."""
         chosen = self.settings.optimizer
         optimizer_class = torch.optim.Adam if chosen.name == "adam" else torch.optim.AdamW
         optimizer = optimizer_class(
@@ -191,15 +183,16 @@ class Training(lightning.LightningModule):
             ),
             fused=True,  # one pass over the parameters: a step of the CNN takes two thirds of the time
         )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: chosen.factor(step, self.total_steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: chosen.factor(step, self.total_steps)
+        )
 
-    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+    def clip_gradient(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient, and stop before a gradient that is not finite reaches the weights."""
         limit = self.settings.optimizer.gradient_clip
         gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
         if self._checks_late:
-            norm = self._norm_checked_late(gradients)
+            norm = self._norm_checked_late(gradients, optimizer)
         else:
             norm = nn.utils.get_total_norm(gradients)
             if not torch.isfinite(norm):
@@ -208,13 +201,12 @@ class Training(lightning.LightningModule):
         if limit is not None:
             nn.utils.clip_grads_with_norm_(self.parameters(), limit, norm)
         self.gradient_norm = norm.detach()
-        self.log("train/gradient_norm", norm)
 
     @property
     def _checks_late(self) -> bool:
         return self.device.type == "cuda"
 
-    def _norm_checked_late(self, gradients: list[Tensor]) -> Tensor:
+    def _norm_checked_late(self, gradients: list[Tensor], optimizer: torch.optim.Optimizer) -> Tensor:
         """The norm of all gradients; has the optimiser pass over the step if one is not finite, and notes it."""
         assert self._shown is not None
         if self._late_check is None or self._late_check.found_inf.device != self.device:
@@ -223,8 +215,7 @@ class Training(lightning.LightningModule):
         norm = torch.linalg.vector_norm(norms)
         self._stop_at(self._late_check.add(self.global_step, *self._shown, norm, norms))
         self._shown = None
-        for optimizer in self.trainer.optimizers:
-            optimizer.found_inf = self._late_check.found_inf  # type: ignore[attr-defined]
+        optimizer.found_inf = self._late_check.found_inf  # type: ignore[attr-defined]
         return norm
 
     def _stop_at(self, broken: Broken | None) -> None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-import lightning.pytorch as lightning
-from lightning.pytorch.callbacks import Callback
+from matcaps.training.loop import Callback, Loop
+from matcaps.training.module import Training
 
 
 class EpochLines(Callback):
@@ -16,15 +16,15 @@ class EpochLines(Callback):
     def __init__(self, write: Callable[[str], None]):
         self._write = write
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if trainer.is_global_zero and trainer.logger is not None:
-            self._write(f"run folder: {trainer.logger.save_dir}")
+    def on_train_start(self, loop: Loop, training: Training) -> None:
+        if loop.is_global_zero:
+            self._write(f"run folder: {loop.folder}")
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if not trainer.is_global_zero:
+    def on_train_epoch_end(self, loop: Loop, training: Training) -> None:
+        if not loop.is_global_zero:
             return
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
+        metrics = {name: float(value) for name, value in loop.metrics.items()}
+        parts = [f"epoch {loop.current_epoch + 1}/{loop.max_epochs}"]
         for name, label, form in (
             ("train/loss", "loss", "{:.4f}"),
             ("train/accuracy", "train", "{:.2%}"),

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from matcaps.training.callbacks import ExactResume
 from matcaps.training.checkpoint_files import CHECKPOINTS_NAME, newest_checkpoint, read_checkpoint
 from matcaps.training.module import Training
 from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, read_json, read_run_settings, write_settings
@@ -20,7 +18,6 @@ _PARTS = {
     "state_dict": Mapping,
     "optimizer_states": list,
     "lr_schedulers": list,
-    "loops": Mapping,
     "callbacks": Mapping,
     "matcaps": Mapping,
 }
@@ -62,22 +59,21 @@ class Extension:
         )
 
 
-def prepare_to_resume(folder: Path, training: Training, clock: ExactResume, *, speaks: bool) -> Path | None:
-    """The checkpoint that a run goes on from, once it is seen to fit; tells the clock of another number of epochs.
+def prepare_to_resume(folder: Path, training: Training, *, speaks: bool) -> tuple[Path | None, Extension | None]:
+    """The checkpoint that a run goes on from, once it is seen to fit, and what it is extended to.
 
     Args:
         folder: the run's.
         training: what its settings make.
-        clock: is told of the extension, if there is one, so that checkpoints and record have it.
         speaks: whether this process is the one that warns and writes.
 
     Returns:
-        None where the run has no checkpoint yet, and begins anew.
+        None for the checkpoint where the run has none yet, and begins anew; None for the extension where there is none.
 
     Raises:
         ValueError: the checkpoint is damaged, of another network or of other settings, or the run has done more epochs.
     """
-    settings = training.settings
+    settings, extension = training.settings, None
     path = newest_checkpoint(folder / CHECKPOINTS_NAME)
     before = read_run_settings(folder).epochs
     if path is not None:
@@ -97,28 +93,21 @@ def prepare_to_resume(folder: Path, training: Training, clock: ExactResume, *, s
                 f"epochs must be at least the {done:.4g} that the run in {folder} has done; got {settings.epochs}"
             )
         if before != settings.epochs:
-            clock.extension = Extension(before, settings.epochs, step)
+            extension = Extension(before, settings.epochs, step)
             if speaks:
-                warnings.warn(clock.extension.describe(training), stacklevel=3)
+                warnings.warn(extension.describe(training), stacklevel=3)
     if speaks and read_run_settings(folder).epochs != settings.epochs:
         own = read_run_settings(folder).to_dict()
         write_settings(folder / SETTINGS_NAME, own | {"epochs": settings.epochs})
-    return path
+    return path, extension
 
 
 @contextmanager
-def restoring(path: Path | None, clock: ExactResume) -> Iterator[None]:
-    """Say of what fails before the training has gone on that it is the checkpoint's fault.
-
-    Args:
-        path: the checkpoint; None: there is none.
-        clock: knows whether it has gone on.
-    """
+def restoring(path: Path) -> Iterator[None]:
+    """Say of what fails that it is the checkpoint's fault."""
     try:
         yield
     except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        if path is None or clock.has_started:
-            raise
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{path} cannot be gone on from ({reason}): {_way_out(path)}") from error
 
@@ -170,7 +159,7 @@ def _check_fit(path: Path, checkpoint: dict[str, Any], training: Training) -> No
                 f"{path} has numbers that are not finite, first in {broken[0]}: {_way_out(path)}, with a lower "
                 "learning rate"
             )
-    optimizer: torch.optim.Optimizer = training.configure_optimizers()["optimizer"]
+    optimizer, _ = training.make_optimizer()
     try:
         optimizer.load_state_dict(checkpoint["optimizer_states"][0])
         for parameter, state in optimizer.state.items():

@@ -3,18 +3,18 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import lightning.pytorch as lightning
 import torch
+from lightning.fabric import Fabric, seed_everything
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
 from matcaps._paths import user_path
 from matcaps.data import DataBundle, ImageDataset, appearance
@@ -28,21 +28,15 @@ from matcaps.models.freezing import freeze
 from matcaps.models.pretrained import DECODER_NAME, describe_model, from_pretrained, save_weights
 from matcaps.models.statistics import has_statistics
 from matcaps.training.agreement_watch import AgreementWatch
-from matcaps.training.callbacks import (
-    AveragedWeights,
-    CapsuleHealth,
-    ExactResume,
-    MetricsFile,
-    Throughput,
-    WatchedParts,
-)
-from matcaps.training.checkpoint_files import CHECKPOINTS_NAME
-from matcaps.training.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
+from matcaps.training.averaging import AveragedWeights
+from matcaps.training.callbacks import CapsuleHealth, WatchedParts
+from matcaps.training.checkpoint_files import CHECKPOINTS_NAME, read_checkpoint
 from matcaps.training.data_record import begin_with_data, check_folder_is_there, load_for_training
 from matcaps.training.devices import resolve_device
 from matcaps.training.evaluation import Evaluation, evaluate
 from matcaps.training.folder import claimed_folder
 from matcaps.training.guards import processes_end, quiet, stoppable
+from matcaps.training.loop import Callback, Loop
 from matcaps.training.module import Training
 from matcaps.training.record import (
     RESULTS_NAME,
@@ -94,7 +88,6 @@ def train(
     *,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
-    progress: bool = False,
 ) -> TrainResult:
     """Train a network, test it, and leave weights, metrics and results in a folder.
 
@@ -104,13 +97,13 @@ def train(
         resume: go on with the run in ``folder`` from its newest checkpoint, to the end that it would have had. With
             another number of epochs it goes on to these, finished or not: from there on learning rate and margin are
             what they are at that step in a run of so many epochs (the schedules are stretched, or shortened).
-        callbacks: further Lightning callbacks.
-        progress: show Lightning's progress bar.
+        callbacks: called while it trains; see :class:`matcaps.training.Callback`.
 
     Returns:
         The folder and the test's figures.
 
     Raises:
+        TypeError: a callback is none.
         FileExistsError: the folder has something in it, and ``resume`` is false.
         FileNotFoundError: data are missing; or ``resume`` is true and there is no run.
         RunBusyError: another process is at the run in ``folder``.
@@ -121,6 +114,12 @@ def train(
         OSError: a file cannot be written, the disk being full, say; the run can be resumed.
     """
     _check_devices(settings)
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(
+                f"callbacks must be of matcaps.training.Callback; got {type(callback).__module__}."
+                f"{type(callback).__qualname__}: derive it from that class, whose methods are called as Lightning's"
+            )
     run = Path(folder) if resume and folder is not None and (Path(folder) / SETTINGS_NAME).is_file() else None
     settings = settle(settings) if run is None else settings.with_weights_of(read_run_settings(run))
     restored = run is not None and any((run / CHECKPOINTS_NAME).glob("*.ckpt"))
@@ -129,7 +128,7 @@ def train(
         check_folder_is_there(settings.data, Path(folder), "bring it back, or write where it is into settings.yaml")
     settings = replace(settings, data=settings.data.with_whole_paths())
     settings, bundle = load_for_training(settings, resume=resume, rank=_rank())
-    lightning.seed_everything(settings.seed, workers=True, verbose=False)
+    seed_everything(settings.seed, workers=True, verbose=False)
     network = make_network(settings, bundle, restored=restored)
     device = _device(settings)
     loader = bundle.loader("train", rank=_rank(), world_size=_world_size(settings), device=device)
@@ -140,67 +139,80 @@ def train(
     described_input = describe_input(bundle)
     described = {**describe_model(network), **described_input}
     facts = {"settings": settings.to_dict(), "config": json.loads(json.dumps(described))}  # plain values alone
-    clock, throughput = ExactResume(loader.batch_sampler, facts), Throughput()  # type: ignore[arg-type]
-    decay = settings.optimizer.ema_decay
     prepared = cast(PreparedImages, loader.dataset)
-    batches = partial(_statistics_batches, prepared) if has_statistics(network) else None
-    averaging = None if decay is None else AveragedWeights(decay, batches)
     # last, so that what is refused leaves no folder behind
     with claimed_folder(settings, folder, resume=resume, rank=_rank()) as place:
         begin_with_data(place, bundle, resume=resume, rank=_rank())
-        start = prepare_to_resume(place, training, clock, speaks=_rank() == 0) if resume else None
-        with quiet(), named_errors(place), stoppable(place) as request:
+        start, extension = prepare_to_resume(place, training, speaks=_rank() == 0) if resume else (None, None)
+        fabric = _make_fabric(settings)
+        with (
+            quiet(),
+            named_errors(place),
+            stoppable(place) as request,
+            processes_end(fabric, request),
+            ExitStack() as tensorboard,
+        ):
+            fabric.launch()
+            training.to(fabric.device)
+            training.world_size = fabric.world_size
+            training.full_batch = min(settings.data.batch_size, len(prepared))
+            batches = partial(_statistics_batches, prepared) if has_statistics(network) else None
+            decay = settings.optimizer.ema_decay
+            averaging = None if decay is None else AveragedWeights(training, decay, batches)
             shown = bundle.transform.evaluate(_watched(bundle, _WATCHED_IMAGES).images)
             stuck, agreement = StuckWatch(shown, bundle.classes), _agreement(settings, bundle, averaging)
-            watching: list[Callback] = [
-                clock,
-                throughput,
-                *([] if averaging is None else [averaging]),
+            watching = [
                 CapsuleHealth(shown),
                 stuck,
                 *([WatchedParts(watched, bundle.classes, settings.watch_every, averaging)] if watched else []),
                 *agreement,
-                MetricsFile(place),
                 *_views(settings, bundle, averaging),
             ]
-            saving = checkpoint_callbacks(place / CHECKPOINTS_NAME, settings.checkpoint_minutes, request)
-            trainer = _make_trainer(settings, place, [*watching, *callbacks, *saving], len(loader), progress)
-            with processes_end(trainer, request), restoring(start, clock):
-                trainer.fit(
-                    training,
-                    train_dataloaders=loader,
-                    val_dataloaders=None if bundle.validation is None else bundle.loader("validation", device=device),
-                    ckpt_path=start,
-                    weights_only=True,
-                )
-        if not trainer.is_global_zero:
-            return TrainResult(place, None, clock.seconds, speaks=False)
+            writer = SummaryWriter(place / TENSORBOARD_NAME) if fabric.is_global_zero else None
+            if writer is not None:
+                tensorboard.enter_context(writer)
+            loop = Loop(
+                fabric,
+                training,
+                loader,
+                None if bundle.validation is None else bundle.loader("validation", device=device),
+                place,
+                averaging=averaging,
+                request=request,
+                facts=facts,
+                writer=writer,
+                callbacks=[*watching, *callbacks],
+            )
+            if start is not None:
+                with restoring(start):
+                    loop.restore(read_checkpoint(start), None if extension is None else vars(extension))
+            loop.run()
+        if not fabric.is_global_zero:
+            return TrainResult(place, None, loop.seconds, speaks=False)
         network.eval()
         network.save_pretrained(place, **described_input)
         if training.decoder is not None:
             save_weights(training.decoder, place / DECODER_NAME)
-        network.to(device)  # Lightning has taken it back to the host
         test = None
         if settings.test == "end":
             by = [name for name in _BROKEN_DOWN_BY if name in bundle.test.attributes]
             test = evaluate(network, bundle.loader("test", device=device), bundle.classes, by)
         before = read_json(place / RESULTS_NAME) if resume and (place / RESULTS_NAME).is_file() else None
-        if before is not None and clock.extension is None and before.get("epochs") in (None, settings.epochs):
+        if before is not None and extension is None and before.get("epochs") in (None, settings.epochs):
             if test is not None and before.get("test", test) is None:  # but for a test that it had not
                 write_json(place / RESULTS_NAME, before | _tested(settings, bundle, test))
-            return TrainResult(place, test, clock.seconds)  # the run had finished: its record stays
-        rate = throughput.images_per_second
+            return TrainResult(place, test, loop.seconds)  # the run had finished: its record stays
         count = sum(parameter.numel() for parameter in network.parameters())
-        results = _results(settings, bundle, test, clock.seconds, rate, count, commit)
-        if clock.extensions:
-            results["extensions"] = clock.extensions
+        results = _results(settings, bundle, test, loop.seconds, loop.images_per_second, count, commit)
+        if loop.extensions:
+            results["extensions"] = loop.extensions
         for watch in agreement:
             if (measured := watch.measure(network)) is not None:
                 results["agreement"] = measured
         if stuck.said:
             results["warnings"] = list(stuck.said.values())
         write_json(place / RESULTS_NAME, results | describe_origin(settings))
-        return TrainResult(place, test, clock.seconds)
+        return TrainResult(place, test, loop.seconds)
 
 
 def load_run(folder: str | os.PathLike[str]) -> tuple[EMCapsNet | BaselineCNN, TrainSettings]:
@@ -286,25 +298,13 @@ def _check_devices(settings: TrainSettings) -> None:
         )
 
 
-def _make_trainer(
-    settings: TrainSettings, folder: Path, callbacks: list[Callback], num_batches: int, progress: bool
-) -> lightning.Trainer:
-    return lightning.Trainer(
+def _make_fabric(settings: TrainSettings) -> Fabric:
+    return Fabric(
         accelerator=_device(settings).type,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
         strategy="ddp" if _world_size(settings) > 1 else "auto",
         precision=settings.precision,
-        max_epochs=settings.epochs,
-        logger=TensorBoardLogger(folder, name="", version=TENSORBOARD_NAME),
-        callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
-        use_distributed_sampler=False,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=min(settings.log_every_steps, num_batches),
-        gradient_clip_val=None,
     )
 
 

@@ -43,7 +43,7 @@ class StoppedBySignal(KeyboardInterrupt):
 
 
 class Halt(BaseException):
-    """Leaves the training loop; no KeyboardInterrupt, of which Lightning makes an exit."""
+    """Leaves the training loop."""
 
 
 class StopRequest:
@@ -70,11 +70,6 @@ class StopRequest:
         if self._timer is not None:
             self._timer.cancel()
         _restore(self._before)
-
-    def take_over(self) -> None:
-        """Handle the signals again, after Lightning has put its own handlers in the way."""
-        for number in self._before:
-            signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:

@@ -3,15 +3,14 @@
 import warnings
 from typing import Any
 
-import lightning.pytorch as lightning
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from matcaps.data.loader import Batch
 from matcaps.inspect.health import DEAD_BELOW, SATURATED_ABOVE
 from matcaps.models import EMCapsNet
 from matcaps.models.modes import evaluation_mode
+from matcaps.training.loop import Callback, Loop
 from matcaps.training.module import Training
 
 GRADIENT_FLOOR = 1e-6
@@ -59,70 +58,65 @@ class StuckWatch(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.said, self._since = dict(state_dict["said"]), dict(state_dict["since"])
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.on_train_epoch_start(trainer, pl_module)  # Lightning skips it where a run goes on within an epoch
-
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_epoch_start(self, loop: Loop, training: Training) -> None:
         self._norms = []
-        self._predicted = torch.zeros(len(self._classes), dtype=torch.int64, device=pl_module.device)
+        self._predicted = torch.zeros(len(self._classes), dtype=torch.int64, device=training.device)
         self._shown = torch.zeros_like(self._predicted)
 
     def on_train_batch_end(
         self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
+        loop: Loop,
+        training: Training,
         outputs: Any,
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        assert isinstance(pl_module, Training)
-        self._norms.append(pl_module.gradient_norm)
+        self._norms.append(training.gradient_norm)
         for counts, labels in ((self._predicted, outputs["predicted"]), (self._shown, batch.labels)):
             counts.index_add_(0, labels, torch.ones_like(labels))  # bincount would wait for a GPU
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        assert isinstance(pl_module, Training)
+    def on_train_epoch_end(self, loop: Loop, training: Training) -> None:
         predicted, shown = self._predicted, self._shown
-        if trainer.world_size > 1:
-            predicted, shown = pl_module.all_gather(torch.stack([predicted, shown])).sum(dim=0)  # type: ignore[union-attr]
-        if len(self._norms) < trainer.num_training_batches:
+        if loop.world_size > 1:
+            predicted, shown = loop.fabric.all_reduce(torch.stack([predicted, shown]), reduce_op="sum")  # type: ignore[misc]
+        if len(self._norms) < loop.num_training_batches:
             return  # the run went on within this epoch: the rest of it was seen by another process
-        self._look_at_gradient(trainer, pl_module)
-        self._look_at_classes(trainer, predicted, shown)
-        self._look_at_layers(trainer, pl_module)
+        self._look_at_gradient(loop, training)
+        self._look_at_classes(loop, predicted, shown)
+        self._look_at_layers(loop, training)
 
-    def _look_at_gradient(self, trainer: lightning.Trainer, training: Training) -> None:
-        norms, epoch = torch.stack(self._norms), trainer.current_epoch + 1
-        loss, accuracy = (float(trainer.callback_metrics[f"train/{name}"]) for name in ("loss", "accuracy"))
+    def _look_at_gradient(self, loop: Loop, training: Training) -> None:
+        norms, epoch = torch.stack(self._norms), loop.current_epoch + 1
+        loss, accuracy = (float(loop.metrics[f"train/{name}"]) for name in ("loss", "accuracy"))
         vanished = float((norms < GRADIENT_FLOOR).float().mean()) >= _VANISHED_SHARE
         wrong = vanished and loss > LOSS_FLOOR and accuracy < 1
-        if self._lasts(trainer, "gradient", wrong, epochs=1, steps=_VANISHED_STEPS):
+        if self._lasts(loop, "gradient", wrong, epochs=1, steps=_VANISHED_STEPS):
             self._say(
-                trainer,
+                loop,
                 "gradient",
                 f"the gradient has vanished (norm {float(norms.median()):.0e} in epoch {epoch}), though the loss is "
                 f"{loss:.3g} and {accuracy:.0%} of the training images are right: nothing is learnt any more. Try "
                 "another --seed, a lower --optimizer.learning_rate, or --loss.name cross-entropy",
             )
 
-    def _look_at_classes(self, trainer: lightning.Trainer, predicted: Tensor, shown: Tensor) -> None:
+    def _look_at_classes(self, loop: Loop, predicted: Tensor, shown: Tensor) -> None:
         missing = ((predicted == 0) & (shown > 0)).tolist()
         lasting = [
             name
             for name, one in zip(self._classes, missing, strict=True)
-            if self._lasts(trainer, f"class {name}", one, self._epochs, self._steps)
+            if self._lasts(loop, f"class {name}", one, self._epochs, self._steps)
         ]
         if lasting:
             names = ", ".join(lasting[:5]) + (f" and {len(lasting) - 5} more" if len(lasting) > 5 else "")
             self._say(
-                trainer,
+                loop,
                 "classes",
                 f"no training image has been taken for {names} in {self._epochs} whole epochs: see whether the classes "
                 "are uneven or mislabelled; else try another --seed, or a lower --optimizer.learning_rate",
             )
 
     @torch.no_grad()
-    def _look_at_layers(self, trainer: lightning.Trainer, training: Training) -> None:
+    def _look_at_layers(self, loop: Loop, training: Training) -> None:
         if not isinstance(training.network, EMCapsNet):
             return
         said = []
@@ -131,25 +125,25 @@ class StuckWatch(Callback):
         for name, capsules in outputs.items():
             low, high = float(capsules.activations.min()), float(capsules.activations.max())
             for state, wrong in (("dead", high < DEAD_BELOW), ("saturated", low > SATURATED_ABOVE)):
-                if self._lasts(trainer, f"{state} {name}", wrong, self._epochs, self._steps):
+                if self._lasts(loop, f"{state} {name}", wrong, self._epochs, self._steps):
                     said.append(f"all capsules of {name} are {state}, with activations from {low:.2g} to {high:.2g}")
         if said:
             self._say(
-                trainer,
+                loop,
                 "layers",
                 f"{'; '.join(said)}, on all images looked at, for {self._epochs} epochs: they tell no images apart. "
                 "Try --model.calibration full, another --seed, or a lower --optimizer.learning_rate",
             )
 
-    def _lasts(self, trainer: lightning.Trainer, name: str, wrong: bool, epochs: int, steps: int) -> bool:
+    def _lasts(self, loop: Loop, name: str, wrong: bool, epochs: int, steps: int) -> bool:
         """Whether something has been wrong for so many epochs in a row, and so many steps."""
         self._since[name] = self._since.get(name, 0) + 1 if wrong else 0
         since = self._since[name]
-        return since >= epochs and since * int(trainer.num_training_batches) >= steps
+        return since >= epochs and since * int(loop.num_training_batches) >= steps
 
-    def _say(self, trainer: lightning.Trainer, what: str, sentence: str) -> None:
+    def _say(self, loop: Loop, what: str, sentence: str) -> None:
         if what in self.said:
             return
         self.said[what] = sentence
-        if trainer.is_global_zero:
+        if loop.is_global_zero:
             warnings.warn(f"the training seems stuck: {sentence}", stacklevel=2)

@@ -5,11 +5,8 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
-import lightning.pytorch as lightning
 import torch
 from google.protobuf import text_format
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig  # type: ignore[attr-defined]
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -27,7 +24,8 @@ from matcaps.inspect.subject import Subject
 from matcaps.inspect.traversal import PosesDisplay
 from matcaps.inspect.votes import VotesDisplay
 from matcaps.models import EMCapsNet, PoseDecoder
-from matcaps.training.callbacks import AveragedWeights
+from matcaps.training.averaging import AveragedWeights
+from matcaps.training.loop import Callback, Loop
 from matcaps.training.module import Training
 
 SHARE = 0.02
@@ -75,17 +73,17 @@ class CapsuleViews(Callback):
         self._costs: dict[str, float] = {}
         self._last = ""
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(self, loop: Loop, training: Training) -> None:
         self._started, self._spent = time.perf_counter(), 0.0
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        writer = next((logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
-        epoch = trainer.current_epoch + 1
-        if not (trainer.is_global_zero and isinstance(writer, SummaryWriter) and isinstance(pl_module, Training)):
+    def on_train_epoch_end(self, loop: Loop, training: Training) -> None:
+        writer = loop.writer
+        epoch = loop.current_epoch + 1
+        if writer is None:
             return
-        if not isinstance(pl_module.network, EMCapsNet) or epoch % self._every:
+        if not isinstance(training.network, EMCapsNet) or epoch % self._every:
             return
-        names = [name for name in _VIEWS if name != "poses" or pl_module.decoder is not None]
+        names = [name for name in _VIEWS if name != "poses" or training.decoder is not None]
         last = self._last if self._last in names else names[-1]
         start = names.index(last) + 1
         look = None
@@ -97,8 +95,8 @@ class CapsuleViews(Callback):
             if self._spent + cost > self._share * (began - self._started):
                 break  # and no cheaper one in its place, which would keep it out for good
             if look is None:
-                with nullcontext() if self._averaging is None else self._averaging.applied(pl_module):
-                    look = _Look(pl_module, self._images, self._transform)
+                with nullcontext() if self._averaging is None else self._averaging.applied():
+                    look = _Look(training, self._images, self._transform)
                 self._costs["look"] = time.perf_counter() - began
             drawn = time.perf_counter()
             _VIEWS[name](look, writer, epoch)

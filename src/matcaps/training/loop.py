@@ -1,0 +1,325 @@
+"""The training loop: each batch, each look after an epoch, what is logged, and what is saved."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+
+from matcaps.data.loader import Batch, EpochSampler
+from matcaps.models.statistics import statistics_of
+from matcaps.training.averaging import FEW_BATCHES, AveragedWeights
+from matcaps.training.checkpoint_files import AFTER_EPOCH, CHECKPOINTS_NAME, WITHIN_EPOCH, write_checkpoint
+from matcaps.training.module import Training
+from matcaps.training.record import METRICS_NAME, read_metrics, write_metrics
+from matcaps.training.stopping import Halt, StopRequest
+
+
+class Callback:
+    """What is called in a training; override what is needed. Callbacks are called in the order in which they are given.
+
+    Every method gets the :class:`Loop` and its :class:`~matcaps.training.Training`. An exception ends the training.
+    What :meth:`state_dict` returns, tensors and plain values, comes back when a run is resumed.
+    """
+
+    def on_train_start(self, loop: "Loop", training: Training, /) -> None:
+        """Before the first step, or the first after an interruption; not where no step is left."""
+
+    def on_train_epoch_start(self, loop: "Loop", training: Training, /) -> None:
+        """Before an epoch's first step, or the first after an interruption within it."""
+
+    def on_train_batch_start(self, loop: "Loop", training: Training, batch: Batch, batch_idx: int, /) -> None:
+        """Before a step."""
+
+    def on_after_backward(self, loop: "Loop", training: Training, /) -> None:
+        """When the gradient is there and has not been clipped."""
+
+    def on_train_batch_end(
+        self, loop: "Loop", training: Training, outputs: dict[str, Any], batch: Batch, batch_idx: int, /
+    ) -> None:
+        """After a step, with what :class:`~matcaps.training.Training` returned; ``loop.global_step`` has counted it."""
+
+    def on_validation_start(self, loop: "Loop", training: Training, /) -> None:
+        """After an epoch's last step, before the validation."""
+
+    def on_validation_batch_end(self, loop: "Loop", training: Training, batch: Batch, batch_idx: int, /) -> None:
+        """After each of its batches."""
+
+    def on_validation_end(self, loop: "Loop", training: Training, /) -> None:
+        """After it."""
+
+    def on_train_epoch_end(self, loop: "Loop", training: Training, /) -> None:
+        """After that, before the epoch's metrics are written and its checkpoint saved; :meth:`Loop.log` adds some."""
+
+    def on_train_end(self, loop: "Loop", training: Training, /) -> None:
+        """After the last epoch, with the final weights in the network."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+
+class Loop:
+    """Train, from where the training is to its last epoch.
+
+    Args:
+        fabric: launched.
+        training: what is trained.
+        loader: the training images' batches, on the device, by an :class:`EpochSampler`.
+        validation: the validation images' batches; None: there are none.
+        folder: the run's.
+        averaging: the mean of the weights over the steps; None: without.
+        request: tells of a signal that asks the training to end; it does so with a checkpoint.
+        facts: plain values for the checkpoint to hold: the settings, and what the network is.
+        callbacks: called in this order.
+
+    Attributes:
+        global_step: optimiser steps so far.
+        current_epoch: from 0.
+        max_epochs: of the whole run.
+        num_training_batches: steps in an epoch.
+        metrics: this epoch's so far, by name; scalars.
+        should_stop: set by a callback, ends the training after this step as if it were the last.
+        writer: TensorBoard's; None in all but the first of several processes.
+        optimizer: torch's.
+        world_size: processes; the first ``is_global_zero``.
+        seconds: spent on training, over all interruptions.
+        extensions: to other numbers of epochs than the run was set up for, over all interruptions, as plain values.
+        images_per_second: of the steps of the last epoch.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        training: Training,
+        loader: DataLoader[Batch],
+        validation: DataLoader[Batch] | None,
+        folder: Path,
+        *,
+        averaging: AveragedWeights | None,
+        request: StopRequest,
+        facts: dict[str, Any],
+        writer: SummaryWriter | None,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        self.fabric, self.training, self.folder, self.callbacks = fabric, training, folder, callbacks
+        self.loader, self.validation = loader, validation
+        self.averaging = averaging
+        self.optimizer, self.scheduler = training.make_optimizer()
+        self.model, self._stepping = fabric.setup(training, self.optimizer)
+        self.world_size, self.is_global_zero = fabric.world_size, fabric.is_global_zero
+        self.num_training_batches, self.max_epochs = len(loader), training.settings.epochs
+        self.current_epoch = 0
+        self.metrics: dict[str, Tensor] = {}
+        self.should_stop = False
+        self.writer = writer
+        self.images_per_second: float | None = None
+        self.seconds = 0.0
+        self.extensions: list[dict[str, int]] = []
+        self._request = request
+        self._facts = facts
+        self._began = self._saved = time.perf_counter()
+        self._random_states: dict[str, Tensor] = {}
+
+    @property
+    def global_step(self) -> int:
+        return self.training.global_step
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            TrainingDivergedError: a loss, gradient or class score is not finite.
+            Halt: a signal asked for the end; there is a checkpoint.
+        """
+        training, length = self.training, self.num_training_batches
+        sampler: EpochSampler = self.loader.batch_sampler  # type: ignore[assignment]
+        rows: list[dict[str, Any]] = [*read_metrics(self.folder / METRICS_NAME)]
+        rows = [row for row in rows if int(row["epoch"]) * length <= self.global_step]  # others are done again
+        self._began = self._saved = time.perf_counter()
+        if self.global_step < training.total_steps:
+            self._set_random_states()
+            self._call("on_train_start")
+
+        while self.global_step < training.total_steps and not self.should_stop:
+            self.current_epoch, first = divmod(self.global_step, length)
+            if self._is_asked_to_end():
+                raise Halt
+            if first == 0:
+                training.begin_epoch()  # within an epoch the counts came with the checkpoint
+            self.metrics, of_steps, num_images = {}, {}, 0
+            self._call("on_train_epoch_start")
+            sampler.resume_at(self.current_epoch, first)
+            started = stopped = time.perf_counter()
+            for index, batch in enumerate(self.loader, first):
+                self._call("on_train_batch_start", batch, index)
+                outputs, of_steps = self._step(batch)
+                self.metrics |= of_steps
+                if self.global_step % min(training.settings.log_every_steps, length) == 0:
+                    self._write_scalars(of_steps)
+                self._call("on_train_batch_end", outputs, batch, index)
+                if index + 1 == length or self.should_stop:
+                    training.finish_checks()  # waits for a GPU, to which the steps so far have only been given
+                num_images, stopped = num_images + len(batch.labels) * self.world_size, time.perf_counter()
+                if self.should_stop:
+                    break
+                if index + 1 < length:  # else the checkpoint after the epoch follows
+                    self._save_within_epoch()
+            if stopped > started:  # by a clock that may be coarse
+                self.images_per_second = num_images / (stopped - started)
+                self.log("train/images_per_second", self.images_per_second)
+
+            if self.validation is not None:
+                self._validate(self.validation)
+            self.log("train/loss", training.train_loss.compute())
+            self.log("train/accuracy", training.train_accuracy.compute())
+            self._call("on_train_epoch_end")
+            self._write_scalars({name: value for name, value in self.metrics.items() if name not in of_steps})
+            if self.is_global_zero:
+                values = {name: float(value) for name, value in sorted(self.metrics.items())}
+                rows.append({"epoch": self.current_epoch + 1, "step": self.global_step, **values})
+                write_metrics(self.folder / METRICS_NAME, rows)
+            self._save(AFTER_EPOCH)
+
+        if self.averaging is not None:
+            self.averaging.finish()
+        self._call("on_train_end")
+        self.seconds = self._elapsed()
+
+    def log(self, name: str, value: float | Tensor) -> None:
+        """Note a scalar of this epoch, for metrics.csv and TensorBoard."""
+        self.metrics[name] = torch.as_tensor(value, dtype=torch.float32)
+
+    def restore(self, checkpoint: Mapping[str, Any], extension: dict[str, int] | None = None) -> None:
+        """Go on from a checkpoint, perhaps to another number of epochs."""
+        self.training.load_state_dict(checkpoint["state_dict"])
+        if self.averaging is not None:
+            self.averaging.load(dict(checkpoint))
+        self.training.to(self.fabric.device)  # torchmetrics takes its counts as they lie in the file, on the host
+        self.optimizer.load_state_dict(checkpoint["optimizer_states"][0])
+        self.scheduler.load_state_dict(checkpoint["lr_schedulers"][0])
+        for callback in self.callbacks:
+            if type(callback).__qualname__ in checkpoint["callbacks"]:
+                callback.load_state_dict(checkpoint["callbacks"][type(callback).__qualname__])
+        self.training.global_step = checkpoint["global_step"]
+        self.current_epoch = checkpoint["epoch"]
+        own = checkpoint["matcaps"]
+        self.seconds = own["seconds"]
+        self.extensions = [*own.get("extensions", []), *([] if extension is None else [extension])]
+        self._random_states = {name: own[name] for name in ("random_state", "cuda_random_state") if name in own}
+        # the rate of the step to come is the one before more epochs were wanted; without them it is what it is already
+        scheduler = self.scheduler
+        rated = zip(self.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+        for group, rate, factor in rated:
+            group["lr"] = rate * factor(scheduler.last_epoch)
+
+    def _step(self, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """One step of the optimiser; what the network said, and what is logged of it."""
+        training = self.training
+        outputs: dict[str, Any] = self.model(batch)
+        self.optimizer.zero_grad()
+        self.fabric.backward(outputs["loss"])
+        self._call("on_after_backward")
+        training.clip_gradient(self.optimizer)
+        self._stepping.step()
+        self.scheduler.step()
+        training.global_step += 1
+        with torch.no_grad():
+            for statistic in statistics_of(training.network) if self.world_size > 1 else ():
+                statistic.copy_(self.fabric.all_reduce(statistic))  # type: ignore[arg-type]
+        if self.averaging is not None:
+            self.averaging.update()
+        logged = {
+            "train/step_loss": outputs["loss"].detach(),
+            "train/margin": torch.tensor(outputs["margin"], dtype=torch.float32),
+            "train/gradient_norm": training.gradient_norm,
+        }
+        if training.decoder is not None:
+            logged["train/reconstruction_loss"] = self.fabric.all_reduce(outputs["reconstruction"])  # type: ignore[assignment]
+        return outputs, logged
+
+    def _validate(self, batches: DataLoader[Batch]) -> None:
+        """Validate the averaged weights, where there are any; every process validates on all images."""
+        self._call("on_validation_start")
+        averaged = nullcontext() if self.averaging is None else self.averaging.applied(FEW_BATCHES)
+        with averaged, self.fabric.autocast():
+            loss, accuracy = self.training.validate(self._announced(batches))
+        self.log("validation/loss", loss)
+        self.log("validation/accuracy", accuracy)
+        self._call("on_validation_end")
+
+    def _announced(self, batches: DataLoader[Batch]) -> Iterator[Batch]:
+        for index, batch in enumerate(batches):
+            yield batch
+            self._call("on_validation_batch_end", batch, index)
+
+    def _call(self, hook: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, hook)(self, self.training, *arguments)
+
+    def _write_scalars(self, values: Mapping[str, Tensor]) -> None:
+        """Into TensorBoard, at the number of the last step, from 0."""
+        if self.writer is not None:
+            for name, value in (*values.items(), ("epoch", self.current_epoch)):
+                self.writer.add_scalar(name, float(value), self.global_step - 1)
+
+    def _save_within_epoch(self) -> None:
+        """Save where it is time for it; and at a signal, which then ends the training."""
+        is_due = time.perf_counter() - self._saved >= self.training.settings.checkpoint_minutes * 60
+        asked, due = self._agreed(self._request.number is not None, is_due and self.is_global_zero)
+        if asked or due:
+            self._save(WITHIN_EPOCH)
+            self._saved = time.perf_counter()
+        if asked:
+            raise Halt
+
+    def _is_asked_to_end(self) -> bool:
+        return self._agreed(self._request.number is not None)[0]
+
+    def _agreed(self, *are_true: bool) -> list[bool]:
+        """Whether each is true in any of several processes: all must do the same at the same step."""
+        if self.world_size == 1:
+            return [*are_true]
+        found = self.fabric.all_reduce(torch.tensor(are_true, device=self.fabric.device).int(), reduce_op="sum")
+        return [one > 0 for one in found.tolist()]  # type: ignore[union-attr]
+
+    def _save(self, name: str) -> None:
+        self.training.finish_checks()  # that all is finite
+        checkpoint = {
+            "epoch": self.current_epoch,
+            "global_step": self.global_step,
+            "state_dict": self.training.state_dict(),
+            "optimizer_states": [self.optimizer.state_dict()],
+            "lr_schedulers": [self.scheduler.state_dict()],
+            "callbacks": {type(one).__qualname__: state for one in self.callbacks if (state := one.state_dict())},
+            "matcaps": {
+                "random_state": torch.get_rng_state(),
+                "seconds": self._elapsed(),
+                "extensions": self.extensions,
+                **self._facts,
+            },
+        }
+        if self.fabric.device.type == "cuda":
+            checkpoint["matcaps"]["cuda_random_state"] = torch.cuda.get_rng_state(self.fabric.device)
+        if self.averaging is not None:
+            self.averaging.save(checkpoint)
+        if self.is_global_zero:
+            write_checkpoint(self.folder / CHECKPOINTS_NAME / f"{name}.ckpt", checkpoint)
+        self.fabric.barrier()
+
+    def _set_random_states(self) -> None:
+        if "random_state" in self._random_states:
+            torch.set_rng_state(self._random_states["random_state"])
+        if "cuda_random_state" in self._random_states and self.fabric.device.type == "cuda":
+            torch.cuda.set_rng_state(self._random_states["cuda_random_state"], self.fabric.device)
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.perf_counter() - self._began
