@@ -17,6 +17,8 @@ DOCS = ROOT / "docs"
 INCLUDE = re.compile(r"^```\{include\} (\S+)\n```$", re.M)
 _BLOCK = re.compile(r"(^ *```.*?^ *```$)", re.M | re.S)
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+_PICTURE = re.compile(r'^<picture>.*?<img alt="([^"]*)" src="docs/([\w-]+)-light\.svg">\n</picture>$', re.M | re.S)
+"""A figure of ``docs/figures`` in two themes, as the repository's pages show it."""
 
 
 class Links:
@@ -48,6 +50,8 @@ class Links:
         def replace(match: re.Match[str]) -> str:
             image, words, target, anchor = match[1], match[2], match[3], match[4] or ""
             path = (written_in.parent / target).resolve()
+            if not path.exists():
+                return match[0]  # the parser says that it leads nowhere
             page = self.pages.get(path) or self.pages.get(path / "README.md")
             if page:
                 return f"[{words}]({_relative(page, shown_on)}{anchor})"
@@ -59,6 +63,7 @@ class Links:
             copied = _file_of(path)
             return f"[{words}]({_relative(copied, shown_on)})" if copied else words
 
+        text = _PICTURE.sub(r"```{drawn} \2\n:alt: \1\n```", text)
         parts = _BLOCK.split(text)  # every second one is a block of code, which keeps what it says
         return "".join(part if place % 2 else _LINK.sub(replace, part) for place, part in enumerate(parts))
 
