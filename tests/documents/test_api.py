@@ -24,7 +24,7 @@ def public_modules() -> list[str]:
     found = []
     for path in sorted(package.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        if any(isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "__all__" for line in tree.body):
+        if any(isinstance(line, ast.Assign) and "__all__" in ast.unparse(line.targets[0]) for line in tree.body):
             parts = path.relative_to(package.parent).with_suffix("").parts
             found.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
     return found
