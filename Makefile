@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # One thread for each test process: two processes with two threads each would fight over two cores.
 TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup train test test-processors test-wheel test-oldest test-cuda test-export test-browser sanitize fuzz bench bench-gpu results lint format clean
+.PHONY: help setup train test test-processors test-wheel test-oldest test-cuda test-export test-browser sanitize fuzz bench bench-gpu results docs docs-links lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -68,6 +68,20 @@ bench-gpu: setup ## on a machine with an NVIDIA GPU: test the GPU path, then tim
 
 results: setup ## write docs/results and the README's table from the records in docs/records
 	$(BIN)/python tools/write_results.py
+
+SPHINX := $(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet
+
+docs: $(VENV)/.docs ## build the site of docs/ in build/site, any warning being an error; a minute
+	$(SPHINX) -b html docs build/site
+	@echo "the site: build/site/index.html"
+
+docs-links: $(VENV)/.docs ## ask whether the pages that the site's links name are there; needs a network
+	$(SPHINX) -b linkcheck docs build/links
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -c 'import furo, latex2mathml, myst_parser, sphinx_copybutton' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 lint: setup ## check style and types
 	$(BIN)/ruff check .

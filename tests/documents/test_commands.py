@@ -34,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[2]
 GUIDES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")),
     *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("docs/theory/*.md")),
+    *sorted(ROOT.glob("docs/howto/*.md")),
     *sorted((ROOT / "src" / "matcaps").rglob("*.md")),
 ]
 HISTORY = ROOT / "docs" / "log.md"
@@ -114,6 +116,15 @@ def peers_known(command: str) -> None:
     assert compare.parse(words[words.index("benchmarks.cpu.compare") + 1 :]).peer
 
 
+def launched(command: str) -> None:
+    """A second machine is needed; what each process of the launcher is given is read, and makes as many as it makes."""
+    launcher, _, arguments = command.partition(" -m matcaps.cli ")
+    parse(shlex.split(arguments))
+    words, ours = shlex.split(launcher), shlex.split(arguments)
+    for theirs, name in (("--nnodes", "--num_nodes"), ("--nproc_per_node", "--devices")):
+        assert words[words.index(theirs) + 1] == ours[ours.index(name) + 1]
+
+
 SMALL_FOLDS = (
     "--epochs=1 --seeds=0 --shard=1/5 --set=accelerator=cpu --set=data.max_train_images=40 "
     "--set=data.max_test_images=20 --set=calibration_images=8 --set=model.stem_channels=4 "
@@ -162,6 +173,24 @@ COMMANDS: dict[str, Callable[[str], None]] = {
     ".venv/bin/python -m benchmarks.cpu.compare --peer officium=../Capsules": peers_known,
 }
 EXPORT = Parse("translating takes long: tests/test_cli_export.py and tests/models/test_export.py try it")
+TABLE = Run(f"--folder={ROOT / 'docs' / 'records'} --output=table")
+TRIALS = Run("--list")
+COMMANDS |= {
+    "matcaps experiment viewpoints": TRIALS,
+    "matcaps table viewpoints": TABLE,
+    "matcaps experiment attacks": TRIALS,
+    "matcaps table attacks": TABLE,
+    "matcaps experiment table1 --shard 1/4": TRIALS,
+    "matcaps experiment table1 --rows iterations-3,cnn --seeds 0,1,2": TRIALS,
+    "matcaps experiment folds --recipe smallnorb --epochs 20 --seeds 0,1 --shard 2/4": TRIALS,
+    "matcaps eval paper-small-smallnorb --data smallnorb": Run(),
+    "matcaps data fetch smallnorb": Parse("needs a network"),
+    "matcaps train smallnorb --devices 2": Parse("two processes: tests/training has them"),
+    "torchrun --nnodes 2 --nproc_per_node 2 -m matcaps.cli train smallnorb --devices 2 --num_nodes 2 "
+    "--output runs/two-machines": launched,
+    '.venv/bin/pip install -c constraints.txt -e ".[cuda]"': pip_knows,
+    "matcaps train smallnorb --accelerator gpu --cuda_graph true": Parse("needs a GPU"),
+}
 OWN_IMAGES = Parse("needs a folder of somebody's images")
 COMMANDS |= {
     ".venv/bin/matcaps demo": PAGE,

@@ -82,7 +82,7 @@ class ImageDataset:
 
     @property
     def num_channels(self) -> int:
-        """Channels of an image: 1 for grey, 2 for smallNORB's stereo pair, 3 for colour."""
+        """Channels of an image; 1 for grey, 2 for smallNORB's stereo pair, 3 for colour."""
         return self.images.shape[1]
 
     @property

@@ -111,7 +111,7 @@ class EpochSampler(Sampler[BatchKey]):
 
     @property
     def sampler(self) -> "EpochSampler":
-        """This sampler: Lightning calls ``set_epoch`` on a batch sampler's ``sampler``."""
+        """This sampler itself, because Lightning calls ``set_epoch`` on a batch sampler's ``sampler``."""
         return self
 
     def set_epoch(self, epoch: int) -> None:

@@ -29,7 +29,7 @@ def measure_distortions(
     """Errors on a data set's images rotated and shifted.
 
     Args:
-        network: an :class:`EMCapsNet` or :class:`BaselineCNN`, on any device.
+        network: an :class:`matcaps.models.EMCapsNet` or :class:`matcaps.models.BaselineCNN`, on any device.
         dataset: images and labels.
         transform: how they become the network's input.
         rotations: degrees, each in both directions.

@@ -37,7 +37,7 @@ class NormalisedRoutingParameters(RoutingParameters):
 
     In training, the costs that decide the layer's output activations are divided by their deviation in the batch,
     in values and gradient, as in batch normalisation (Ioffe and Szegedy 2015), and the statistics move by
-    :attr:`momentum`. Evaluation is exactly Procedure 1, with the β and λ that :meth:`inputs` gives.
+    ``momentum``. Evaluation is exactly Procedure 1, with the β and λ that :meth:`inputs` gives.
 
     Args:
         num_parents: parent types, ``J``.

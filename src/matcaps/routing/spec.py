@@ -52,7 +52,7 @@ class RoutingSpec:
 
     @property
     def rule(self) -> int:
-        """The activation rule as kernels know it: its place in ``ACTIVATION_RULES``."""
+        """The activation rule as kernels know it, its place in ``ACTIVATION_RULES``."""
         return ACTIVATION_RULES.index(self.activation_rule)
 
     @property

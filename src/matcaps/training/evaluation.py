@@ -91,7 +91,8 @@ def evaluate(
     """Classify every image that a loader gives; several crops of an image are averaged over their class scores.
 
     Args:
-        network: an :class:`EMCapsNet` or :class:`BaselineCNN`; its mode does not change.
+        network: a :class:`matcaps.models.EMCapsNet` or :class:`matcaps.models.BaselineCNN`; its mode does not
+            change.
         loader: see :func:`matcaps.data.make_loader`.
         classes: the classes' names, in the order of their labels.
         by: an attribute of the images, or several, by whose values to break the accuracy down; see
