@@ -202,8 +202,11 @@ def test_gradcheck(kind: dict[str, Any], num_iterations: int, implementation: st
         batch=1, size=(4, 3), children=2, parents=2, inverse_temperature=[0.02, 0.05, 0.1][:num_iterations], **kind
     ).to(torch.float64, DEVICE if implementation == "cuda" else "cpu")
     tensors = [tensor.requires_grad_() for tensor in case.tensors]
+    # every element of the Jacobian where one iteration makes it cheap, and random directions through three
     assert torch.autograd.gradcheck(
-        lambda *moved: case.with_tensors(*moved).run(implementation=implementation), tensors
+        lambda *moved: case.with_tensors(*moved).run(implementation=implementation),
+        tensors,
+        fast_mode=num_iterations > 1,
     )
 
 
