@@ -26,10 +26,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:::torch")
 
 @pytest.fixture
 def inductor(tmp_path, monkeypatch):
-    """An empty cache, so that something is compiled; no pool of processes, which costs more than it saves here."""
+    """An empty cache, so that something is compiled; without what costs more than it saves in two small programs: a
+    pool of processes, headers compiled beforehand, and the search for the processor's vectors."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch.compiler.reset()
-    with torch._inductor.config.patch(compile_threads=1):
+    options = {"compile_threads": 1, "cpp_cache_precompile_headers": False, "cpp.simdlen": 1}
+    known = {name: value for name, value in options.items() if name in torch._inductor.config._config}
+    with torch._inductor.config.patch(known):
         yield
     assert list(tmp_path.rglob("*.so")), "Inductor compiled nothing"
     torch.compiler.reset()

@@ -238,9 +238,10 @@ Compute = Callable[[Sequence[Tensor], dict[str, Any]], dict[str, Tensor]]
 
 def roundings_of(function: Callable[..., Any], cases: Sequence[Case]) -> list[Rounding]:
     """The truth and its rounding for each case, by which several computations can be judged."""
+    exact = [(rounded_inputs(inputs), options) for inputs, options in cases]
     return [
-        Rounding(lambda inputs=rounded_inputs(inputs), options=options: truth_of(function, inputs, **options))
-        for inputs, options in cases
+        Rounding(lambda inputs=inputs, options=options: truth_of(function, inputs, **options))
+        for inputs, options in exact
     ]
 
 

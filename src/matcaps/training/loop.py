@@ -79,6 +79,7 @@ class Loop:
         averaging: the mean of the weights over the steps; None: without.
         request: tells of a signal that asks the training to end; it does so with a checkpoint.
         facts: plain values for the checkpoint to hold: the settings, and what the network is.
+        commit: of the code that runs; None where it is not known.
         callbacks: called in this order.
 
     Attributes:
@@ -93,6 +94,7 @@ class Loop:
         world_size: processes; the first ``is_global_zero``.
         seconds: spent on training, over all interruptions.
         extensions: to other numbers of epochs than the run was set up for, over all interruptions, as plain values.
+        commits: of the code that ran, in order, over all interruptions; None for one that is not known.
         images_per_second: of the steps of the last epoch.
     """
 
@@ -107,6 +109,7 @@ class Loop:
         averaging: AveragedWeights | None,
         request: StopRequest,
         facts: dict[str, Any],
+        commit: str | None,
         writer: SummaryWriter | None,
         callbacks: Sequence[Callback],
     ) -> None:
@@ -124,6 +127,7 @@ class Loop:
         self.images_per_second: float | None = None
         self.seconds = 0.0
         self.extensions: list[dict[str, int]] = []
+        self.commits = [commit]
         self._request = request
         self._facts = facts
         self._began = self._saved = time.perf_counter()
@@ -144,6 +148,8 @@ class Loop:
         sampler: EpochSampler = self.loader.batch_sampler  # type: ignore[assignment]
         rows: list[dict[str, Any]] = [*read_metrics(self.folder / METRICS_NAME)]
         rows = [row for row in rows if int(row["epoch"]) * length <= self.global_step]  # others are done again
+        if rows and rows[-1].get("train/images_per_second"):  # of a run that was stopped after its last epoch
+            self.images_per_second = float(rows[-1]["train/images_per_second"])
         self._began = self._saved = time.perf_counter()
         if self.global_step < training.total_steps:
             self._set_random_states()
@@ -214,6 +220,8 @@ class Loop:
         own = checkpoint["matcaps"]
         self.seconds = own["seconds"]
         self.extensions = [*own.get("extensions", []), *([] if extension is None else [extension])]
+        before = own.get("commits", [None])  # an earlier version's checkpoint has none
+        self.commits = [*before, *(one for one in self.commits if one != before[-1])]
         self._random_states = {name: own[name] for name in ("random_state", "cuda_random_state") if name in own}
         # the rate of the step to come is the one before more epochs were wanted; without them it is what it is already
         scheduler = self.scheduler
@@ -304,6 +312,7 @@ class Loop:
                 "random_state": torch.get_rng_state(),
                 "seconds": self._elapsed(),
                 "extensions": self.extensions,
+                "commits": self.commits,
                 **self._facts,
             },
         }
@@ -311,6 +320,8 @@ class Loop:
             checkpoint["matcaps"]["cuda_random_state"] = torch.cuda.get_rng_state(self.fabric.device)
         if self.averaging is not None:
             self.averaging.save(checkpoint)
+        if self.writer is not None:
+            self.writer.flush()  # what a checkpoint has behind it is not logged again
         if self.is_global_zero:
             write_checkpoint(self.folder / CHECKPOINTS_NAME / f"{name}.ckpt", checkpoint)
         self.fabric.barrier()
