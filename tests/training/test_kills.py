@@ -43,6 +43,7 @@ SETTINGS = tiny_settings(
 )
 OF_THE_CLOCK = {"train_seconds", "images_per_second", "finished"}
 """What of a record depends on when and how fast it was made; and the command, which says ``--resume``."""
+OF_GIT = {"commit", "commits"}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,13 @@ def record(folder: Path) -> dict[str, object]:
     results = read_json(folder / "results.json")
     assert all(results[name] is not None for name in OF_THE_CLOCK)
     assert results["test"].pop("seconds") > 0
-    return {name: value for name, value in results.items() if name not in OF_THE_CLOCK | {"command"}}
+    return {name: value for name, value in results.items() if name not in OF_THE_CLOCK | {"command", *OF_GIT}}
+
+
+def commits(folder: Path) -> set[str]:
+    """Those that are known: on a busy machine git may not answer in time, and the record says so."""
+    results = read_json(folder / "results.json")
+    return {one for one in results.get("commits", [results["commit"]]) if one is not None}
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -69,12 +76,14 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {name: [(event.step, event.value) for event in found.Scalars(name)] for name in names}
 
 
-def assert_same_end(folder: Path, whole: Path) -> None:
+def assert_same_end(folder: Path, whole: Path, *, in_tensorboard: bool = True) -> None:
     for name in ("model.safetensors", "config.json", "settings.yaml"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
     assert repeatable_metrics(folder) == repeatable_metrics(whole)
     assert record(folder) == record(whole)
-    assert scalars(folder) == scalars(whole)
+    assert len(commits(folder) | commits(whole)) <= 1
+    if in_tensorboard:
+        assert scalars(folder) == scalars(whole)
     last = [read_checkpoint(one / "checkpoints" / "after-epoch.ckpt") for one in (folder, whole)]
     assert last[0]["global_step"] == last[1]["global_step"] == 3 * STEPS
     assert not list(folder.rglob("*.partial"))
@@ -151,12 +160,15 @@ def test_the_record_names_every_commit_that_the_run_was_at(tmp_path, monkeypatch
     assert results["commit"] == "three"
 
 
-FAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
+FAKETIME = os.environ.get("MATCAPS_TEST_FAKETIME") or next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
-@pytest.mark.skipif(FAKETIME is None, reason="needs libfaketime, a package of Debian's")
+@pytest.mark.skipif(FAKETIME is None, reason="needs libfaketime, a package of Debian's, or MATCAPS_TEST_FAKETIME")
 def test_a_clock_that_is_set_back_changes_nothing(whole, tmp_path):
-    """By ten days while it trains, and by ten more before it goes on after a kill."""
+    """By ten days while it trains, and by ten more before it goes on after a kill.
+
+    Not held is what TensorBoard shows, which reads its files in the order of the times in their names.
+    """
     offset = tmp_path / "offset"
     offset.write_text("+0")
     environment = {
@@ -184,5 +196,5 @@ def test_a_clock_that_is_set_back_changes_nothing(whole, tmp_path):
     offset.write_text("-20d")
     _, errors = (last := command("--resume=run")).communicate(timeout=240)
     assert last.returncode == 0, errors
-    assert_same_end(tmp_path / "run", whole)
+    assert_same_end(tmp_path / "run", whole, in_tensorboard=False)
     assert read_json(tmp_path / "run" / "results.json")["finished"] < read_json(whole / "results.json")["finished"]
