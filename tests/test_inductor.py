@@ -1,7 +1,7 @@
 """torch.compile with its default backend, which writes C++ around the operator, and export of a whole network.
 
-A whole network is compiled so by ``make test-slow`` alone: it takes a quarter of a minute more, and what it adds to the
-operator between two functions of torch's is more of torch's own code.
+To import Inductor and to have its C++ compiled takes half a minute, more than any other test: ``make test-slow``. In
+``make test`` the operator is compiled by the backend "aot_eager", with the same graphs (``tests/routing``).
 """
 
 import os
@@ -23,6 +23,7 @@ HAS_COMPILER = shutil.which(COMPILER) and Path(sysconfig.get_path("include"), "P
 
 needs_core = pytest.mark.skipif("native" not in available_implementations(), reason="the compiled core is missing")
 needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason=f"Inductor needs {COMPILER} and the headers of Python")
+needs_time = pytest.mark.skipif(not os.environ.get("MATCAPS_TEST_SLOW"), reason="takes half a minute: make test-slow")
 
 # Tracing makes torch warn of its own parts.
 pytestmark = pytest.mark.filterwarnings("ignore:::torch")
@@ -58,6 +59,7 @@ def assert_close(found, expected):
 
 @needs_core
 @needs_compiler
+@needs_time
 def test_operator_through_inductor(inductor):
     random = torch.Generator().manual_seed(1)
     shapes = [(2, 6, 5, 3, 4, 4), (2, 6, 5, 3), (3, 3, 3, 5, 4, 4), (5,), (5,)]
@@ -84,7 +86,7 @@ def test_operator_through_inductor(inductor):
 
 @needs_core
 @needs_compiler
-@pytest.mark.skipif(not os.environ.get("MATCAPS_TEST_SLOW"), reason="takes a quarter of a minute: make test-slow")
+@needs_time
 def test_quickstart_through_inductor(inductor):
     network, images = make_quickstart()
 
