@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # One thread for each test process: two processes with two threads each would fight over two cores.
 TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup train test test-processors test-wheel test-oldest test-cuda test-export test-browser sanitize fuzz bench bench-gpu results docs docs-links lint format clean
+.PHONY: help setup train test test-slow test-kills test-processors test-wheel test-oldest test-cuda test-export test-browser sanitize fuzz bench bench-gpu results docs docs-links lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -25,6 +25,12 @@ test: setup ## check style and run the tests; those on real data need MATCAPS_TE
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(TESTS)
+
+test-slow: setup ## the tests of the compiled core at every size and of torch.compile, of which make test has some; minutes
+	MATCAPS_TEST_SLOW=1 $(TESTS) tests/routing/test_native_values.py tests/test_inductor.py
+
+test-kills: setup ## kill trainings at twenty moments with each of two signals, and resume them; libfaketime sets clocks; minutes
+	MATCAPS_TEST_KILLS=1 $(TESTS) tests/training/test_kills.py
 
 test-processors: setup ## run the tests as several processors would, older instruction sets and two threads; an hour
 	$(BIN)/python tools/test_processors.py

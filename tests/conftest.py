@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 
 @pytest.fixture
@@ -29,6 +30,24 @@ def call(capsys):
         return status, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """What an inspection plots is written as pictures of one pixel: to draw it takes most of an inspection's time.
+
+    For tests of what an inspection says and which files it leaves; ``tests/test_cli_inspect.py`` and
+    ``tests/documents`` have every figure drawn.
+    """
+    from matcaps.inspect import journal
+
+    def write(figure, path: Path) -> list[Path]:
+        png, svg = (path.with_name(f"{path.name}.{ending}") for ending in ("png", "svg"))
+        Image.new("L", (1, 1)).save(png)
+        svg.write_text("<svg/>")
+        return [png, svg]
+
+    monkeypatch.setattr(journal, "save_figure", write)
 
 
 @pytest.fixture

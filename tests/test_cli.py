@@ -348,7 +348,7 @@ def test_eval_on_other_data(call, run, tmp_path):
 
 
 def test_a_runs_settings_file_reproduces_it(call, run):
-    status, _, _ = call("train", "--config", run / "settings.yaml", "--output=again")
+    status, _, _ = call("train", "--config", run / "settings.yaml", "--output=again", "--report=false")
     assert status == 0
     assert weights(Path("again")) == weights(run)
     assert read_settings(Path("again/settings.yaml")) == read_settings(run / "settings.yaml")
@@ -376,7 +376,8 @@ def test_the_file_of_an_earlier_versions_run_gives_that_run(run, tmp_path, monke
 
 
 def test_a_setting_after_the_file_wins(call, run):
-    status, _, _ = call("train", f"--config={run / 'settings.yaml'}", "--output=again", "--seed=9", "--loss.margin=0.3")
+    changes = "--seed=9", "--loss.margin=0.3", "--report=false"
+    status, _, _ = call("train", f"--config={run / 'settings.yaml'}", "--output=again", *changes)
     assert status == 0
     before = TrainSettings.from_dict(read_settings(run / "settings.yaml"))
     after = TrainSettings.from_dict(read_settings(Path("again/settings.yaml")))
@@ -386,7 +387,7 @@ def test_a_setting_after_the_file_wins(call, run):
 def test_settings_of_pythons_own_runs(call):
     settings = tiny_settings(recipe="custom", epochs=1, loss=LossSettings("margin"), optimizer=OptimizerSettings())
     write_settings(Path("mine.yaml"), settings.to_dict())
-    assert call("train", "--config=mine.yaml", "--output=run")[0] == 0
+    assert call("train", "--config=mine.yaml", "--output=run", "--report=false")[0] == 0
     assert TrainSettings.from_dict(read_settings(Path("run/settings.yaml"))) == settings
 
 
@@ -397,7 +398,7 @@ def test_resume_takes_no_recipe(call, run):
 
 
 def test_resume(call, unfinished):
-    status, printed, _ = call("train", "--resume", unfinished)
+    status, printed, _ = call("train", "--resume", unfinished, "--report=false")
     assert status == 0
     assert "epoch 3/3" in printed
     assert "test accuracy" in printed

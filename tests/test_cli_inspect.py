@@ -85,6 +85,7 @@ def test_what_is_there_is_not_replaced(call, refuse, own):
     assert not (own / "inspect").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_picture_alone(call, own, tmp_path):
     Image.effect_noise((40, 40), 80).save(tmp_path / "noise.png")
     status, printed, _ = call(
@@ -100,6 +101,7 @@ def test_a_picture_alone(call, own, tmp_path):
     assert json.loads(Path("found/inspect.json").read_text())["true_class"] is None
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_too_few_images_for_the_viewpoint_cost_nothing_else(call, own):
     status, printed, complaint = call("inspect", own, "--num_images=20")
     assert (status, complaint) == (0, "")

@@ -15,11 +15,12 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
 CHANGES = ("--model.class_iterations=4", "--model.class_beta_activation=shared")
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.filterwarnings("default::UserWarning")
 def test_a_network_is_trained_measured_inspected_and_reported(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = write_config(tiny_settings(epochs=1, model=TINY), tmp_path)
-    status, _, complaint = call("train", config, *CHANGES, "--output=run")
+    status, _, complaint = call("train", config, *CHANGES, "--output=run", "--report=false")
     assert status == 0, complaint
     network, _ = load_run("run")
     assert isinstance(network, EMCapsNet)
@@ -37,7 +38,7 @@ def test_a_network_is_trained_measured_inspected_and_reported(call, tmp_path, mo
     assert len(json.loads((tmp_path / "run" / "inspect" / "agreement.json").read_text())["changed"]) == 4
     status, _, complaint = call("report", "run")
     assert status == 0, complaint
-    shorter = "--model.pretrained=run", "--model.class_iterations=2", "--output=tuned"
+    shorter = "--model.pretrained=run", "--model.class_iterations=2", "--output=tuned", "--report=false"
     status, _, complaint = call("train", config, *shorter)
     assert status == 0, complaint
     assert "warning: from run: the weights were trained with other settings (class_iterations 2 for 4)" in complaint

@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from matcaps.models.files import whole_file
 from matcaps.training import train
 from matcaps.training.record import write_json, write_text
 from tests.support.runs import tiny_settings, write_config
+from tests.support.warm import WarmCommand
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO])
@@ -52,19 +54,12 @@ def test_every_writer_leaves_nothing_half_written(write, tmp_path, monkeypatch):
 def test_a_training_that_runs_out_of_room_says_so_in_one_line_and_goes_on_later(size, tmp_path):
     """A limit on a file's size stands for the full disk: settings, TensorBoard's thread, and a checkpoint meet it."""
     settings = tiny_settings(epochs=1)
-    command = [sys.executable, "-m", "matcaps.cli", "train", write_config(settings, tmp_path), "--output=run"]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
-    )
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("matcaps 0.")]
-    assert len(lines) == 1, done.stderr
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
+    command = WarmCommand("train", write_config(settings, tmp_path), "--output=run", folder=tmp_path, prepare=limit)
+    assert command.wait(timeout=120) == 1
+    assert "Traceback" not in command.errors
+    lines = [line for line in command.errors.splitlines() if not line.startswith("matcaps 0.")]
+    assert len(lines) == 1, command.errors
     assert lines[0].startswith("matcaps train: ")
     assert "run" in lines[0]
     assert "File too large" in lines[0]

@@ -1,4 +1,8 @@
-"""torch.compile with its default backend, which writes C++ around the operator, and export of a whole network."""
+"""torch.compile with its default backend, which writes C++ around the operator, and export of a whole network.
+
+To import Inductor and to have its C++ compiled takes half a minute, more than any other test: ``make test-slow``. In
+``make test`` the operator is compiled by the backend "aot_eager", with the same graphs (``tests/routing``).
+"""
 
 import os
 import shutil
@@ -19,6 +23,7 @@ HAS_COMPILER = shutil.which(COMPILER) and Path(sysconfig.get_path("include"), "P
 
 needs_core = pytest.mark.skipif("native" not in available_implementations(), reason="the compiled core is missing")
 needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason=f"Inductor needs {COMPILER} and the headers of Python")
+needs_time = pytest.mark.skipif(not os.environ.get("MATCAPS_TEST_SLOW"), reason="takes half a minute: make test-slow")
 
 # Tracing makes torch warn of its own parts.
 pytestmark = pytest.mark.filterwarnings("ignore:::torch")
@@ -26,10 +31,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:::torch")
 
 @pytest.fixture
 def inductor(tmp_path, monkeypatch):
-    """An empty cache, so that something is compiled; no pool of processes, which costs more than it saves here."""
+    """An empty cache, so that something is compiled; without what costs more than it saves in two small programs: a
+    pool of processes, headers compiled beforehand, and the search for the processor's vectors."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch.compiler.reset()
-    with torch._inductor.config.patch(compile_threads=1):
+    options = {"compile_threads": 1, "cpp_cache_precompile_headers": False, "cpp.simdlen": 1}
+    known = {name: value for name, value in options.items() if name in torch._inductor.config._config}
+    with torch._inductor.config.patch(known):
         yield
     assert list(tmp_path.rglob("*.so")), "Inductor compiled nothing"
     torch.compiler.reset()
@@ -51,6 +59,7 @@ def assert_close(found, expected):
 
 @needs_core
 @needs_compiler
+@needs_time
 def test_operator_through_inductor(inductor):
     random = torch.Generator().manual_seed(1)
     shapes = [(2, 6, 5, 3, 4, 4), (2, 6, 5, 3), (3, 3, 3, 5, 4, 4), (5,), (5,)]
@@ -77,6 +86,7 @@ def test_operator_through_inductor(inductor):
 
 @needs_core
 @needs_compiler
+@needs_time
 def test_quickstart_through_inductor(inductor):
     network, images = make_quickstart()
 

@@ -96,6 +96,7 @@ def test_it_goes_on_past_bad_files_and_says_so_at_the_end_with_status_1(call, ru
     assert call("predict", run, "pics/0.png", "pics/2.png")[0] == 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_ink_on_paper_for_a_network_of_white_on_black_is_warned_of_and_invert_mends_it(call, run, tmp_path):
     draw(tmp_path / "dark.png")
     draw(tmp_path / "paper.png", ground=255, ink=0)

@@ -54,6 +54,7 @@ def with_examples() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", with_examples(), ids=written)
+@pytest.mark.usefixtures("undrawn")
 def test_the_examples_of_docstrings_run(path, work):
     """With the names of their module, and none of another docstring."""
     module, tried = import_path(path), 0

@@ -234,6 +234,7 @@ def test_a_folder_that_is_no_run(tmp_path):
         collect_run(tmp_path)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_inspect_left_is_on_the_page(capsules, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(capsules, folder)

@@ -1,4 +1,12 @@
-"""The compiled CPU core against the float64 reference: values and every gradient, within the budget of rounding."""
+"""The compiled CPU core against the float64 reference: values and every gradient, within the budget of rounding.
+
+Most of the time goes to the truth and its rounding, in float64 and in Python. ``make test`` holds all sizes together to
+the budget, each with every rule; ``make test-slow`` holds each size alone to it, with every rule and annealing, so that
+a small fault at one size stands out.
+"""
+
+import itertools
+import os
 
 import pytest
 import torch
@@ -13,26 +21,65 @@ pytestmark = [
 ]
 
 
+needs_all = pytest.mark.skipif(not os.environ.get("MATCAPS_TEST_SLOW"), reason="takes minutes: make test-slow")
+CLASS_SIZES = [(2, 4, 4, 7, 5, 3), (1, 1, 1, 1, 1, 1), (3, 2, 5, 3, 10, 4), (1, 4, 5, 63, 7, 2), (5, 3, 3, 1, 17, 5)]
+ANNEALINGS = (1.0, 1 / 16)
+COMPETITIONS = pytest.mark.parametrize("competition", ["child", "window"])
+
+
+@COMPETITIONS
+def test_conv_of_all_sizes_within_budget(competition):
+    cases = []
+    for number, (size, rule) in enumerate(itertools.product(CONV_SIZES, ("paper", "standardised", "relative"))):
+        *sizes, stride, iterations = size
+        options = {"activation_rule": rule, "annealing": ANNEALINGS[number % 2], "stride": stride}
+        cases.append((conv_inputs(*sizes, iterations, seed=number), {**options, "competition": competition}))
+    assert_within_budget(conv_em_routing, cases)
+
+
+@pytest.mark.parametrize("with_coordinates", [False, True])
+def test_class_of_all_sizes_within_budget(with_coordinates):
+    count = 7 if with_coordinates else 6
+    rules = itertools.product(CLASS_SIZES, ("paper", "standardised", "relative"), ANNEALINGS)
+    assert_within_budget(
+        class_em_routing,
+        [
+            (class_inputs(*size, seed=number)[:count], {"activation_rule": rule, "annealing": annealing})
+            for number, (size, rule, annealing) in enumerate(rules)
+        ],
+    )
+
+
+@COMPETITIONS
+def test_all_extreme_inputs(competition):
+    cases = []
+    for name in EXTREMES:
+        cases += all_rules(lambda seed, name=name: extreme(name, seed), 1, competition=competition)
+    for inputs, options in cases:
+        for result, tensor in run(conv_em_routing, inputs, torch.float32, "native", **options).items():
+            assert tensor.isfinite().all(), result
+    assert_within_budget(conv_em_routing, cases)
+
+
+@needs_all
 @pytest.mark.parametrize("size", CONV_SIZES, ids=str)
-@pytest.mark.parametrize("competition", ["child", "window"])
+@COMPETITIONS
 def test_conv_within_budget(size, competition):
     *sizes, stride, iterations = size
     cases = all_rules(lambda seed: conv_inputs(*sizes, iterations, seed=seed), stride=stride, competition=competition)
     assert_within_budget(conv_em_routing, cases)
 
 
-@pytest.mark.parametrize(
-    "size",
-    [(2, 4, 4, 7, 5, 3), (1, 1, 1, 1, 1, 1), (3, 2, 5, 3, 10, 4), (1, 4, 5, 63, 7, 2), (5, 3, 3, 1, 17, 5)],
-    ids=str,
-)
+@needs_all
+@pytest.mark.parametrize("size", CLASS_SIZES, ids=str)
 @pytest.mark.parametrize("with_coordinates", [False, True])
 def test_class_within_budget(size, with_coordinates):
     count = 7 if with_coordinates else 6
     assert_within_budget(class_em_routing, all_rules(lambda seed: class_inputs(*size, seed=seed)[:count]))
 
 
-@pytest.mark.parametrize("competition", ["child", "window"])
+@needs_all
+@COMPETITIONS
 @pytest.mark.parametrize("name", EXTREMES)
 def test_extreme_inputs(name, competition):
     cases = all_rules(lambda seed: extreme(name, seed), competition=competition)

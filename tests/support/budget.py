@@ -236,27 +236,37 @@ Compute = Callable[[Sequence[Tensor], dict[str, Any]], dict[str, Tensor]]
 """Gives what :func:`run` does, from inputs and options."""
 
 
+def roundings_of(function: Callable[..., Any], cases: Sequence[Case]) -> list[Rounding]:
+    """The truth and its rounding for each case, by which several computations can be judged."""
+    exact = [(rounded_inputs(inputs), options) for inputs, options in cases]
+    return [
+        Rounding(lambda inputs=inputs, options=options: truth_of(function, inputs, **options))
+        for inputs, options in exact
+    ]
+
+
 def judge(
     function: Callable[..., Any],
     cases: Sequence[Case],
     compute: Compute,
     compute_double: Compute | None = None,
     draws: Sequence[int] = (FEW, DRAWS),
+    roundings: Sequence[Rounding] | None = None,
 ) -> list[str]:
     """Say where an implementation is out of its budget; an empty list if nowhere.
 
     Args:
         function: ``conv_em_routing`` or ``class_em_routing``.
-        cases: inputs and options; sixteen, to see a fault in a result that is a single number.
+        cases: inputs and options; sixteen or more, to see a fault in a result that is a single number.
         compute: the implementation in float32.
         compute_double: the implementation in float64, where it has one.
         draws: of rounding; the next number where one does not clear the results.
+        roundings: of these cases, by :func:`roundings_of`; None: make them.
     """
     complaints: list[str] = []
     judged: list[tuple[Rounding, dict[str, Tensor]]] = []
-    for inputs, options in cases:
+    for (inputs, options), rounding in zip(cases, roundings or roundings_of(function, cases), strict=True):
         inputs = rounded_inputs(inputs)
-        rounding = Rounding(lambda inputs=inputs, options=options: truth_of(function, inputs, **options))
         judged.append((rounding, compute(inputs, options)))
         if compute_double is not None:
             complaints += _complaints_of_double(compute_double(inputs, options), rounding.truth)

@@ -76,9 +76,9 @@ def extreme(name: str, seed: int) -> list[Tensor]:
 
 
 def all_rules(
-    make_inputs: Callable[[int], list[Tensor]], draws: int = 4, **options: Any
+    make_inputs: Callable[[int], list[Tensor]], draws: int = 3, **options: Any
 ) -> list[tuple[list[Tensor], dict[str, Any]]]:
-    """Cases of every rule, each with so many draws of the inputs: sixteen, unless told otherwise."""
+    """Cases of every rule, each with so many draws of the inputs: eighteen, unless told otherwise."""
     return [
         (make_inputs(seed), {"activation_rule": rule, "annealing": annealing, **options})
         for seed, (_, (rule, annealing)) in enumerate(itertools.product(range(draws), RULES))

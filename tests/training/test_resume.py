@@ -1,11 +1,8 @@
 """An interrupted run ends exactly as an uninterrupted one."""
 
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import warnings
 from dataclasses import replace
@@ -28,6 +25,7 @@ from tests.support.runs import (
     weights,
     write_config,
 )
+from tests.support.warm import WarmCommand
 
 KINDS = {
     "plain": {"optimizer": OptimizerSettings(ema_decay=None, schedule="exponential", decay_steps=3)},
@@ -216,17 +214,6 @@ def test_nothing_to_resume(tmp_path):
         train(tiny_settings(), resume=True)
 
 
-def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "matcaps.cli", "train", *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
 def test_killed_process(tmp_path):
     """``kill -9`` at moments that nobody chose, twice; then to the end."""
     settings = tiny_settings(
@@ -237,7 +224,7 @@ def test_killed_process(tmp_path):
     def written() -> int:
         return checkpoints.stat().st_mtime_ns if checkpoints.exists() else 0
 
-    run = start(write_config(settings, tmp_path), "--output=run", folder=tmp_path)
+    run = WarmCommand("train", write_config(settings, tmp_path), "--output=run", folder=tmp_path)
     for _ in range(2):
         before, deadline = written(), time.monotonic() + 240  # beside other work a start has taken more than a minute
         while run.poll() is None and written() == before and time.monotonic() < deadline:
@@ -245,11 +232,10 @@ def test_killed_process(tmp_path):
         late = run.poll() is None and written() == before
         time.sleep(random.Random().uniform(0, 0.5))
         if run.poll() is None:
-            os.killpg(run.pid, signal.SIGKILL)
-        _, errors = run.communicate()
-        assert not late, f"no checkpoint within four minutes: {errors}"
-        run = start("--resume=run", folder=tmp_path)
+            run.kill(signal.SIGKILL)
+        run.wait(60)
+        assert not late, f"no checkpoint within four minutes: {run.errors}"
+        run = WarmCommand("train", "--resume=run", "--report=false", folder=tmp_path)
     whole = train(settings, tmp_path / "whole").folder
-    _, errors = run.communicate(timeout=240)
-    assert run.returncode == 0, errors
+    assert run.wait(240) == 0, run.errors
     assert_same_end(tmp_path / "run", whole)

@@ -48,6 +48,7 @@ def test_the_last_checkpoint_is_tested_as_the_runs_end_would_be(stopped, tmp_pat
     assert "warning: not the end of the run" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_checkpoint_can_be_inspected(stopped, tmp_path):
     settings = InspectSettings(str(stopped), num_images=0, output=str(tmp_path / "found"), checkpoint="last")
     with pytest.warns(UserWarning, match="not the end of the run"):

@@ -1,6 +1,7 @@
 """Runs that leave the test part alone, and say so; and whatever reads them."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,16 @@ from matcaps.training.tested import describe_tested
 from tests.support.runs import tiny_settings, write_config
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    settings = tiny_settings(epochs=1, test="never", agreement_every=1)
+    return train(settings, tmp_path_factory.mktemp("untested") / "run").folder
+
+
 @pytest.fixture
-def untested(tmp_path) -> Path:
-    return train(tiny_settings(epochs=1, test="never", agreement_every=1), tmp_path / "run").folder
+def untested(whole, tmp_path) -> Path:
+    """A copy of the run to write into."""
+    return Path(shutil.copytree(whole, tmp_path / "run"))
 
 
 def test_a_run_that_never_tests_classifies_no_test_image_and_says_so(tmp_path, monkeypatch, capsys):
@@ -39,6 +47,7 @@ def test_a_run_that_never_tests_classifies_no_test_image_and_says_so(tmp_path, m
     assert "Confusion matrix" not in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_reads_a_run_stands_a_run_without_a_test(untested, tmp_path, capsys):
     tested = train(tiny_settings(epochs=1), tmp_path / "tested").folder
     page = make_report([collect_run(untested), collect_run(tested)])

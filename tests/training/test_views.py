@@ -88,6 +88,8 @@ def test_a_cnn_has_no_capsules_to_show(tmp_path):
 
 def test_a_resumed_run_lists_the_embeddings_from_before(settings, tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "CapsuleViews", lambda *given: CapsuleViews(*given, share=1e9))
+    views = {"embedding": callbacks.TENSORBOARD_VIEWS["embedding"]}  # no figure is drawn
+    monkeypatch.setattr(callbacks, "TENSORBOARD_VIEWS", views)
     settings = replace(settings, views_every=1, loss=LossSettings())
     with pytest.raises(StoppedError):
         train(settings, tmp_path / "run", callbacks=[Stop("on_train_epoch_start", 5)])

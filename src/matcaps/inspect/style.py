@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter
@@ -57,16 +58,23 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
             if ending == "svg":
                 save_svg(figure, partial)
             else:
-                with _without_math_text(figure):
-                    figure.savefig(partial, format=ending, dpi=150)
+                _save_png(figure, partial)
         paths.append(target)
     return paths
+
+
+def _save_png(figure: Figure, target: Path) -> None:
+    shown = figure.get_dpi()
+    figure.set_dpi(150)
+    with _without_math_text(figure):
+        FigureCanvasAgg(figure).print_png(target)  # savefig would draw it twice
+    figure.set_dpi(shown)
 
 
 def save_svg(figure: Figure, target: Path | IO[bytes]) -> None:
     """Write a figure as SVG, without a date or random names, so that the same figure gives the same file."""
     with rc_context({"svg.hashsalt": "matcaps"}), _without_math_text(figure):
-        figure.savefig(target, format="svg", metadata={"Date": None})
+        FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None})
 
 
 def to_pixels(figure: Figure, dots_per_inch: float = 80) -> np.ndarray:

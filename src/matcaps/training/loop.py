@@ -82,6 +82,7 @@ class Loop:
         averaging: the mean of the weights over the steps; None: no averaging.
         request: notes a signal that asks the training to end, which it does after writing a checkpoint.
         facts: plain values to store in the checkpoint: the settings and the network's description.
+        commit: of the code that runs; None if it is not known.
         callbacks: called in this order.
 
     Attributes:
@@ -96,6 +97,7 @@ class Loop:
         world_size: processes; the first ``is_global_zero``.
         seconds: time spent on training, over all interruptions.
         extensions: changes of the run's number of epochs, over all interruptions, as plain values.
+        commits: of the code that ran, in order, over all interruptions; None for one that is not known.
         images_per_second: in the steps of the last epoch.
     """
 
@@ -110,6 +112,7 @@ class Loop:
         averaging: AveragedWeights | None,
         request: StopRequest,
         facts: dict[str, Any],
+        commit: str | None,
         writer: SummaryWriter | None,
         callbacks: Sequence[Callback],
     ) -> None:
@@ -127,6 +130,7 @@ class Loop:
         self.images_per_second: float | None = None
         self.seconds = 0.0
         self.extensions: list[dict[str, int]] = []
+        self.commits = [commit]
         self._request = request
         self._facts = facts
         self._began = self._saved = time.perf_counter()
@@ -147,6 +151,8 @@ class Loop:
         sampler: EpochSampler = self.loader.batch_sampler  # type: ignore[assignment]
         rows: list[dict[str, Any]] = [*read_metrics(self.folder / METRICS_NAME)]
         rows = [row for row in rows if int(row["epoch"]) * length <= self.global_step]  # later epochs are repeated
+        if rows and rows[-1].get("train/images_per_second"):  # of a run that was stopped after its last epoch
+            self.images_per_second = float(rows[-1]["train/images_per_second"])
         self._began = self._saved = time.perf_counter()
         if self.global_step < training.total_steps:
             self._set_random_states()
@@ -217,6 +223,8 @@ class Loop:
         own = checkpoint["matcaps"]
         self.seconds = own["seconds"]
         self.extensions = [*own.get("extensions", []), *([] if extension is None else [extension])]
+        before = own.get("commits", [None])  # an earlier version's checkpoint has none
+        self.commits = [*before, *(one for one in self.commits if one != before[-1])]
         self._random_states = {name: own[name] for name in ("random_state", "cuda_random_state") if name in own}
         # the loaded learning rate is that of the earlier number of epochs; compute the one of the present number
         scheduler = self.scheduler
@@ -307,6 +315,7 @@ class Loop:
                 "random_state": torch.get_rng_state(),
                 "seconds": self._elapsed(),
                 "extensions": self.extensions,
+                "commits": self.commits,
                 **self._facts,
             },
         }
@@ -314,6 +323,8 @@ class Loop:
             checkpoint["matcaps"]["cuda_random_state"] = torch.cuda.get_rng_state(self.fabric.device)
         if self.averaging is not None:
             self.averaging.save(checkpoint)
+        if self.writer is not None:
+            self.writer.flush()  # what a checkpoint has behind it is not logged again
         if self.is_global_zero:
             write_checkpoint(self.folder / CHECKPOINTS_NAME / f"{name}.ckpt", checkpoint)
         self.fabric.barrier()

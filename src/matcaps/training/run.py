@@ -169,7 +169,8 @@ def train(
                 *agreement,
                 *_views(settings, bundle, averaging),
             ]
-            writer = SummaryWriter(place / TENSORBOARD_NAME) if fabric.is_global_zero else None
+            checkpoint = None if start is None else read_checkpoint(start)
+            writer = _make_writer(place, checkpoint) if fabric.is_global_zero else None
             if writer is not None:
                 tensorboard.enter_context(writer)
             loop = Loop(
@@ -181,12 +182,13 @@ def train(
                 averaging=averaging,
                 request=request,
                 facts=facts,
+                commit=commit,
                 writer=writer,
                 callbacks=[*watching, *callbacks],
             )
-            if start is not None:
+            if start is not None and checkpoint is not None:
                 with restoring(start):
-                    loop.restore(read_checkpoint(start), None if extension is None else vars(extension))
+                    loop.restore(checkpoint, None if extension is None else vars(extension))
             loop.run()
         if not fabric.is_global_zero:
             return TrainResult(place, None, loop.seconds, speaks=False)
@@ -205,6 +207,8 @@ def train(
             return TrainResult(place, test, loop.seconds)  # the run was already finished: its record stays
         count = sum(parameter.numel() for parameter in network.parameters())
         results = _results(settings, bundle, test, loop.seconds, loop.images_per_second, count, commit)
+        if len(loop.commits) > 1:
+            results["commits"] = loop.commits
         if loop.extensions:
             results["extensions"] = loop.extensions
         for watch in agreement:
@@ -307,6 +311,12 @@ def _make_fabric(settings: TrainSettings) -> Fabric:
         strategy="ddp" if _world_size(settings) > 1 else "auto",
         precision=settings.precision,
     )
+
+
+def _make_writer(folder: Path, checkpoint: dict[str, Any] | None) -> SummaryWriter:
+    """TensorBoard's; of a run that goes on it hides what was logged after the checkpoint, and is logged again."""
+    done = 0 if checkpoint is None else checkpoint["global_step"]
+    return SummaryWriter(folder / TENSORBOARD_NAME, purge_step=done or None)
 
 
 def _make_training(
