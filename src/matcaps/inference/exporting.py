@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matcaps.data import Transform
-from matcaps.inference.saved import open_saved, read_as
+from matcaps.inference.saved import open_saved, reading_options
 from matcaps.models.export import FORMATS, Exported, export_network
 
 _NORMALISED = {
@@ -50,7 +50,7 @@ def export_saved(
     if "preprocessing" in saved.description and "classes" in saved.description:
         transform = saved.transform
         known = {"classes": list(saved.classes), "preparation": preparation(transform)}
-        known["preparation"] |= {"reading": read_as(saved.description)}
+        known["preparation"] |= {"reading": reading_options(saved.description)}
         image_size = transform.output_size if image_size is None else image_size
     return export_network(saved.network, format, path, image_size=image_size, **known, **options)
 
