@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matcaps.models.factory import create_model
     from matcaps.models.freezing import freeze
     from matcaps.models.pretrained import from_pretrained, list_pretrained, save_pretrained
+    from matcaps.models.scores import ClassScores
     from matcaps.models.statistics import folded, update_statistics
     from matcaps.models.summary import LayerSummary, summarise
 
@@ -20,6 +21,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "BaselineCNN": "matcaps.models.baseline_cnn",
+        "ClassScores": "matcaps.models.scores",
         "EMCapsNet": "matcaps.models.em_capsnet",
         "LayerSummary": "matcaps.models.summary",
         "PoseDecoder": "matcaps.models.decoder",
@@ -37,6 +39,7 @@ __getattr__, __dir__ = lazy_names(
 __all__ = [
     "BaselineCNN",
     "BaselineCNNConfig",
+    "ClassScores",
     "EMCapsNet",
     "EMCapsNetConfig",
     "LayerSummary",
