@@ -46,7 +46,7 @@ class Classifier(lightning.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=3e-3)
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The dirpath has changed")
 def test_lightning_trains_measures_predicts_and_resumes(tmp_path):
     loader = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=8)
     options: Any = {
@@ -70,7 +70,7 @@ def test_lightning_trains_measures_predicts_and_resumes(tmp_path):
     (checkpoint,) = tmp_path.rglob("*.ckpt")
     other = Classifier.load_from_checkpoint(checkpoint, weights_only=True).eval()
     torch.testing.assert_close(other.network(IMAGES).activations, found)
-    trainer = lightning.Trainer(max_epochs=3, **options)
+    trainer = lightning.Trainer(max_epochs=3, **{**options, "default_root_dir": tmp_path / "resumed"})
     trainer.fit(Classifier(), loader, loader, ckpt_path=checkpoint, weights_only=True)
     assert trainer.global_step == 9
 

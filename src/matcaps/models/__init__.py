@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matcaps.models.em_capsnet import EMCapsNet
     from matcaps.models.factory import create_model
     from matcaps.models.freezing import freeze
+    from matcaps.models.hub import push_to_hub
     from matcaps.models.pretrained import from_pretrained, list_pretrained, save_pretrained
     from matcaps.models.scores import ClassScores
     from matcaps.models.statistics import folded, update_statistics
@@ -30,6 +31,7 @@ __getattr__, __dir__ = lazy_names(
         "freeze": "matcaps.models.freezing",
         "from_pretrained": "matcaps.models.pretrained",
         "list_pretrained": "matcaps.models.pretrained",
+        "push_to_hub": "matcaps.models.hub",
         "save_pretrained": "matcaps.models.pretrained",
         "summarise": "matcaps.models.summary",
         "update_statistics": "matcaps.models.statistics",
@@ -52,6 +54,7 @@ __all__ = [
     "list_models",
     "list_pretrained",
     "model_config",
+    "push_to_hub",
     "save_pretrained",
     "summarise",
     "update_statistics",

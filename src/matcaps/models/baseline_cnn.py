@@ -70,6 +70,12 @@ class BaselineCNN(nn.Module):
 
         save_pretrained(self, folder, **metadata)
 
+    def push_to_hub(self, repository: str, **options: Any) -> str:
+        """Send to the Hugging Face hub; see :func:`matcaps.models.push_to_hub`."""
+        from matcaps.models.hub import push_to_hub
+
+        return push_to_hub(self, repository, **options)
+
     @property
     def num_classes(self) -> int:
         """Classes of the last layer that the network has now."""
