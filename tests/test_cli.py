@@ -468,6 +468,30 @@ def test_malformed_config(refuse):
     refuse("recipe must be one of", "train", "--config=a.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {class_path: stranger.Thing}", "model in a.yaml must be a mapping of settings to plain values"),
+        ("model: stranger.Thing", "model in a.yaml must be a mapping"),
+        ("data: {split: stranger.Thing}", "data.split in a.yaml must be a mapping"),
+        ("data: {transform: {class_path: stranger.Thing}}", "data.transform in a.yaml must be a mapping"),
+        ("class_path: stranger.Thing", "class_path"),
+        ("epochs: stranger.Thing", "epochs must be int"),
+    ],
+)
+def test_a_config_cannot_have_a_module_imported(refuse, monkeypatch, text, message):
+    Path("stranger.py").write_text("open('imported', 'w')")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    Path("a.yaml").write_text(f"recipe: quickstart\n{text}\n")
+    refuse(message, "train", "--config=a.yaml")
+    assert not Path("imported").exists()
+
+
+def test_two_configs_are_refused(refuse):
+    Path("a.yaml").write_text("recipe: quickstart\n")
+    refuse("--config takes one file of settings; got several", "train", "--config=a.yaml", "--config", "a.yaml")
+
+
 def test_damaged_data(refuse, tmp_path):
     root = make_mnist(tmp_path / "root")
     images = root / "mnist" / "train-images-idx3-ubyte.gz"

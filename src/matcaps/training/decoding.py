@@ -136,8 +136,11 @@ def load_decoder(path: Path, num_classes: int, image_shape: tuple[int, int, int]
     sizes = [len(bias) for bias in hidden if bias is not None and bias.ndim == 1 and len(bias)]
     if len(sizes) != 2:
         raise ValueError(f"{path} holds no decoder: layers.0 and layers.2 must each have a bias")
-    decoder = PoseDecoder(num_classes, image_shape, hidden_units=(sizes[0], sizes[1]))
     try:
+        with torch.device("meta"):  # two long biases can describe a matrix of any size: memory only if it is there
+            shapes = PoseDecoder(num_classes, image_shape, hidden_units=(sizes[0], sizes[1]))
+        shapes.load_state_dict(weights, assign=True)
+        decoder = PoseDecoder(num_classes, image_shape, hidden_units=(sizes[0], sizes[1]))
         decoder.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(

@@ -101,11 +101,24 @@ def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """Read the rows that :func:`write_metrics` wrote; none if there is no file."""
+    """Read the rows that :func:`write_metrics` wrote; none if there is no file.
+
+    Raises:
+        ValueError: it is no such table: a row without an epoch or a step, or a cell that is neither empty nor a number.
+    """
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            _ = int(row["epoch"]), int(row["step"]), [float(value) for value in row.values() if value]
+    except (csv.Error, KeyError, TypeError, ValueError) as error:  # a cell too many is a list, one too few is None
+        raise ValueError(
+            f"{path} must be a table of numbers with the columns epoch and step, one row an epoch; it is not "
+            f"({error}): mend it, or remove it to go without the epochs so far"
+        ) from error
+    return rows
 
 
 def describe_machine() -> dict[str, Any]:
