@@ -23,15 +23,8 @@ from matcaps.cli import train as cli_train
 from matcaps.cli.train import flatten
 from matcaps.data import DataSettings, load_data
 from matcaps.data.idx import write_idx
-from matcaps.training import (
-    Evaluation,
-    LossSettings,
-    OptimizerSettings,
-    TrainSettings,
-    inference,
-    recipe_settings,
-    train,
-)
+from matcaps.inference import saved
+from matcaps.training import Evaluation, LossSettings, OptimizerSettings, TrainSettings, recipe_settings, train
 from matcaps.training.record import read_settings, write_settings
 from tests.support.runs import Stop, StoppedError, tiny_settings, weights
 
@@ -325,7 +318,7 @@ def test_eval_by_an_attribute(call, monkeypatch):
         worst=(),
         class_accuracy_by={"instance": {3: (0.0, None), 5: (1.0, 1.0)}},
     )
-    monkeypatch.setattr(inference, "evaluate_saved", lambda *run, **options: (asked.append(options["by"]), found)[1])
+    monkeypatch.setattr(saved, "evaluate_saved", lambda *run, **options: (asked.append(options["by"]), found)[1])
     status, printed, _ = call("eval", "run", "--by=instance")
     assert status == 0
     assert asked == ["instance"]

@@ -12,11 +12,10 @@ import pytest
 import torch
 
 import matcaps
-from matcaps.models import PoseDecoder, push_to_hub
+from matcaps.models import PoseDecoder, load_decoder, push_to_hub
 from matcaps.models.hub import _MADE
 from matcaps.models.pretrained import save_weights
 from matcaps.models.sources import resolve_folder
-from matcaps.training.decoding import load_decoder
 from tests.support.hub import Hub, hub
 from tests.support.networks import make_network
 
@@ -153,7 +152,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(stand_in, monkeypatch):
 
 OFFLINE = """
 import sys, torch, matcaps
-from matcaps.training.inference import open_saved
+from matcaps.inference import open_saved
 from matcaps.models.sources import resolve_folder
 network = matcaps.from_pretrained("me/shapes")
 torch.save(network(torch.load(sys.argv[1])).poses.detach(), sys.argv[2])

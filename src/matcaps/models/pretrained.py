@@ -17,32 +17,8 @@ from matcaps._paths import user_path
 from matcaps.models.config import CONFIGS, EARLIER_IMPLEMENTATIONS, IMPLEMENTATIONS, ModelConfig
 from matcaps.models.files import whole_file
 from matcaps.models.modules import build_model, describe, named_tensors, unwrap
-from matcaps.models.sources import (
-    CONFIG_NAME,
-    DECODER_NAME,
-    WEIGHTS_NAME,
-    list_pretrained,
-    read_config,
-    resolve_folder,
-)
+from matcaps.models.sources import CONFIG_NAME, DECODER_NAME, WEIGHTS_NAME, read_config, resolve_folder
 from matcaps.models.transfer import Tuned, transfer
-
-__all__ = [
-    "CONFIG_NAME",
-    "DECODER_NAME",
-    "WEIGHTS_NAME",
-    "describe_model",
-    "from_pretrained",
-    "list_pretrained",
-    "load_tuned",
-    "read_config",
-    "read_model_config",
-    "read_weights",
-    "resolve_folder",
-    "save_pretrained",
-    "save_weights",
-    "weights_digest",
-]
 
 _OWN_KEYS = {"architecture", "model", "layers"}
 

@@ -15,6 +15,7 @@ import yaml
 
 import matcaps
 from matcaps._paths import user_path
+from matcaps.models.files import read_json as read_json
 from matcaps.models.files import whole_file
 from matcaps.training.settings import TrainSettings
 
@@ -35,21 +36,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, values: Any) -> None:
     """Write JSON as :func:`write_text` does."""
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read an object that :func:`write_json` wrote.
-
-    Raises:
-        ValueError: it is not JSON, or no object.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold an object; got {type(values).__name__}")
-    return values
 
 
 def write_settings(path: Path, values: dict[str, Any]) -> None:
