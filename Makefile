@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # One thread for each test process: two processes with two threads each would fight over two cores.
 TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup train test test-slow test-kills test-processors test-wheel test-oldest test-cuda test-export test-browser sanitize fuzz bench bench-gpu results docs docs-links lint format clean
+.PHONY: help setup train test test-slow test-kills test-processors test-wheel test-oldest test-cuda test-export test-browser test-integrations notebooks sanitize fuzz bench bench-gpu results docs docs-links lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -56,6 +56,15 @@ test-browser: setup ## drive the demo and the report in a headless Chromium; ins
 	command -v chromium || command -v chromium-browser || command -v google-chrome || \
 		$(BIN)/python -m playwright install chromium
 	MATCAPS_TEST_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/demo tests/browser
+
+test-integrations: setup ## test matcaps inside other libraries (docs/fitting-in.md), which are installed for it
+	$(BIN)/python -c 'import captum, skorch, transformers' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[integrations]'
+	MATCAPS_TEST_INTEGRATIONS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integrations \
+		tests/documents/test_examples.py -k 'integrations or fitting-in'
+
+notebooks: setup ## run the notebooks in docs/notebooks, some minutes; with MATCAPS_NOTEBOOKS=small as the tests run them
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.support.notebooks
 
 sanitize: setup ## run the compiled core and the CUDA kernels under sanitizers, and valgrind where it is; some minutes
 	native/tests/sanitize.sh build/sanitize

@@ -169,6 +169,7 @@ COMMANDS: dict[str, Callable[[str], None]] = {
     "matcaps data list": Run(),
     "matcaps doctor": Run(),
     '.venv/bin/pip install -c constraints.txt -e ".[demo]"': pip_knows,
+    '.venv/bin/pip install -c constraints.txt -e ".[integrations]"': pip_knows,
     "make bench": Make(".venv/bin/python -m benchmarks.cpu.bench", Help("ten minutes on an idle machine")),
     ".venv/bin/python -m benchmarks.cpu.compare --peer officium=../Capsules": peers_known,
 }

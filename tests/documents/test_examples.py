@@ -10,6 +10,8 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 from sybil.parsers.rest import DocTestParser
 from sybil.python import import_path
 
+from tests.support.integrations import imported, needs
+
 pytestmark = pytest.mark.filterwarnings("ignore:.*starts anew:UserWarning")  # what fine-tuning says of its examples
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +48,7 @@ def test_a_block_of_python_runs_by_itself(path, place, work):
     """A reader copies one block, not the page: it imports what it needs."""
     examples = list(Document.parse(str(path), PythonCodeBlockParser()))
     assert len(examples) == len(blocks(path)), f"{written(path)} has blocks that are not found: ```python at the margin"
+    needs(*imported(str(examples[place].parsed)))
     examples[place].evaluate()
 
 

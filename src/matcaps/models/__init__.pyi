@@ -9,10 +9,12 @@ from .export import Exported as Exported
 from .export import export_network as export_network
 from .factory import create_model as create_model
 from .freezing import freeze as freeze
+from .hub import push_to_hub as push_to_hub
 from .presets import list_models as list_models
 from .presets import model_config as model_config
 from .pretrained import from_pretrained as from_pretrained
 from .pretrained import save_pretrained as save_pretrained
+from .scores import ClassScores as ClassScores
 from .sources import list_pretrained as list_pretrained
 from .statistics import folded as folded
 from .statistics import update_statistics as update_statistics

@@ -79,6 +79,12 @@ class BaselineCNN(nn.Module):
 
         return export_network(self, format, path, **options)
 
+    def push_to_hub(self, repository: str, **options: Any) -> str:
+        """Send to the Hugging Face hub; see :func:`matcaps.models.push_to_hub`."""
+        from matcaps.models.hub import push_to_hub
+
+        return push_to_hub(self, repository, **options)
+
     @property
     def num_classes(self) -> int:
         """Number of classes of the present last layer."""

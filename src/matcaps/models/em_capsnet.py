@@ -227,6 +227,12 @@ class EMCapsNet(nn.Module):
 
         return export_network(self, format, path, **options)
 
+    def push_to_hub(self, repository: str, **options: Any) -> str:
+        """Send to the Hugging Face hub; see :func:`matcaps.models.push_to_hub`."""
+        from matcaps.models.hub import push_to_hub
+
+        return push_to_hub(self, repository, **options)
+
     @classmethod
     def from_pretrained(cls, source: str | PathLike[str], **changes: Any) -> "EMCapsNet":
         """Load from a folder or a hub id, in evaluation mode; see :func:`matcaps.from_pretrained`."""

@@ -11,19 +11,7 @@ from torch.nn import functional as F
 from matcaps.capsules import Capsules, as_capsules
 from matcaps.losses import LARGEST_MARGIN, spread_loss
 from matcaps.models.modes import evaluation_mode
-
-
-def class_logits(output: Capsules | Tensor) -> Tensor:
-    """The class logits ``[B, classes]``: a CNN's own, or ``ln a − ln(1 − a)`` of the class activations.
-
-    Activations are clamped to the smallest normal number from 0 and 1, so the logits and their gradients are finite.
-    float64 distinguishes activations that float32 rounds to 1, up to a logit of 36; the low end reaches −708.
-    """
-    if isinstance(output, Tensor):
-        return output
-    activations = as_capsules(output).activations  # the output of a traced network, for example, is a plain tuple
-    smallest = torch.finfo(activations.dtype).tiny
-    return activations.clamp_min(smallest).log() - (1 - activations).clamp_min(smallest).log()
+from matcaps.models.scores import class_logits
 
 
 def attack_margins(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
