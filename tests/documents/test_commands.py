@@ -157,6 +157,7 @@ COMMANDS: dict[str, Callable[[str], None]] = {
     "matcaps summary tutorial": Run(),
     "matcaps data list": Run(),
     "matcaps doctor": Run(),
+    "matcaps completion bash": Run(),
     '.venv/bin/pip install -c constraints.txt -e ".[demo]"': pip_knows,
     "make bench": Make(".venv/bin/python -m benchmarks.cpu.bench", Help("ten minutes on an idle machine")),
     ".venv/bin/python -m benchmarks.cpu.compare --peer officium=../Capsules": peers_known,

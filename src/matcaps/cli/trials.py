@@ -16,15 +16,15 @@ def list_trials(trials: Sequence[Trial], base: Path) -> int:
 
 def carry_out(experiment: Experiment, trials: Sequence[Trial], base: Path) -> int:
     """Run the trials, print what came of them, and return the command's status."""
-    from matcaps.cli.bar import StepsBar
+    from matcaps.cli.steps import EpochSteps
     from matcaps.experiments.runner import run_trials
     from matcaps.training.progress import EpochLines
 
     def write(line: str) -> None:
         out.print(line, **PLAIN)
 
-    with StepsBar() as bar:
-        outcomes = run_trials(experiment, trials, base, callbacks=[EpochLines(write), bar], report=write)
+    with EpochSteps() as steps:
+        outcomes = run_trials(experiment, trials, base, callbacks=[EpochLines(write), steps], report=write)
     counts = {state: sum(outcome.state == state for outcome in outcomes) for state in ("done", "diverged", "busy")}
     out.print(", ".join(f"{count} {state}" for state, count in counts.items() if count), **PLAIN)
     if experiment.caveat:

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from matcaps._progress import watched
 from matcaps.data.splits import limit_images
 from matcaps.inspect.display import NothingToShowError
 from matcaps.inspect.journal import Journal
@@ -52,7 +53,7 @@ def inspect_saved(settings: InspectSettings, report: Callable[[str], None] = lam
     """
     subject = open_subject(settings)
     journal = Journal(settings.target, report)
-    for name, view in VIEWS.items():
+    for name, view in watched(VIEWS.items(), "views"):
         if name == "poses":
             subject = _with_decoder(subject, journal)
         try:

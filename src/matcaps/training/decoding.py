@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from matcaps._progress import watched
 from matcaps.data import DataBundle, ImageDataset, Transform
 from matcaps.data.devices import send
 from matcaps.losses import reconstruction_loss
@@ -78,7 +79,7 @@ def train_decoder(
     steps = epochs * -(-len(train) // batch_size)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / (steps + 1))
     losses: list[float] = []
-    for epoch in range(epochs):
+    for epoch in watched(range(epochs), "decoder"):
         seen: list[tuple[Tensor, int]] = []
         for chosen in torch.randperm(len(train), generator=order).split(batch_size):
             images, labels = transform.evaluate(send(train.images[chosen], device)), send(train.labels[chosen], device)
