@@ -3,25 +3,29 @@
 from matcaps._paths import user_path
 from matcaps.cli.folds import folds_command, folds_table_command
 from matcaps.cli.parsing import PLAIN, add_accelerator, err, make_parser
+from matcaps.cli.sweep import sweep_command
 from matcaps.cli.trials import carry_out, list_trials
 from matcaps.experiments.definitions import get_experiment, list_experiments
 from matcaps.experiments.folds import FOLDS
 from matcaps.experiments.plan import make_trials, parse_list, parse_seeds, parse_shard
 
 _FOLDER = "runs/experiments"
+_SWEEP = "sweep"
 _NAMES = f"one of {', '.join(list_experiments())}; or {FOLDS}, which has options of its own: {FOLDS} --help"
 
 
 def experiment_command(arguments: list[str]) -> int:
-    """Run one of the paper's experiments: its trainings and measurements; or a recipe with objects left out."""
+    """Run one of the paper's experiments; or judge a recipe, or search its settings, with objects left out."""
     if arguments[:1] == [FOLDS]:
         return folds_command(arguments[1:])
+    if arguments[:1] == [_SWEEP]:
+        return sweep_command(arguments[1:])
     parser = make_parser(
         "experiment",
         "Run an experiment's trials, one a row and seed. What is done stays, what was interrupted goes on: the same "
         'command again finishes it. Several processes may work in one folder; "matcaps table" shows what has come.',
     )
-    parser.add_argument("name", type=str, help=_NAMES)
+    parser.add_argument("name", type=str, help=f"{_NAMES}; or {_SWEEP}, which has, too")
     parser.add_argument("--rows", type=str | None, help="names of rows, such as iterations-1,cnn; default: all")
     parser.add_argument("--seeds", type=str, default="0", help="seeds of the trainings, such as 0,1,2")
     parser.add_argument("--epochs", type=int | None, help="epochs of every training; default: each row's own")
