@@ -163,8 +163,8 @@ COMMANDS: dict[str, Callable[[str], None]] = {
     "matcaps experiment folds --recipe smallnorb --epochs 20 --seeds 0,1": Run(SMALL_FOLDS),
     "matcaps table folds runs/folds": table_of_folds,
     "matcaps experiment sweep --recipe smallnorb --space space.yaml --epochs 20 --trials 20": sweep,
-    "torchrun --standalone --nproc_per_node 4 --no-python matcaps experiment sweep --recipe smallnorb --space space.yaml "
-    "--trials 100": sweep,
+    "torchrun --standalone --nproc_per_node 4 --no-python matcaps experiment sweep --recipe smallnorb "
+    "--space space.yaml --trials 100": sweep,
     "sbatch --array 0-7 --gres gpu:1 --time 12:00:00 --wrap "
     '"matcaps experiment sweep --recipe smallnorb --space space.yaml --trials 100"': sweep,
     '.venv/bin/pip install -c constraints.txt -e ".[sweep]"': pip_knows,
