@@ -85,7 +85,7 @@ def sweep_command(arguments: list[str]) -> int:
         user_path(parsed.folder) / name,
         space,
         settings=make,
-        recipe_name=lambda values: folds_name(parsed.recipe, changes(values)),
+        recipe_name=lambda values: folds_name(parsed.recipe, {name: str(value) for name, value in values.items()}),
         seeds=parse_seeds(parsed.seeds),
         epochs=parsed.epochs,
         groups=parsed.groups,
