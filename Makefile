@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # One thread for each test process: two processes with two threads each would fight over two cores.
 TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup train test test-processors test-wheel test-oldest test-arm64 test-cuda test-browser sanitize bench bench-gpu results lint format clean
+.PHONY: help setup train test test-processors test-wheel test-oldest test-arm64 test-cuda test-browser sanitize fuzz bench bench-gpu results lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -54,6 +54,11 @@ test-browser: setup ## drive the demo and the report in a headless Chromium; ins
 sanitize: setup ## run the compiled core and the CUDA kernels under sanitizers, and valgrind where it is; some minutes
 	native/tests/sanitize.sh build/sanitize
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.support.cuda.sanitize build/sanitize
+
+fuzz: setup ## give every reader of files mutated files, FUZZ_SECONDS each (5); installs Atheris
+	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt atheris
+	$(BIN)/python -m pytest -q tests/fuzz
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),5)
 
 bench: setup ## time the operator against the reference and torch.compile of it; many minutes
 	$(BIN)/python -m benchmarks.cpu.bench

@@ -9,7 +9,7 @@
 # What the machine may lack is carried along, as a folder "packages" in the unpacked one (or PACKAGES=FOLDER):
 #
 #   python3 -m pip install --target packages --no-deps --only-binary=:all: --python-version 3.12 \
-#     --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 platformdirs jsonargparse docstring_parser \
+#     --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 platformdirs lazy_loader jsonargparse docstring_parser \
 #     typeshed_client importlib_resources typing_extensions
 #
 # In order: check (compile, and values against the float64 reference), kernels (each launch timed), profile (ncu on the

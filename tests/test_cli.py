@@ -23,15 +23,8 @@ from matcaps.cli import train as cli_train
 from matcaps.cli.train import flatten
 from matcaps.data import DataSettings, load_data
 from matcaps.data.idx import write_idx
-from matcaps.training import (
-    Evaluation,
-    LossSettings,
-    OptimizerSettings,
-    TrainSettings,
-    inference,
-    recipe_settings,
-    train,
-)
+from matcaps.inference import saved
+from matcaps.training import Evaluation, LossSettings, OptimizerSettings, TrainSettings, recipe_settings, train
 from matcaps.training.record import read_settings, write_settings
 from tests.support.runs import Stop, StoppedError, tiny_settings, weights
 
@@ -325,7 +318,7 @@ def test_eval_by_an_attribute(call, monkeypatch):
         worst=(),
         class_accuracy_by={"instance": {3: (0.0, None), 5: (1.0, 1.0)}},
     )
-    monkeypatch.setattr(inference, "evaluate_saved", lambda *run, **options: (asked.append(options["by"]), found)[1])
+    monkeypatch.setattr(saved, "evaluate_saved", lambda *run, **options: (asked.append(options["by"]), found)[1])
     status, printed, _ = call("eval", "run", "--by=instance")
     assert status == 0
     assert asked == ["instance"]
@@ -466,6 +459,30 @@ def test_malformed_config(refuse):
     refuse("epoch", "train", "--config=a.yaml")
     Path("a.yaml").write_text("recipe: nope\n")
     refuse("recipe must be one of", "train", "--config=a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {class_path: stranger.Thing}", "model in a.yaml must be a mapping of settings to plain values"),
+        ("model: stranger.Thing", "model in a.yaml must be a mapping"),
+        ("data: {split: stranger.Thing}", "data.split in a.yaml must be a mapping"),
+        ("data: {transform: {class_path: stranger.Thing}}", "data.transform in a.yaml must be a mapping"),
+        ("class_path: stranger.Thing", "class_path"),
+        ("epochs: stranger.Thing", "epochs must be int"),
+    ],
+)
+def test_a_config_cannot_have_a_module_imported(refuse, monkeypatch, text, message):
+    Path("stranger.py").write_text("open('imported', 'w')")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    Path("a.yaml").write_text(f"recipe: quickstart\n{text}\n")
+    refuse(message, "train", "--config=a.yaml")
+    assert not Path("imported").exists()
+
+
+def test_two_configs_are_refused(refuse):
+    Path("a.yaml").write_text("recipe: quickstart\n")
+    refuse("--config takes one file of settings; got several", "train", "--config=a.yaml", "--config", "a.yaml")
 
 
 def test_damaged_data(refuse, tmp_path):

@@ -12,8 +12,8 @@ from PIL import Image
 
 from matcaps import cli
 from matcaps.data.names import check_class_names, printable, short_name
-from matcaps.inspect.confusion import draw_confusion
-from matcaps.inspect.curves import draw_curves
+from matcaps.inspect.confusion import ConfusionDisplay
+from matcaps.inspect.curves import CurvesDisplay
 from matcaps.inspect.style import save_figure, save_svg, to_pixels
 from matcaps.training.record import read_json, write_json
 from tests.support.runs import TINY
@@ -138,13 +138,14 @@ def test_no_text_commands_a_terminal():
 
 
 def test_figures_draw_dollars_and_underscores_as_they_stand(tmp_path):
-    figure = draw_confusion([[1, 0], [0, 1]], ["$x$", "\\$ $\\frac$ 5$"])
+    figure = ConfusionDisplay([[1, 0], [0, 1]], ["$x$", "\\$ $\\frac$ 5$"]).plot()
     save_figure(figure, tmp_path / "confusion")
     to_pixels(figure)
     svg = (tmp_path / "confusion.svg").read_text(encoding="utf-8")
     assert "<!-- $x$ -->" in svg
     assert "<!-- \\$ $\\frac$ 5$ -->" in svg
-    curves = draw_curves({"_one": [{"epoch": "1", "train/loss": "1"}], "$a$ $b$": [{"epoch": "1", "train/loss": "1"}]})
+    rows = [{"epoch": "1", "train/loss": "1"}]
+    curves = CurvesDisplay({"_one": rows, "$a$ $b$": rows}).plot()
     save_svg(curves, tmp_path / "curves.svg")
     svg = (tmp_path / "curves.svg").read_text(encoding="utf-8")
     assert "_one, train" in svg
@@ -153,5 +154,5 @@ def test_figures_draw_dollars_and_underscores_as_they_stand(tmp_path):
 
 def test_letters_that_the_font_lacks_are_one_warning(tmp_path):
     with pytest.warns(UserWarning, match="the figures' font has no letter") as warned:
-        save_svg(draw_confusion([[1, 0], [0, 1]], ["猫犬", "鳥"]), tmp_path / "figure.svg")
+        save_svg(ConfusionDisplay([[1, 0], [0, 1]], ["猫犬", "鳥"]).plot(), tmp_path / "figure.svg")
     assert len(warned) == 1

@@ -12,9 +12,9 @@ from PIL import Image
 
 from matcaps import cli
 from matcaps.data import DataSettings
-from matcaps.models.pretrained import read_config
+from matcaps.inference.prediction import find_images
+from matcaps.models.sources import read_config
 from matcaps.training import train
-from matcaps.training.prediction import find_images
 from tests.support.runs import tiny_settings
 
 pytestmark = pytest.mark.filterwarnings("default")  # as a user has it, for whom a warning is no error
@@ -51,8 +51,8 @@ def run(tmp_path_factory) -> Path:
 def test_predicting_and_testing_need_no_lightning(run, tmp_path):
     code = (
         "import sys\n"
-        "from matcaps.training.inference import evaluate_saved\n"
-        "from matcaps.training.prediction import predict_files\n"
+        "from matcaps.inference.saved import evaluate_saved\n"
+        "from matcaps.inference.prediction import predict_files\n"
         f"found = predict_files({str(run)!r}, [{str(draw(tmp_path / 'disc.png'))!r}], accelerator='cpu')\n"
         "assert len(found.scores) == 1, found\n"
         "assert 'lightning' not in sys.modules\n"

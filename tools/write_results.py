@@ -41,7 +41,7 @@ def results_page(records: Path) -> str:
         experiment = get_experiment(name)
         gathered = gather(experiment, records)
         parts.append(make_table(experiment, gathered).rstrip())
-        if draw_experiment(experiment, gathered):
+        if draw_experiment(experiment, gathered) is not None:
             parts.append(f"![{experiment.title}]({name}.png)")
     recipes = fold_records(records)
     if recipes is not None:
@@ -119,8 +119,8 @@ def main() -> int:
         write_text(path, wanted[path])
     for name in list_experiments():
         experiment = get_experiment(name)
-        for figure_name, figure in draw_experiment(experiment, gather(experiment, records)).items():
-            save_figure(figure, page.parent / figure_name)
+        if (figure := draw_experiment(experiment, gather(experiment, records))) is not None:
+            save_figure(figure, page.parent / name)
     recipes = fold_records(records)
     if recipes is not None and (figure := draw_folds(recipes.recipes)) is not None:
         save_figure(figure, page.parent / FOLDS)

@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a script it f
 
 from benchmarks.gpu import kernels, quick_check
 from benchmarks.gpu.layers import LAYERS
+from matcaps.routing import RoutingInputs, RoutingSpec
 from matcaps.routing.cuda_launch import Cut, Plan, Shape, plan_for
-from matcaps.routing.spec import ACTIVATION_RULES
+from matcaps.routing.operators import operator_options
 
 
 def plans(limit: int) -> list[Plan]:
@@ -26,10 +27,8 @@ def plans(limit: int) -> list[Plan]:
     found = [layer.plan(limit) for layer in LAYERS.values()]
     for dtype in (torch.float32, torch.float64):
         for inputs, options in quick_check.conv_cases() + quick_check.class_cases():
-            poses, weight, temperature = inputs[0].to(dtype), inputs[2], inputs[5]
-            is_child, rule = options.get("competition") == "child", ACTIVATION_RULES.index(options["activation_rule"])
-            stride, has_coordinates = options.get("stride", 1), len(inputs) > 6
-            found.append(plan_for(poses, weight, len(temperature), stride, is_child, has_coordinates, rule, limit))
+            tensors = RoutingInputs(*(tensor.to(dtype) for tensor in inputs))
+            found.append(plan_for(tensors, operator_options(RoutingSpec(**options)), limit))
     return found
 
 

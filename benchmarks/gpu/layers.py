@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.cases import Layer
-from matcaps.routing import RoutingInputs, class_em_routing, conv_em_routing, cuda, cuda_launch
+from matcaps.routing import RoutingInputs, RoutingSpec, class_em_routing, conv_em_routing, cuda, cuda_launch
 from matcaps.routing.cuda_launch import Arguments, Launch, Plan
-from matcaps.routing.operators import OperatorOptions
+from matcaps.routing.operators import operator_options
 
 VARIANCE_FLOOR = 5e-4
 
@@ -58,12 +58,9 @@ class RoutedLayer(NamedTuple):
     def plan(self, limit: int = cuda_launch.SHARED_LIMIT, **changes: Any) -> Plan:
         """What the product does on a GPU whose blocks can have so many bytes of shared memory, or the same work cut in
         another way."""
-        inputs = self.inputs("meta")
-        poses, weight = inputs["poses"], inputs["weight"]
-        assert poses is not None
-        assert weight is not None
-        is_class = not self.kernel
-        plan = cuda_launch.plan_for(poses, weight, self.iterations, self.stride, not is_class, is_class, 0, limit)
+        inputs = RoutingInputs(**self.inputs("meta"))  # type: ignore[arg-type]
+        options = operator_options(RoutingSpec(self.stride, variance_floor=VARIANCE_FLOOR))
+        plan = cuda_launch.plan_for(inputs, options, limit)
         return replace(plan, cut=replace(plan.cut, **changes))
 
     def route(self, inputs: dict[str, Tensor | None], implementation: str) -> tuple[Tensor, Tensor]:
@@ -102,14 +99,12 @@ def plan_on(layer: RoutedLayer, device: torch.device) -> Plan:
 
 def both_passes(plan: Plan, inputs: dict[str, Tensor | None], launch: Launch) -> list[Tensor]:
     """Launch a forward and a backward pass; the gradients."""
-    shape = plan.shape
-    options = OperatorOptions(shape.stride, shape.child_competition, shape.rule, VARIANCE_FLOOR, 1.0)
-    results = cuda._empty_results(RoutingInputs(**inputs), options, True, True)  # type: ignore[arg-type]
+    results = cuda._empty_results(RoutingInputs(**inputs), plan.options, True, True)  # type: ignore[arg-type]
     names = ("out_poses", "out_activations", *cuda._STATE)
     buffers = inputs | dict(zip(names, results, strict=True))
-    cuda_launch.forward(plan, buffers, VARIANCE_FLOOR, 1.0, launch)
+    cuda_launch.forward(plan, buffers, launch)
     buffers |= {"grad_out_poses": torch.ones_like(results[0]), "grad_out_activations": torch.ones_like(results[1])}
-    return cuda_launch.backward(plan, buffers, VARIANCE_FLOOR, 1.0, launch)
+    return cuda_launch.backward(plan, buffers, launch)
 
 
 class Launched(NamedTuple):

@@ -13,16 +13,6 @@ def test_settings_do_not_import_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_public_names_exist_and_others_do_not():
-    import matcaps.data
-
-    for name in matcaps.data.__all__:
-        assert getattr(matcaps.data, name) is not None
-    assert set(matcaps.data.__all__) <= set(dir(matcaps.data))
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        _ = matcaps.data.nonsense
-
-
 @pytest.mark.parametrize(
     "settings",
     [

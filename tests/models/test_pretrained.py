@@ -10,7 +10,7 @@ from torch import nn
 
 import matcaps
 from matcaps.models import BaselineCNN, EMCapsNet, create_model
-from matcaps.models.pretrained import CONFIG_NAME, DECODER_NAME, WEIGHTS_NAME, read_config
+from matcaps.models.sources import CONFIG_NAME, DECODER_NAME, WEIGHTS_NAME, read_config
 from matcaps.routing import available_implementations
 from tests.support.presets import TINY, make
 
@@ -215,7 +215,7 @@ def test_config_of_the_other_architecture(saved):
         ("", "is not JSON"),
         ("{", "is not JSON"),
         ("\xff\xfe", "is not JSON|must be an object"),
-        ("[]", 'must be an object whose "architecture" is one of'),
+        ("[]", "must hold an object; got list"),
         ("{}", 'must be an object whose "architecture" is one of'),
         ('{"architecture": "ResNet", "model": {}}', 'must be an object whose "architecture" is one of'),
         ('{"architecture": ["EMCapsNet"], "model": {}}', 'must be an object whose "architecture" is one of'),

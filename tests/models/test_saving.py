@@ -14,7 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 import matcaps
 from matcaps.layers import ClassCapsules, ConvCapsules
 from matcaps.models import EMCapsNet, EMCapsNetConfig, PoseDecoder
-from matcaps.models.pretrained import CONFIG_NAME, WEIGHTS_NAME, save_weights
+from matcaps.models.pretrained import save_weights
+from matcaps.models.sources import CONFIG_NAME, WEIGHTS_NAME
 from matcaps.training import load_decoder
 from tests.support.presets import make
 

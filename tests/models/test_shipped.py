@@ -9,10 +9,10 @@ import torch
 
 import matcaps
 from matcaps.demo import drawn_digits
-from matcaps.models import pretrained
-from matcaps.models.pretrained import DECODER_NAME
-from matcaps.training.decoding import load_decoder
-from matcaps.training.inference import evaluate_saved
+from matcaps.inference.saved import evaluate_saved
+from matcaps.models import sources
+from matcaps.models.decoder import load_decoder
+from matcaps.models.sources import DECODER_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,25 +26,25 @@ def test_loads_ready_to_classify(name):
         classes = network(torch.randn(2, config.in_channels, 32, 32))
     assert classes.poses.shape == (2, config.num_classes, 4, 4)
     assert classes.activations.shape == (2, config.num_classes)
-    assert len(pretrained.read_config(name)["classes"]) == config.num_classes
+    assert len(sources.read_config(name)["classes"]) == config.num_classes
 
 
 @pytest.mark.parametrize("name", matcaps.list_pretrained())
 def test_has_a_card_and_is_small(name):
-    folder = pretrained.resolve_folder(name)
+    folder = sources.resolve_folder(name)
     card = (folder / "README.md").read_text(encoding="utf-8")
     for part in ("**Input.**", "**Figure.**", "**Data.**", "**Training.**", "**Limits.**", "**Licence.**"):
         assert part in card, part
 
 
 def test_all_are_small_together():
-    folders = [pretrained.resolve_folder(name) for name in matcaps.list_pretrained()]
+    folders = [sources.resolve_folder(name) for name in matcaps.list_pretrained()]
     assert sum(path.stat().st_size for folder in folders for path in folder.iterdir()) < 2_000_000
 
 
 def test_the_digits_have_a_decoder_that_draws():
     network = matcaps.from_pretrained("tutorial-mnist")
-    path = pretrained.resolve_folder("tutorial-mnist") / DECODER_NAME
+    path = sources.resolve_folder("tutorial-mnist") / DECODER_NAME
     decoder = load_decoder(path, 10, (1, 28, 28))
     digits = drawn_digits(2)
     images = digits.images / 255
@@ -74,7 +74,7 @@ RECORDS = {"paper-small-smallnorb": "smallnorb-100-epochs", "tutorial-mnist": "m
 @pytest.mark.parametrize("name", matcaps.list_pretrained())
 def test_the_figure_on_the_card_is_the_record_s(name):
     record = json.loads((ROOT / "docs/records" / RECORDS[name] / "results.json").read_text(encoding="utf-8"))
-    card = (pretrained.resolve_folder(name) / "README.md").read_text(encoding="utf-8")
+    card = (sources.resolve_folder(name) / "README.md").read_text(encoding="utf-8")
     assert f"{record['test']['error_percent']:.2f} % error" in card
 
 

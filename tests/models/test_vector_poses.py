@@ -8,7 +8,7 @@ import torch
 import matcaps
 from matcaps.losses import spread_loss
 from matcaps.models import EMCapsNet, EMCapsNetConfig, create_model, summarise
-from matcaps.models.pretrained import CONFIG_NAME, read_config
+from matcaps.models.sources import CONFIG_NAME, read_config
 
 TINY = {"stem_channels": 4, "primary_capsules": 2, "conv_capsules1": 3, "conv_capsules2": 2, "num_classes": 3}
 SIZE = (17, 15)

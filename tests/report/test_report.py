@@ -12,6 +12,7 @@ import pytest
 
 from matcaps import cli
 from matcaps.data import load_data
+from matcaps.inspect.mistakes import MistakesDisplay
 from matcaps.models.scores import class_scores
 from matcaps.report import collect_run, make_report
 from matcaps.training import load_run, train
@@ -247,3 +248,11 @@ def test_what_inspect_left_is_on_the_page(capsules, tmp_path):
     assert list(collect_run(folder).inspected) == [
         *("activations", "assignments", "em_steps", "true_and_wrong", "votes")
     ]
+
+
+def test_each_mistake_is_drawn_under_its_classes(capsules):
+    shown = collect_run(capsules, num_mistakes=5).mistakes
+    figure = MistakesDisplay(shown).plot()
+    drawn = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in drawn] == [f"{one.mistake.label}\n→ {one.mistake.predicted}" for one in shown]
+    assert all(np.array_equal(axes.images[0].get_array(), one.image[0]) for axes, one in zip(drawn, shown, strict=True))

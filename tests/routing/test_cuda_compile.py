@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from matcaps.routing import cuda, cuda_launch
-from matcaps.routing.cuda_launch import Plan, plan_for
+from matcaps.routing.cuda_launch import Plan
+from tests.support.cuda import plan_of_sizes
 from tests.support.cuda_cases import needs_all
 
 if cuda.MISSING is not None:
@@ -39,10 +40,9 @@ LAYERS = {  # batch, height, width, children, parents, kernel, stride
 def plan_of(
     layer: str, competition: str = "child", rule: int = 0, iterations: int = 3, dtype=torch.float32, limit: int = 227
 ) -> Plan:
-    batch, height, width, children, parents, kernel, stride = LAYERS[layer]
-    poses = torch.empty(batch, height, width, children, 4, 4, device="meta", dtype=dtype)
-    weight = poses.new_empty([*([kernel, kernel] if kernel else []), children, parents, 4, 4])
-    return plan_for(poses, weight, iterations, stride, competition == "child", kernel is None, rule, limit * 1024)
+    *sizes, stride = LAYERS[layer]
+    options = {"stride": stride, "child": competition == "child", "rule": rule}
+    return plan_of_sizes(*sizes, iterations, **options, dtype=dtype, limit=limit * 1024)
 
 
 def resources_of(plan: Plan, architecture: str) -> dict[str, tuple[int, int]]:
@@ -142,10 +142,10 @@ def test_forward_and_backward_are_programs_of_their_own():
 
 
 def test_what_only_a_gradient_needs_refuses_no_forward_pass():
-    poses, weight = torch.empty(1, 5, 5, 32, 4, 4, device="meta"), torch.empty(3, 3, 32, 32, 4, 4, device="meta")
+    sizes = 1, 5, 5, 32, 32, 3, 7
     with pytest.raises(ValueError, match="32 parents and 7 iterations"):
-        plan_for(poses, weight, 7, 1, True, False, 0, 99 * 1024)
-    plan = plan_for(poses, weight, 7, 1, True, False, 0, 99 * 1024, wants_backward=False)
+        plan_of_sizes(*sizes, limit=99 * 1024)
+    plan = plan_of_sizes(*sizes, limit=99 * 1024, wants_backward=False)
     assert cuda_launch.shared_bytes(plan.shape, plan.cut) <= 99 * 1024
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from matcaps.routing import cuda_launch
+from tests.support.cuda import plan_of_sizes
 
 
 def plans():
@@ -14,10 +15,8 @@ def plans():
     )
     for batch, children, parents, kernel, competition, iterations in sizes:
         for dtype in (torch.float32, torch.float64):
-            poses = torch.empty(batch, 6, 5, children, 4, 4, device="meta", dtype=dtype)
-            weight = poses.new_empty([*([] if kernel is None else [kernel, kernel]), children, parents, 4, 4])
-            stride = 2 if kernel else 1
-            yield cuda_launch.plan_for(poses, weight, iterations, stride, competition == "child", kernel is None, 1)
+            options = {"stride": 2 if kernel else 1, "child": competition == "child", "rule": 1, "dtype": dtype}
+            yield plan_of_sizes(batch, 6, 5, children, parents, kernel, iterations, **options)
 
 
 def test_every_cut_is_one_that_a_gpu_can_have():
@@ -44,15 +43,13 @@ def test_the_parts_of_the_last_sweep_hold_every_window_once():
 
 
 def test_what_shared_memory_cannot_hold_is_refused():
-    poses = torch.empty(1, 6, 5, 2, 4, 4, device="meta")
-    weight = poses.new_empty([3, 3, 2, 20_000, 4, 4])
     with pytest.raises(ValueError, match=r"bytes of shared memory.*got 20,000 parents and 3 iterations.*use fewer"):
-        cuda_launch.plan_for(poses, weight, 3, 1, True, False, 0)
-    cuda_launch.plan_for(poses, weight[..., :1000, :, :], 3, 1, True, False, 0)
+        plan_of_sizes(1, 6, 5, 2, 20_000)
+    plan_of_sizes(1, 6, 5, 2, 1000)
 
 
 def test_another_number_of_anything_is_another_program():
-    shape = cuda_launch.shape_of(torch.empty(1, 6, 5, 2, 4, 4), torch.empty(3, 3, 2, 4, 4, 4), 3, 1, True, False, 0)
+    shape = plan_of_sizes(1, 6, 5, 2, 4).shape
     cut = cuda_launch.cut_for(shape, 12)
     text = cuda_launch.constants(shape, cut)
     for field in ("height", "parents", "rule", "iterations", "double", "child_competition", "coordinates"):
@@ -64,6 +61,5 @@ def test_another_number_of_anything_is_another_program():
 @pytest.mark.parametrize(("parents", "dtype"), [(1000, torch.float64), (2000, torch.float32)])
 def test_kernels_of_many_parents_compile(parents, dtype, emulator):
     """What parents tell one another leaves little of a block's shared memory."""
-    poses = torch.empty(128, 8, 8, 4, 4, 4, device="meta", dtype=dtype)
-    plan = cuda_launch.plan_for(poses, poses.new_empty([3, 3, 4, parents, 4, 4]), 3, 1, False, False, 0)
+    plan = plan_of_sizes(128, 8, 8, 4, parents, child=False, dtype=dtype)
     emulator(plan.shape, plan.cut)

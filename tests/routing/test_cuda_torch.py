@@ -301,8 +301,8 @@ def test_memory_stays_far_below_the_votes():
 
 
 def test_the_rest_of_the_package_can_name_it():
-    assert "cuda" in matcaps.routing.api.IMPLEMENTATIONS
-    assert set(available_implementations()) <= set(matcaps.routing.api.IMPLEMENTATIONS)
+    assert "cuda" in matcaps.routing.choice.IMPLEMENTATIONS
+    assert set(available_implementations()) <= set(matcaps.routing.choice.IMPLEMENTATIONS)
 
 
 @needs_device

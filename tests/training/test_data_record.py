@@ -10,10 +10,10 @@ from PIL import Image
 
 from matcaps.cli import main
 from matcaps.data import DataSettings, SplitSettings, load_data
+from matcaps.inference.saved import evaluate_saved, open_saved
 from matcaps.report import collect_run
 from matcaps.training import train
 from matcaps.training.data_record import DATA_NAME, read_fingerprint
-from matcaps.training.inference import evaluate_saved, open_saved
 from matcaps.training.record import read_json, read_run_settings, read_settings, write_settings
 from tests.support.runs import AT_EVERY_STEP, Stop, StoppedError, tiny_settings, weights
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from matcaps.data import load_data
+from matcaps.inspect.traversal import class_poses, explained_variance
 from matcaps.models import PoseDecoder
 from matcaps.models.pretrained import save_weights
 from matcaps.training import load_decoder, train_decoder
-from matcaps.training.decoding import class_poses, explained_variance
 from matcaps.training.run import make_network
 from tests.support.runs import tiny_settings
 

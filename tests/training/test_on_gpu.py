@@ -12,12 +12,12 @@ from PIL import Image
 
 from matcaps.data import load_data
 from matcaps.experiments.attacks import AttackSettings, attack_networks
+from matcaps.inference.prediction import predict_files
+from matcaps.inference.saved import evaluate_saved
 from matcaps.inspect import InspectSettings, inspect_saved
 from matcaps.training import LossSettings, OptimizerSettings, TrainingDivergedError, load_run, train
 from matcaps.training.checkpoint_files import newest_checkpoint, read_checkpoint
-from matcaps.training.inference import evaluate_saved
 from matcaps.training.loop import Callback
-from matcaps.training.prediction import predict_files
 from tests.support.runs import (
     AT_EVERY_STEP,
     STEPS,

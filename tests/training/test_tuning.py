@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import matcaps
 from matcaps.models import EMCapsNet, create_model, freeze
 from matcaps.models.presets import PRESETS
-from matcaps.models.pretrained import read_config
+from matcaps.models.sources import read_config
 from matcaps.training import ModelSettings, OptimizerSettings, TrainSettings, load_run, train
 from matcaps.training.record import read_json, read_run_settings
 from tests.support.runs import (

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from matcaps import cli
+from matcaps.inference.saved import evaluate_saved, open_saved
 from matcaps.inspect import InspectSettings, inspect_saved
 from matcaps.training import OptimizerSettings, train
 from matcaps.training.checkpoint_files import read_checkpoint
-from matcaps.training.inference import evaluate_saved, open_saved
 from tests.support.runs import STEPS, TINY_CNN, Stop, StoppedError, tiny_settings
 
 AVERAGED = tiny_settings(epochs=2, optimizer=OptimizerSettings(ema_decay=0.9), views_every=0)

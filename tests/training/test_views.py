@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from matcaps.training import LossSettings, OptimizerSettings, train
+from matcaps.training import LossSettings, OptimizerSettings, callbacks, train
 from matcaps.training import run as run_module
-from matcaps.training import views as views_module
-from matcaps.training.views import CapsuleViews
+from matcaps.training.callbacks import CapsuleViews
 from tests.support.runs import TINY_CNN, Stop, StoppedError, repeatable_metrics, tiny_settings, weights
 
 FIGURES = {
@@ -99,7 +98,7 @@ def test_a_resumed_run_lists_the_embeddings_from_before(settings, tmp_path, monk
 
 def test_views_take_turns_within_their_share(monkeypatch, tmp_path):
     clock = [0.0]
-    monkeypatch.setattr(views_module.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: clock[0])
     seen: list[tuple[int, str]] = []
     costs = {"distances": 1.0, "embedding": 2.0, "votes": 12.0}
 
@@ -110,7 +109,7 @@ def test_views_take_turns_within_their_share(monkeypatch, tmp_path):
 
         return look
 
-    monkeypatch.setattr(views_module, "_VIEWS", {name: view(name) for name in costs})
+    monkeypatch.setattr(callbacks, "TENSORBOARD_VIEWS", {name: view(name) for name in costs})
 
     class Epochs(CapsuleViews):
         def on_train_epoch_end(self, loop, training):

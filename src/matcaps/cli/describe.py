@@ -49,7 +49,7 @@ def doctor_command(arguments: list[str]) -> int:
     parser = make_parser("doctor", "Say what this installation has, and what it lacks.")
     parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
     parsed = parser.parse_args(arguments)
-    from matcaps.training.doctor import examine
+    from matcaps.cli.doctor import examine
 
     for name, finding in examine(parsed.root).items():
         out.print(f"{name:<16} {finding}", **PLAIN)

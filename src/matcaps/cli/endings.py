@@ -7,9 +7,13 @@ import shlex
 import sys
 
 from matcaps.cli.parsing import PLAIN, err
+from matcaps.data.names import short_name
 from matcaps.training.stopping import StoppedBySignal
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+LONGEST = 1000
+"""Characters of a line about what went wrong; a message may repeat what a damaged file holds."""
+
 _OF_WRITING = (*_FULL, errno.EPIPE, errno.EIO, errno.EFBIG)
 
 
@@ -31,7 +35,7 @@ def say_stopped(command: str, stop: KeyboardInterrupt) -> int:
 
 def say_failed(command: str, error: Exception) -> int:
     """Say what went wrong in one line; return the status."""
-    complain(f"matcaps {command}: {_describe(command, error)}")
+    complain(f"matcaps {command}: {describe_failure(command, error)}")
     return 1
 
 
@@ -46,9 +50,10 @@ def complain(line: str) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _describe(command: str, error: Exception) -> str:
+def describe_failure(command: str, error: Exception) -> str:
+    """What went wrong, in one printable line; of a very long one, its beginning and its end."""
     if not isinstance(error, OSError) or not error.strerror:
-        return " ".join(str(error).split())  # a YAML error has eight lines
+        return short_name(" ".join(str(error).split()), LONGEST)  # a YAML error has eight lines
     if error.filename is not None:
         where = f"{os.fsdecode(error.filename)}: "
     else:  # the files of a run, and all that is written whole, have their names

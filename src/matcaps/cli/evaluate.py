@@ -58,7 +58,7 @@ def eval_command(arguments: list[str]) -> int:
     add_accelerator(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON instead")
     parsed = parser.parse_args(as_train_names_them(arguments))
-    from matcaps.training.inference import evaluate_saved
+    from matcaps.inference.saved import evaluate_saved
 
     result = evaluate_saved(
         parsed.run,
@@ -169,7 +169,7 @@ def predict_command(arguments: list[str]) -> int:
     add_accelerator(parser)
     parser.add_argument("--json", action="store_true", help="print all classes' scores as JSON instead")
     parsed = parser.parse_args(arguments)
-    from matcaps.training.prediction import predict_files
+    from matcaps.inference.prediction import predict_files
 
     predictions = predict_files(
         parsed.run,

@@ -2,12 +2,12 @@
 
 from matcaps._paths import user_path
 from matcaps.cli.folds import folds_command, folds_table_command
-from matcaps.cli.parsing import PLAIN, add_accelerator, err, make_parser
+from matcaps.cli.parsing import make_parser
 from matcaps.cli.sweep import sweep_command
-from matcaps.cli.trials import carry_out, list_trials
+from matcaps.cli.trials import add_trial_options, run_or_list, write_table
 from matcaps.experiments.definitions import get_experiment, list_experiments
 from matcaps.experiments.folds import FOLDS
-from matcaps.experiments.plan import make_trials, parse_list, parse_seeds, parse_shard
+from matcaps.experiments.plan import parse_list
 
 _FOLDER = "runs/experiments"
 _SWEEP = "sweep"
@@ -27,30 +27,14 @@ def experiment_command(arguments: list[str]) -> int:
     )
     parser.add_argument("name", type=str, help=f"{_NAMES}; or {_SWEEP}, which has, too")
     parser.add_argument("--rows", type=str | None, help="names of rows, such as iterations-1,cnn; default: all")
-    parser.add_argument("--seeds", type=str, default="0", help="seeds of the trainings, such as 0,1,2")
-    parser.add_argument("--epochs", type=int | None, help="epochs of every training; default: each row's own")
-    parser.add_argument("--shard", type=str, default="1/1", help="k/n: the k-th of n parts of the trials, from 1")
-    parser.add_argument("--folder", type=str, default=_FOLDER, help="folder of all experiments")
-    parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
     parser.add_argument("--max_train_images", type=int | None, help="train on at most so many images, for a quick look")
     parser.add_argument("--max_test_images", type=int | None, help="test on at most so many images")
-    add_accelerator(parser, None)
-    parser.add_argument("--list", action="store_true", help="print the trials and do nothing")
+    add_trial_options(parser, _FOLDER, of="experiments", own="each row's own")
     parsed = parser.parse_args(arguments)
     experiment = get_experiment(parsed.name)
-    trials = make_trials(
-        experiment,
-        rows=None if parsed.rows is None else parse_list(parsed.rows),
-        seeds=parse_seeds(parsed.seeds),
-        epochs=parsed.epochs,
-        shard=parse_shard(parsed.shard),
-        root=parsed.root,
-        max_train_images=parsed.max_train_images,
-        max_test_images=parsed.max_test_images,
-        accelerator=parsed.accelerator,
-    )
-    base = user_path(parsed.folder)
-    return list_trials(trials, base) if parsed.list else carry_out(experiment, trials, base)
+    rows = None if parsed.rows is None else parse_list(parsed.rows)
+    limits = {name: parsed[name] for name in ("max_train_images", "max_test_images")}
+    return run_or_list(experiment, parsed, rows=rows, **limits)
 
 
 def table_command(arguments: list[str]) -> int:
@@ -72,20 +56,8 @@ def table_command(arguments: list[str]) -> int:
     from matcaps.experiments.figures import draw_experiment
     from matcaps.experiments.records import gather
     from matcaps.experiments.tables import make_table
-    from matcaps.inspect.style import save_figure
-    from matcaps.training.record import write_text
 
     output = user_path(parsed.output) if parsed.output is not None else base / experiment.name
     records = gather(experiment, base)
-    text = make_table(experiment, records)
-    output.mkdir(parents=True, exist_ok=True)
-    write_text(output / f"{experiment.name}.md", text)
-    paths = [
-        path
-        for name, figure in draw_experiment(experiment, records).items()
-        for path in save_figure(figure, output / name)
-    ]
-    print(text)
-    for path in [output / f"{experiment.name}.md", *paths]:
-        err.print(f"written: {path}", **PLAIN)
+    write_table(output, experiment.name, make_table(experiment, records), draw_experiment(experiment, records))
     return 0

@@ -4,11 +4,10 @@ import difflib
 from pathlib import Path
 
 from matcaps._paths import user_path
-from matcaps.cli.parsing import PLAIN, add_accelerator, err, make_parser
+from matcaps.cli.parsing import make_parser
 from matcaps.cli.train import parse_settings, with_preset
-from matcaps.cli.trials import carry_out, list_trials
+from matcaps.cli.trials import add_trial_options, run_or_list, write_table
 from matcaps.experiments.folds import SET_BY_FOLDS, fold_experiment, folds_name
-from matcaps.experiments.plan import make_trials, parse_seeds, parse_shard
 from matcaps.training.recipes import list_recipes, recipe_settings
 from matcaps.training.settings import TrainSettings, flatten
 
@@ -38,31 +37,16 @@ def folds_command(arguments: list[str]) -> int:
         "and group, such as the patient; whole groups are left out",
     )
     parser.add_argument("--folds", type=int | None, help="for such a folder: how many folds; default 5")
-    parser.add_argument("--epochs", type=int | None, help="epochs of every training; default: the recipe's")
-    parser.add_argument("--seeds", type=str, default="0", help="seeds of the trainings, such as 0,1")
-    parser.add_argument("--shard", type=str, default="1/1", help="k/n: the k-th of n parts of the trainings, from 1")
-    parser.add_argument("--folder", type=str, default="runs/folds", help="folder of all recipes")
     parser.add_argument(
         "--name", type=str | None, help="folder of this recipe in it; default: the recipe and what is set"
     )
-    parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
-    add_accelerator(parser, None)
-    parser.add_argument("--list", action="store_true", help="print the trainings and do nothing")
+    add_trial_options(parser, "runs/folds", of="recipes", own="the recipe's")
     parsed = parser.parse_args(arguments)
     changes = read_changes(parsed["set"])
     settings = with_changes(recipe_settings(parsed.recipe), changes)
     name = checked_name(folds_name(parsed.recipe, changes) if parsed.name is None else parsed.name)
     experiment = fold_experiment(name, settings, groups=parsed.groups, count=parsed.folds)
-    trials = make_trials(
-        experiment,
-        seeds=parse_seeds(parsed.seeds),
-        epochs=parsed.epochs,
-        shard=parse_shard(parsed.shard),
-        root=parsed.root,
-        accelerator=parsed.accelerator,
-    )
-    base = user_path(parsed.folder)
-    return list_trials(trials, base) if parsed.list else carry_out(experiment, trials, base)
+    return run_or_list(experiment, parsed)
 
 
 def checked_name(name: str) -> str:
@@ -133,18 +117,9 @@ def folds_table_command(arguments: list[str]) -> int:
     from matcaps.experiments.fold_figure import draw_folds
     from matcaps.experiments.fold_records import gather_folds
     from matcaps.experiments.fold_table import make_fold_table
-    from matcaps.inspect.style import save_figure
-    from matcaps.training.record import write_text
 
     folders = [user_path(folder) for folder in parsed.folders]
     output = folders[0] if parsed.output is None else user_path(parsed.output)
     gathered = gather_folds(folders, root=parsed.root, memory=output / "tested_again.json")
-    text = make_fold_table(gathered)
-    output.mkdir(parents=True, exist_ok=True)
-    write_text(output / "folds.md", text)
-    figure = draw_folds(gathered.recipes)
-    paths = [] if figure is None else save_figure(figure, output / "folds")
-    print(text)
-    for path in [output / "folds.md", *paths]:
-        err.print(f"written: {path}", **PLAIN)
+    write_table(output, "folds", make_fold_table(gathered), draw_folds(gathered.recipes))
     return 0

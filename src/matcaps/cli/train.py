@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matcaps._paths import user_path
 from matcaps._version import __version__
@@ -120,13 +120,11 @@ def _base_settings(arguments: list[str]) -> TrainSettings:
         there = (user_path(resumed) / SETTINGS_NAME).is_file()
         return read_run_settings(user_path(resumed)) if there else TrainSettings()  # and is refused when it goes on
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    if sum(one == "--config" or one.startswith("--config=") for one in arguments) > 1:
+        raise ValueError("--config takes one file of settings; got several: put their settings into one")
     config, whole, earlier = find_option(arguments, "--config"), False, False
     if config is not None:
-        if not user_path(config).is_file():
-            raise FileNotFoundError(f"no settings file {config}: give a YAML file, such as a run's settings.yaml")
-        from matcaps.training.record import read_settings
-
-        entries = read_settings(user_path(config))
+        entries = _read_config(config)
         named = named or str(entries.get("recipe", "quickstart"))
         whole = entries.keys() >= _OF_A_RUN
         earlier = whole and is_of_an_earlier_version(entries["data"])
@@ -141,6 +139,23 @@ def _base_settings(arguments: list[str]) -> TrainSettings:
     if earlier:  # what was neutral then
         neutral = replace(neutral, split=replace(neutral.split, **EARLIER_SPLIT), **EARLIER_FOLDER)
     return TrainSettings(recipe=named, data=neutral)
+
+
+def _read_config(config: str) -> dict[str, Any]:
+    """A file of settings, of plain values alone: of a name of a class the parser would import its module."""
+    if not user_path(config).is_file():
+        raise FileNotFoundError(f"no settings file {config}: give a YAML file, such as a run's settings.yaml")
+    from matcaps.training.record import read_settings
+
+    entries = read_settings(user_path(config))
+    data = entries.get("data")
+    parts = {name: entries.get(name, {}) for name in ("model", "loss", "optimizer", "data")}
+    parts |= {f"data.{name}": data.get(name, {}) for name in ("split", "transform") if isinstance(data, dict)}
+    for name, part in parts.items():
+        if not isinstance(part, dict) or "class_path" in part:
+            got = "class_path" if isinstance(part, dict) else type(part).__name__
+            raise ValueError(f"{name} in {config} must be a mapping of settings to plain values; got {got}")
+    return entries
 
 
 def _fit(settings: TrainSettings, folder: str | None, *, resume: bool, report: bool) -> int:

@@ -22,7 +22,7 @@ from matcaps.demo.ports import check_address
 from matcaps.demo.session import LARGEST_EPSILON, DemoNetwork, Reading, attack, read
 from matcaps.demo.strokes import draw_strokes, parse_strokes
 from matcaps.demo.viewpoint_page import fill_viewpoint_page
-from matcaps.training.inference import read_as
+from matcaps.inference.saved import read_as
 
 MAX_UPLOAD = "10mb"
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # the machine's own: none is fetched

@@ -17,7 +17,7 @@ from matcaps._numbers import short_number
 from matcaps.data.names import short_name
 from matcaps.inspect.style import COLOURS
 
-CHOSEN, OTHER, SECOND = COLOURS[0], "#8c8c8c", COLOURS[1]
+CHOSEN, OTHER = COLOURS[0], "#8c8c8c"
 _DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "1 4")
 
 

@@ -10,10 +10,10 @@ from matcaps.data.devices import send
 from matcaps.data.mnist import CLASSES
 from matcaps.data.splits import limit_images
 from matcaps.demo.strokes import drawn_digits
+from matcaps.inference.saved import SavedNetwork, load_saved_data
 from matcaps.inspect.traversal import RANGE
 from matcaps.models import EMCapsNet
 from matcaps.models.modes import device_of
-from matcaps.training.inference import SavedNetwork, load_saved_data
 
 NUM_IMAGES = 400
 """Images to pick from and to take the range of poses from, evenly over the classes."""

@@ -93,7 +93,7 @@ def read_upload(
         channels: 1, 2 or 3, as :func:`matcaps.data.load_image`.
         as_digit: whether to bring it into the form of MNIST's images, or to take it as it is.
         reading: the fit and transparency with which the network's images were read; see
-            :func:`matcaps.training.inference.read_as`.
+            :func:`matcaps.inference.saved.read_as`.
 
     Returns:
         ``pixels`` ``[1, channels, size, size]``.

@@ -12,15 +12,15 @@ from matcaps.data.devices import send
 from matcaps.data.mnist import CLASSES
 from matcaps.demo.examples import Examples, find_examples, pose_ranges
 from matcaps.experiments.attacks import fgsm, input_bounds
+from matcaps.inference.saved import SavedNetwork, open_saved
 from matcaps.inspect import InspectSettings, VoteHistogram, vote_distances, vote_histogram
 from matcaps.inspect.door import on_host
 from matcaps.inspect.opening import find_decoder
 from matcaps.models import EMCapsNet, PoseDecoder
+from matcaps.models.decoder import load_decoder
 from matcaps.models.modes import device_of
-from matcaps.models.pretrained import DECODER_NAME
-from matcaps.training.decoding import load_decoder
+from matcaps.models.sources import DECODER_NAME
 from matcaps.training.devices import place, resolve_device
-from matcaps.training.inference import SavedNetwork, open_saved
 
 LARGEST_EPSILON = 0.5
 """The end of the page's slider, in units of the network's input."""

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from matcaps.data import ImageDataset, load_smallnorb
 from matcaps.data.devices import send
+from matcaps.inference.saved import SavedNetwork, open_saved
 from matcaps.models import EMCapsNet
 from matcaps.models.modes import device_of
 from matcaps.training.devices import place, resolve_device
-from matcaps.training.inference import SavedNetwork, open_saved
 
 INSTANCES = (0, 1, 2, 3, 5)
 """Those of the test part, of every category."""

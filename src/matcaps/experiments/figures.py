@@ -13,16 +13,14 @@ from matcaps.experiments.viewpoints import read_curve
 from matcaps.inspect.style import COLOURS, MARKERS, NETWORK_COLOURS, new_figure
 
 
-def draw_experiment(experiment: Experiment, records: Sequence[TrialRecord]) -> dict[str, Figure]:
-    """Draw an experiment's figures, by the name of the file; none where there is nothing to draw yet.
+def draw_experiment(experiment: Experiment, records: Sequence[TrialRecord]) -> Figure | None:
+    """Draw an experiment's figure; None where there is nothing to draw yet.
 
     Args:
         experiment: which.
         records: see :func:`matcaps.experiments.gather`.
     """
-    draw = _FIGURES[experiment.name]
-    figure = draw(experiment, records)
-    return {} if figure is None else {experiment.name: figure}
+    return _FIGURES[experiment.name](experiment, records)
 
 
 def _table1(experiment: Experiment, records: Sequence[TrialRecord]) -> Figure | None:

@@ -11,8 +11,8 @@ from typing import Any
 from matcaps.data.settings import DataSettings, SplitSettings
 from matcaps.experiments.differences import differences
 from matcaps.experiments.plan import DIVERGED_NAME
-from matcaps.models.pretrained import WEIGHTS_NAME
-from matcaps.training.inference import evaluate_saved
+from matcaps.inference.saved import evaluate_saved
+from matcaps.models.sources import WEIGHTS_NAME
 from matcaps.training.record import (
     METRICS_NAME,
     RESULTS_NAME,

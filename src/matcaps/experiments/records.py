@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from matcaps.experiments.differences import differences
 from matcaps.experiments.plan import DIVERGED_NAME, MEASURE_FILES, Experiment, Row, trial_name
-from matcaps.models.pretrained import WEIGHTS_NAME
+from matcaps.models.sources import WEIGHTS_NAME
 from matcaps.training.record import (
     METRICS_NAME,
     RESULTS_NAME,

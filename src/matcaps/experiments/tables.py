@@ -41,10 +41,10 @@ def groups(records: Iterable[TrialRecord]) -> list[Group]:
     return [list(group) for _, group in groupby(records, key=lambda record: (record.row.name, record.epochs))]
 
 
-def spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float], digits: int = 2) -> str:
     """``2.51`` or, of several, ``2.51 ± 0.12``: the mean and the standard deviation of the sample."""
-    text = f"{statistics.mean(values):.2f}"
-    return text if len(values) < 2 else f"{text} ± {statistics.stdev(values):.2f}"
+    text = f"{statistics.mean(values):.{digits}f}"
+    return text if len(values) < 2 else f"{text} ± {statistics.stdev(values):.{digits}f}"
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -222,7 +222,7 @@ STRONG = {
 
 
 def attack_curve(group: Group, attack: str, aim: str, box: str) -> list[list[float]]:
-    """In per cent, for each ε the values of a row's seeds."""
+    """In per cent, for each ε the values of a row's seeds; shares of some hundred images have no digits to give."""
     curves = [record.measured["attacks"]["networks"][record.row.name]["curves"][attack][aim][box] for record in group]
     return [[100 * value for value in values] for values in zip(*curves, strict=True)]
 
@@ -256,17 +256,11 @@ def _attacks(experiment: Experiment, records: Sequence[TrialRecord]) -> list[str
                 for box, where in BOXES.items():
                     if box == "black_box" and group[0].row.name == attacks["source"]:
                         continue  # the same as its white box
-                    values = [spread_of_percents(one) for one in attack_curve(group, attack, aim, box)]
+                    values = [spread(one, 0) for one in attack_curve(group, attack, aim, box)]
                     lines.append([f"{name}, {aim}, {where}: {group[0].row.title}", *values])
         parts.append(markdown([f"{what}, by ε", *(f"{epsilon:g}" for epsilon in epsilons["values"])], lines))
     parts += [_strong(group) for group in measured]
     return parts
-
-
-def spread_of_percents(values: Sequence[float]) -> str:
-    """``71`` or, of several, ``71 ± 3``: shares of some hundred images have no more digits to give."""
-    text = f"{statistics.mean(values):.0f}"
-    return text if len(values) < 2 else f"{text} ± {statistics.stdev(values):.0f}"
 
 
 def _strong(group: Group) -> str:
@@ -277,14 +271,14 @@ def _strong(group: Group) -> str:
         [
             name,
             *(
-                spread_of_percents([100 * one["accuracy"][attack][index] for one in strong])
+                spread([100 * one["accuracy"][attack][index] for one in strong], 0)
                 for index in range(len(strong[0]["epsilons"]))
             ),
         ]
         for attack, name in STRONG.items()
     ]
     large = strong[0]["large_epsilon"]["epsilon"]
-    left = spread_of_percents([100 * one["large_epsilon"]["pgd"] for one in strong])
+    left = spread([100 * one["large_epsilon"]["pgd"] for one in strong], 0)
     sentences = [f"PGD at ε {large:g} leaves {left} % right."]
     for name, check in results[0]["masking"].items():
         if check["sign_of_masking"]:

@@ -12,18 +12,19 @@ from matcaps.data import DataBundle, ImageDataset, make_loader
 from matcaps.data.devices import send
 from matcaps.data.loader import Batch
 from matcaps.data.splits import limit_images
+from matcaps.inference.prediction import warn_of_unlike
+from matcaps.inference.saved import SavedNetwork, load_saved_data, open_saved
 from matcaps.inspect import has_viewpoints
 from matcaps.inspect.sets import Survey, survey
 from matcaps.inspect.settings import InspectSettings
 from matcaps.inspect.subject import Subject, centre_crop
+from matcaps.inspect.traversal import class_poses
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder
+from matcaps.models.decoder import load_decoder
 from matcaps.models.modes import device_of
-from matcaps.models.pretrained import DECODER_NAME
 from matcaps.models.scores import class_scores
-from matcaps.training.decoding import class_poses, load_decoder
+from matcaps.models.sources import DECODER_NAME
 from matcaps.training.devices import place, resolve_device
-from matcaps.training.inference import SavedNetwork, load_saved_data, open_saved
-from matcaps.training.prediction import warn_of_unlike
 
 
 @dataclass(frozen=True, eq=False)

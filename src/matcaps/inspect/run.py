@@ -12,9 +12,10 @@ from matcaps.inspect.display import NothingToShowError
 from matcaps.inspect.journal import Journal
 from matcaps.inspect.opening import SavedSubject, open_subject
 from matcaps.inspect.settings import RECORD_NAME, InspectSettings
+from matcaps.inspect.traversal import explained_variance
 from matcaps.inspect.views import VIEWS
 from matcaps.models.pretrained import save_weights
-from matcaps.training.decoding import explained_variance, train_decoder
+from matcaps.training.decoding import train_decoder
 from matcaps.training.record import command_line, source_commit, write_json
 
 

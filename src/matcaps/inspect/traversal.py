@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from matcaps.capsules import POSE_COMPONENTS
+from matcaps.data import ImageDataset, Transform
 from matcaps.data.devices import send
 from matcaps.data.loader import Batch
 from matcaps.inspect.display import Display, NothingToShowError
@@ -71,6 +72,29 @@ def true_poses(network: EMCapsNet, batches: Iterable[Batch]) -> tuple[Tensor, Te
     if not poses:
         raise ValueError("batches must hold at least one image; got none")
     return torch.cat(poses), torch.cat(labels)
+
+
+@torch.no_grad()
+def class_poses(network: EMCapsNet, dataset: ImageDataset, transform: Transform, batch_size: int = 200) -> Tensor:
+    """All class capsules' poses of a data set's images, as in evaluation: ``[N, classes, 4, 4]``, on the host."""
+    device = device_of(network)
+    batches = (send(images, device) for images in dataset.images.split(batch_size))
+    return torch.cat([network(transform.evaluate(images)).poses for images in batches]).cpu()
+
+
+@torch.no_grad()
+def explained_variance(decoder: PoseDecoder, poses: Tensor, dataset: ImageDataset, transform: Transform) -> float:
+    """Share of the images' variance about their mean image that the reconstructions explain."""
+    parts = list(torch.arange(len(dataset)).split(500))
+    shape = decoder.image_shape
+    total, error, squares = torch.zeros(shape, dtype=torch.float64), 0.0, 0.0
+    for part in parts:
+        images = transform.evaluate(dataset.images[part]).double()
+        total += images.sum(0)
+        squares += float((images**2).sum())
+        error += float(((decoder(poses[part], dataset.labels[part]).double() - images) ** 2).sum())
+    deviation = squares - float((total**2).sum()) / len(dataset)
+    return 1 - error / deviation if deviation > 0 else float("nan")
 
 
 @inspects

@@ -1,9 +1,13 @@
 """A decoder: from class capsules' poses back to the image."""
 
+from pathlib import Path
+
+import torch
 from torch import Tensor, nn
 
 from matcaps._numbers import check_count
 from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE
+from matcaps.models.pretrained import read_weights
 
 
 class PoseDecoder(nn.Module):
@@ -71,3 +75,34 @@ class PoseDecoder(nn.Module):
             )
         chosen = nn.functional.one_hot(classes, self.num_classes).to(poses.dtype)
         return self.layers((poses.flatten(2) * chosen.unsqueeze(-1)).flatten(1))
+
+
+def load_decoder(path: Path, num_classes: int, image_shape: tuple[int, int, int]) -> PoseDecoder:
+    """Load a decoder, in evaluation mode; how many hidden units it has, its tensors say.
+
+    Args:
+        path: what a training with ``reconstruction_weight`` or :func:`matcaps.training.train_decoder` left, or a
+            decoder with other ``hidden_units`` saved in the same way.
+        num_classes: the network's.
+        image_shape: channels, rows and columns of the network's input.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no decoder, its numbers are not finite, or it is one for other images or classes.
+    """
+    weights = read_weights(path)
+    hidden = [weights.get(name) for name in ("layers.0.bias", "layers.2.bias")]
+    sizes = [len(bias) for bias in hidden if bias is not None and bias.ndim == 1 and len(bias)]
+    if len(sizes) != 2:
+        raise ValueError(f"{path} holds no decoder: layers.0 and layers.2 must each have a bias")
+    try:
+        with torch.device("meta"):  # two long biases can describe a matrix of any size: memory only if it is there
+            shapes = PoseDecoder(num_classes, image_shape, hidden_units=(sizes[0], sizes[1]))
+        shapes.load_state_dict(weights, assign=True)
+        decoder = PoseDecoder(num_classes, image_shape, hidden_units=(sizes[0], sizes[1]))
+        decoder.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} does not fit {num_classes} classes and images of {list(image_shape)}: {error}"
+        ) from error
+    return decoder.eval()

@@ -17,32 +17,8 @@ from matcaps._paths import user_path
 from matcaps.models.config import CONFIGS, EARLIER_IMPLEMENTATIONS, IMPLEMENTATIONS, ModelConfig
 from matcaps.models.files import whole_file
 from matcaps.models.modules import build_model, describe, named_tensors, unwrap
-from matcaps.models.sources import (
-    CONFIG_NAME,
-    DECODER_NAME,
-    WEIGHTS_NAME,
-    list_pretrained,
-    read_config,
-    resolve_folder,
-)
+from matcaps.models.sources import CONFIG_NAME, DECODER_NAME, WEIGHTS_NAME, read_config, resolve_folder
 from matcaps.models.transfer import Tuned, transfer
-
-__all__ = [
-    "CONFIG_NAME",
-    "DECODER_NAME",
-    "WEIGHTS_NAME",
-    "describe_model",
-    "from_pretrained",
-    "list_pretrained",
-    "load_tuned",
-    "read_config",
-    "read_model_config",
-    "read_weights",
-    "resolve_folder",
-    "save_pretrained",
-    "save_weights",
-    "weights_digest",
-]
 
 _OWN_KEYS = {"architecture", "model", "layers"}
 
@@ -208,10 +184,14 @@ def load_tuned(source: str | PathLike[str], changes: dict[str, Any]) -> Tuned:
     """Do what :func:`from_pretrained` does, but say nothing."""
     folder = resolve_folder(source)
     implementation = changes.get("implementation")
-    model = _parse_model(_with_implementation(read_config(folder), implementation), folder)
+    description = _with_implementation(read_config(folder), implementation)
     path = folder / WEIGHTS_NAME
     weights = read_weights(path)
+    with torch.device("meta"):  # a few bytes can describe a model of any size: memory only for what the weights fit
+        shapes = _parse_model(description, folder)
     try:
+        shapes.load_state_dict(weights, assign=True)
+        model = _parse_model(description, folder)
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit the model in {CONFIG_NAME} beside it: {error}") from error
@@ -289,7 +269,7 @@ def _parse_model(description: dict[str, Any], folder: Path) -> Any:
     config = _parse_config(description, folder)
     try:
         return build_model(config, description.get("layers"))
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise _unfit(folder, error) from error
 
 

@@ -1,12 +1,12 @@
 """Where saved models are: folders, what comes with matcaps, the Hugging Face hub; and what their config.json says."""
 
-import json
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from matcaps._paths import user_path
 from matcaps.models.config import CONFIGS
+from matcaps.models.files import read_json
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
@@ -57,11 +57,8 @@ def read_config(source: str | PathLike[str]) -> dict[str, Any]:
         ValueError: it is not JSON, or not a model's description.
     """
     path = resolve_folder(source) / CONFIG_NAME
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(description, dict) or description.get("architecture") not in list(CONFIGS):
+    description = read_json(path)
+    if description.get("architecture") not in list(CONFIGS):
         raise ValueError(f'{path} must be an object whose "architecture" is one of {list(CONFIGS)}')
     return description
 

@@ -1,19 +1,7 @@
 """One page in HTML about one run or several, with everything in it."""
 
-from typing import TYPE_CHECKING
-
-from matcaps._lazy import lazy_names
-
-if TYPE_CHECKING:
-    from matcaps.report.collect import RunFacts, ShownMistake, collect_run
-    from matcaps.report.page import make_report
-
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        **dict.fromkeys(("RunFacts", "ShownMistake", "collect_run"), f"{__name__}.collect"),
-        "make_report": f"{__name__}.page",
-    },
-)
+from matcaps.inspect.mistakes import ShownMistake
+from matcaps.report.collect import RunFacts, collect_run
+from matcaps.report.page import make_report
 
 __all__ = ["RunFacts", "ShownMistake", "collect_run", "make_report"]

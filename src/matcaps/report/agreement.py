@@ -1,17 +1,10 @@
 """What a run's report says of agreement: as it was measured while the network trained, and of the final network."""
 
-from collections.abc import Mapping
-
-from matcaps.inspect.agreement import AgreementDisplay, RoutingAgreement, agreement_in_words, measures_in_words
-from matcaps.inspect.curves import draw_agreement_by_epoch, measured_iterations
+from matcaps.inspect.agreement import AgreementDisplay, RoutingAgreement, agreement_in_words
+from matcaps.inspect.curves import AgreementByEpochDisplay
 from matcaps.report.collect import RunFacts
 from matcaps.report.parts import Picture, Section, picture
 from matcaps.training.record import RESULTS_NAME
-
-_HOW = (
-    "Routing is to give the true class data from iteration to iteration, and to bring its votes together: ln σ below "
-    "that of the others', and falling."
-)
 
 
 def agreement_sections(run: RunFacts) -> list[Section]:
@@ -22,16 +15,15 @@ def agreement_sections(run: RunFacts) -> list[Section]:
     """
     final = _final(run)
     figures: list[Picture] = []
-    chance = 1 / run.num_classes
-    by_epoch = draw_agreement_by_epoch(run.metrics, chance)
+    by_epoch = AgreementByEpochDisplay.from_metrics(run.metrics, 1 / run.num_classes)
     if by_epoch is not None:
-        epoch, last = _last_look(run, chance)
+        ((after, last),) = by_epoch.sentences.items()
         figures.append(
             picture(
                 by_epoch,
                 "By epoch, after each iteration: the true class's share of the data, ln σ of its votes less that of "
                 f"the others', and on how many images its votes are the nearest to their mean. {last}",
-                f"What routing does for the true class, by epoch. {_HOW} After epoch {epoch}: {last}",
+                f"{by_epoch.caption} {after}: {last}",
             )
         )
     if final is None:
@@ -40,7 +32,7 @@ def agreement_sections(run: RunFacts) -> list[Section]:
     said = f"{'. '.join(agreement_in_words(measured))}."
     figures.append(
         picture(
-            AgreementDisplay(measured, f"final network, {part} part").plot(),
+            AgreementDisplay(measured, f"final network, {part} part"),
             f"By iteration of the final network: {said} {_layers_in_words(measured)}",
             f"The final network by iteration. {_layers_in_words(measured)}",
         )
@@ -58,21 +50,6 @@ def _final(run: RunFacts) -> tuple[str, RoutingAgreement] | None:
         return str(values["part"]), RoutingAgreement.from_dict(values)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{run.folder / RESULTS_NAME}: its measures of agreement are malformed: {error}") from error
-
-
-def _last_look(run: RunFacts, chance: float) -> tuple[str, str]:
-    """The last epoch that was looked at, and what was found."""
-    iterations = measured_iterations(run.metrics)
-    row = [row for row in run.metrics if row.get(f"agreement/share_true_{iterations}")][-1]
-    share, gap, nearest = (
-        _by_iteration(row, name, 1, iterations) for name in ("share_true", "log_deviation_gap", "nearest_is_true")
-    )
-    changed = _by_iteration(row, "changed", 2, iterations)
-    return row["epoch"], f"{'. '.join(measures_in_words(share, gap, nearest, changed, chance))}."
-
-
-def _by_iteration(row: Mapping[str, str], name: str, first: int, last: int) -> list[float]:
-    return [float(row.get(f"agreement/{name}_{iteration}") or "nan") for iteration in range(first, last + 1)]
 
 
 def _layers_in_words(measured: RoutingAgreement) -> str:

@@ -5,30 +5,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from matcaps._paths import user_path
 from matcaps.data import load_data
+from matcaps.inspect.mistakes import Mistake, ShownMistake
 from matcaps.inspect.settings import INSPECTION_NAME, RECORD_NAME
 from matcaps.training.data_record import changed_data
 from matcaps.training.devices import place
-from matcaps.training.evaluation import Mistake, evaluate
+from matcaps.training.evaluation import evaluate
 from matcaps.training.record import METRICS_NAME, RESULTS_NAME, SETTINGS_NAME, read_json, read_metrics, read_settings
 from matcaps.training.run import load_run
-
-
-@dataclass(frozen=True, eq=False)
-class ShownMistake:
-    """A mistake and its picture.
-
-    Attributes:
-        mistake: which image was taken for what.
-        image: ``[C, H, W]``, uint8, as stored.
-    """
-
-    mistake: Mistake
-    image: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,13 @@ from datetime import datetime
 from importlib import resources
 from typing import Any
 
-import numpy as np
 import yaml
 from jinja2 import Environment, StrictUndefined
 
 from matcaps._version import __version__
-from matcaps.data.names import short_name
-from matcaps.inspect.confusion import draw_confusion
-from matcaps.inspect.curves import draw_curves, draw_health_by_epoch
-from matcaps.inspect.images import draw_images
+from matcaps.inspect.confusion import ConfusionDisplay
+from matcaps.inspect.curves import CurvesDisplay, HealthByEpochDisplay
+from matcaps.inspect.mistakes import MistakesDisplay
 from matcaps.inspect.views import VIEWS
 from matcaps.report.agreement import agreement_sections
 from matcaps.report.collect import RunFacts
@@ -41,9 +39,9 @@ def make_report(runs: Sequence[RunFacts], *, title: str | None = None) -> str:
     names = _names(runs)
     comparison = []
     if len(runs) > 1:
-        figure = draw_curves({name: run.metrics for name, run in zip(names, runs, strict=True)})
+        curves = CurvesDisplay({name: run.metrics for name, run in zip(names, runs, strict=True)})
         comparison.append(
-            picture(figure, f"Loss and accuracy by epoch of {', '.join(names)}", "The runs' curves in one picture.")
+            picture(curves, f"Loss and accuracy by epoch of {', '.join(names)}", "The runs' curves in one picture.")
         )
     return environment.from_string(template).render(
         title=title or f"matcaps: {', '.join(names)}",
@@ -90,23 +88,11 @@ def _run(name: str, run: RunFacts) -> dict[str, Any]:
 def _sections(run: RunFacts) -> list[Section]:
     test = run.results["test"]
     curves = [
-        picture(
-            draw_curves({run.name: run.metrics}),
-            "Loss and accuracy by epoch, on the parts that were looked at",
-            "How training went: the loss is what is minimised (its margin may rise on the way, and the loss with it), "
-            "the accuracy the share of images whose most active class is the true one.",
-        )
+        picture(CurvesDisplay({run.name: run.metrics}), "Loss and accuracy by epoch, on the parts that were looked at")
     ]
-    health = draw_health_by_epoch(run.metrics)
+    health = HealthByEpochDisplay.from_metrics(run.metrics)
     if health is not None:
-        curves.append(
-            picture(
-                health,
-                "Mean activation and share of dead capsule types by epoch and layer",
-                "How awake the capsules are: near 0 a layer sleeps, near 1 it says nothing by being awake; a dead type "
-                "is active on none of the images that are watched.",
-            )
-        )
+        curves.append(picture(health, "Mean activation and share of dead capsule types by epoch and layer"))
     return [
         Section("Training", _noticed(run.results), tuple(curves)),
         *agreement_sections(run),
@@ -118,18 +104,10 @@ def _sections(run: RunFacts) -> list[Section]:
 
 def _confusions(test: dict[str, Any]) -> Section:
     """What was taken for what."""
-    classes = test["classes"]
-    hits = [test["confusion"][place][place] for place in range(len(classes))]
-    worst = min(range(len(classes)), key=lambda place: hits[place] / max(1, sum(test["confusion"][place])))
-    in_words = "; ".join(_row_in_words(classes, test["confusion"], row) for row in range(len(classes)))
-    confusion = picture(
-        draw_confusion(test["confusion"], classes),
-        f"Confusion matrix: {in_words}",
-        "Each row holds the test images of one true class, by the class that the network took them for; what lies off "
-        "the diagonal is wrong.",
-    )
-    fewest = f"{hits[worst]:,} of {sum(test['confusion'][worst]):,} images of {classes[worst]} are right, the fewest."
-    return Section("What it takes for what", f"{fewest} {_hardest_objects(test)}".strip(), (confusion,))
+    confusion = ConfusionDisplay(test["confusion"], test["classes"])
+    said = confusion.sentences
+    figure = picture(confusion, f"Confusion matrix: {said['rows']}")
+    return Section("What it takes for what", f"{said['fewest']}. {_hardest_objects(test)}".strip(), (figure,))
 
 
 def _sentence(words: str) -> str:
@@ -178,18 +156,5 @@ def _mistakes(run: RunFacts) -> Section:
     title = "Worst mistakes"
     if not run.mistakes:
         return Section(title, run.note, ())
-    mistakes = [shown.mistake for shown in run.mistakes]
-    figure = draw_images(
-        np.stack([shown.image for shown in run.mistakes]),
-        [f"{short_name(one.label, 20)}\n→ {short_name(one.predicted, 20)}" for one in mistakes],
-        columns=4,
-    )
-    listing = "; ".join(f"{one.label} taken for {one.predicted} (number {one.index})" for one in mistakes)
-    caption = "The test images that are wrong by most: above each its true class and the one that it was taken for."
-    return Section(title, "", (picture(figure, f"Test images: {listing}", caption),))
-
-
-def _row_in_words(classes: Sequence[str], confusion: Sequence[Sequence[int]], row: int) -> str:
-    counts = confusion[row]
-    wrong = [f"{count} as {classes[column]}" for column, count in enumerate(counts) if count and column != row]
-    return f"{classes[row]}: {counts[row]} right" + (f", {', '.join(wrong)}" if wrong else "")
+    display = MistakesDisplay(run.mistakes)
+    return Section(title, "", (picture(display, f"Test images: {display.sentences['mistakes']}"),))

@@ -4,8 +4,7 @@ import base64
 import io
 from dataclasses import dataclass
 
-from matplotlib.figure import Figure
-
+from matcaps.inspect.display import Display
 from matcaps.inspect.style import save_svg
 
 
@@ -33,11 +32,11 @@ class Section:
     figures: tuple[Picture, ...]
 
 
-def picture(figure: Figure, alternative: str, caption: str) -> Picture:
-    """A figure as SVG in a data URL."""
+def picture(display: Display, alternative: str, caption: str = "") -> Picture:
+    """A view's figure as SVG in a data URL, with the view's caption unless there is another."""
     buffer = io.BytesIO()
-    save_svg(figure, buffer)
-    return Picture(data_url(buffer.getvalue(), "image/svg+xml"), alternative, caption)
+    save_svg(display.plot(), buffer)
+    return Picture(data_url(buffer.getvalue(), "image/svg+xml"), alternative, caption or display.caption)
 
 
 def data_url(content: bytes, kind: str) -> str:

@@ -2,15 +2,13 @@
 
 from matcaps.capsules import RoutingIteration
 from matcaps.routing.api import (
-    available_implementations,
     class_em_routing,
     conv_em_routing,
     em_routing,
     fit_class_em_routing,
     fit_conv_em_routing,
-    require_implementation,
-    resolve_implementation,
 )
+from matcaps.routing.choice import available_implementations, require_implementation, resolve_implementation
 from matcaps.routing.operators import RoutingFit
 from matcaps.routing.spec import RoutingInputs, RoutingSpec
 from matcaps.routing.trace import (

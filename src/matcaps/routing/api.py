@@ -9,28 +9,9 @@ from matcaps.capsules import POSE_SIZE, Capsules, RoutingIteration
 from matcaps.routing import cuda, native, reference
 from matcaps.routing.autocast import without_autocast
 from matcaps.routing.checks import as_schedule, prepare_class, prepare_conv, prepare_votes
-from matcaps.routing.choice import (
-    IMPLEMENTATIONS,
-    available_implementations,
-    check_implementation,
-    choose_implementation,
-    require_implementation,
-    resolve_implementation,
-)
+from matcaps.routing.choice import check_implementation, choose_implementation
 from matcaps.routing.operators import Route, RoutingFit
 from matcaps.routing.spec import RoutingInputs, RoutingSpec
-
-__all__ = [
-    "IMPLEMENTATIONS",
-    "available_implementations",
-    "class_em_routing",
-    "conv_em_routing",
-    "em_routing",
-    "fit_class_em_routing",
-    "fit_conv_em_routing",
-    "require_implementation",
-    "resolve_implementation",
-]
 
 
 def em_routing(
@@ -244,7 +225,7 @@ def fit_class_em_routing(
 ) -> tuple[Capsules, RoutingFit | None]:
     """Do for :func:`class_em_routing` what :func:`fit_conv_em_routing` does for that function."""
     check_implementation(spec.implementation)
-    return _route(inputs, prepare_class(inputs), spec.of_one_window(), wants_fit)
+    return _route(inputs, prepare_class(inputs), spec, wants_fit)
 
 
 _ROUTES: dict[str, Route] = {"cuda": cuda.route, "native": native.route}

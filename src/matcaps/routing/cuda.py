@@ -103,17 +103,7 @@ def _plan(inputs: RoutingInputs, options: OperatorOptions, wants_backward: bool)
         from matcaps.routing import cuda_program
 
         limit = cuda_program.shared_limit(inputs.poses.device)
-    return cuda_launch.plan_for(
-        inputs.poses,
-        inputs.weight,
-        len(inputs.inverse_temperature),
-        options.stride,
-        options.child_competition,
-        inputs.coordinates is not None,
-        options.activation_rule,
-        limit,
-        wants_backward=wants_backward,
-    )
+    return cuda_launch.plan_for(inputs, options, limit, wants_backward=wants_backward)
 
 
 def _launcher(plan: cuda_launch.Plan, device: torch.device, wants_backward: bool = False) -> cuda_launch.Launch:
@@ -138,7 +128,7 @@ def _forward_pass(inputs: RoutingInputs, options: OperatorOptions, keep_state: b
         with _on(inputs.poses.device):
             plan = _plan(inputs, options, keep_state)
             launch = _launcher(plan, inputs.poses.device, keep_state)
-            cuda_launch.forward(plan, buffers, options.variance_floor, options.annealing, launch)
+            cuda_launch.forward(plan, buffers, launch)
     if keep_state:
         return results
     return *results[:2], *(part.new_empty([0, *part.shape[1:]]) for part in results[2:])
@@ -224,7 +214,7 @@ def _backward_pass(
     with _on(poses.device):
         plan = _plan(inputs, options, True)
         launch = _launcher(plan, poses.device)
-        results = cuda_launch.backward(plan, buffers, options.variance_floor, options.annealing, launch)
+        results = cuda_launch.backward(plan, buffers, launch)
     return *results, *nothing
 
 

@@ -12,6 +12,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from matcaps.routing.operators import OperatorOptions
+from matcaps.routing.spec import RoutingInputs
+
 GRAD_RECORD = 32
 """Planes of a record's gradients; as in ``cuda_kernels/common.cuh``."""
 
@@ -158,22 +161,22 @@ def cut_for(shape: Shape, windows: int, limit: int = SHARED_LIMIT, wants_backwar
     return cut
 
 
-def shape_of(
-    poses: Tensor, weight: Tensor, iterations: int, stride: int, child_competition: bool, coordinates: bool, rule: int
-) -> Shape:
-    """Geometry of poses ``[B, H, W, I, 4, 4]`` and weight ``[K, K, I, J, 4, 4]``, or ``[I, J, 4, 4]`` for classes."""
+def shape_of(inputs: RoutingInputs, options: OperatorOptions) -> Shape:
+    """A routing's geometry, by the shapes of its tensors."""
+    poses, weight = inputs.poses, inputs.weight
     height, width, types = poses.shape[1:4]
-    is_class = weight.ndim == 4
-    kernel = (height, width) if is_class else (weight.shape[0], weight.shape[1])
-    rows, columns = (height - kernel[0]) // stride + 1, (width - kernel[1]) // stride + 1
+    kernel = (height, width) if inputs.is_class else (weight.shape[0], weight.shape[1])
+    rows, columns = (
+        (size - covered) // options.stride + 1 for size, covered in zip((height, width), kernel, strict=True)
+    )
     children = kernel[0] * kernel[1] * types
     return Shape(
-        height, width, types, weight.shape[-3], *kernel, stride, rows, columns, children,
-        period=types if is_class else children,
-        child_competition=child_competition and not is_class,
-        coordinates=coordinates,
-        rule=rule,
-        iterations=iterations,
+        height, width, types, weight.shape[-3], *kernel, options.stride, rows, columns, children,
+        period=types if inputs.is_class else children,
+        child_competition=options.child_competition and not inputs.is_class,
+        coordinates=inputs.coordinates is not None,
+        rule=options.activation_rule,
+        iterations=len(inputs.inverse_temperature),
         double=poses.dtype == torch.float64,
     )  # fmt: skip
 
@@ -251,6 +254,7 @@ class Plan:
     shape: Shape
     cut: Cut
     images: int
+    options: OperatorOptions
 
     @property
     def windows(self) -> int:
@@ -285,25 +289,16 @@ _SWEEP_BLOCKS = 264
 
 
 def plan_for(
-    poses: Tensor,
-    weight: Tensor,
-    iterations: int,
-    stride: int,
-    child_competition: bool,
-    coordinates: bool,
-    rule: int,
-    limit: int = SHARED_LIMIT,
-    *,
-    wants_backward: bool = True,
+    inputs: RoutingInputs, options: OperatorOptions, limit: int = SHARED_LIMIT, *, wants_backward: bool = True
 ) -> Plan:
     """The plan for tensors of these shapes, on a GPU whose blocks can have so many bytes of shared memory.
 
     Raises:
         ValueError: a block's shared memory, or what kernels count in 32 bits, does not suffice.
     """
-    shape = shape_of(poses, weight, iterations, stride, child_competition, coordinates, rule)
-    windows = len(poses) * shape.rows * shape.columns
-    plan = Plan(shape, cut_for(shape, windows, limit, wants_backward), len(poses))
+    shape = shape_of(inputs, options)
+    images = len(inputs.poses)
+    plan = Plan(shape, cut_for(shape, images * shape.rows * shape.columns, limit, wants_backward), images, options)
     # what kernels reckon in 32 bits: children of an image, places in a window, blocks of a grid
     largest = max(
         shape.height * shape.width * shape.types * 16,
@@ -320,15 +315,9 @@ def plan_for(
     return plan
 
 
-def forward(
-    plan: Plan,
-    tensors: dict[str, Tensor | None],
-    variance_floor: float,
-    annealing: float,
-    launch: Launch,
-) -> None:
+def forward(plan: Plan, tensors: dict[str, Tensor | None], launch: Launch) -> None:
     """Fill ``out_poses``, ``out_activations``, ``records``, ``logits`` and ``partitions``."""
-    arguments = _arguments(plan, tensors, variance_floor, annealing)
+    arguments = _arguments(plan, tensors)
     run = _runner(plan, arguments, launch)
     if not plan.shape.child_competition:
         run("route_windows", windows=True)
@@ -339,13 +328,7 @@ def forward(
             run("compete", t)
 
 
-def backward(
-    plan: Plan,
-    tensors: dict[str, Tensor | None],
-    variance_floor: float,
-    annealing: float,
-    launch: Launch,
-) -> list[Tensor]:
+def backward(plan: Plan, tensors: dict[str, Tensor | None], launch: Launch) -> list[Tensor]:
     """The gradients of poses, activations, weight, β_u, β_a and λ, and of ``coordinates`` where there are some."""
     shape, poses = plan.shape, tensors["poses"]
     assert poses is not None
@@ -368,7 +351,7 @@ def backward(
         "grad_poses": empty(*poses.shape),
         "grad_activations": empty(*poses.shape[:4]),
     }
-    arguments = _arguments(plan, tensors | made, variance_floor, annealing)
+    arguments = _arguments(plan, tensors | made)
     arguments.part_windows = part_windows
     run = _runner(plan, arguments, launch)
     if not shape.child_competition:
@@ -405,8 +388,9 @@ def _over_places(parts: Tensor, shape: Shape) -> Tensor:
     return total if shape.period == shape.children else total.unflatten(0, (-1, shape.period)).sum(dim=0)
 
 
-def _arguments(plan: Plan, tensors: dict[str, Tensor | None], variance_floor: float, annealing: float) -> Arguments:
-    arguments = Arguments(windows=plan.windows, images=plan.images, variance_floor=variance_floor, annealing=annealing)
+def _arguments(plan: Plan, tensors: dict[str, Tensor | None]) -> Arguments:
+    options = {"variance_floor": plan.options.variance_floor, "annealing": plan.options.annealing}
+    arguments = Arguments(windows=plan.windows, images=plan.images, **options)
     arguments.point(**tensors)
     logits = tensors["logits"]
     assert logits is not None

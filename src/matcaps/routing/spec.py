@@ -1,6 +1,6 @@
 """What a routing is asked to do: its options in one object, its tensors in another, and its windows."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from numbers import Real
 from typing import Any, NamedTuple
@@ -15,6 +15,8 @@ ACTIVATION_RULES = ("paper", "standardised", "relative")
 @dataclass(frozen=True)
 class RoutingSpec:
     """The options of a routing; from the public functions to the kernels they travel in this object.
+
+    Class capsules have one window, the whole map: stride and competition change nothing there.
 
     Attributes:
         stride: rows and columns from one window to the next.
@@ -57,10 +59,6 @@ class RoutingSpec:
     def child_competition(self) -> bool:
         """Whether children divide themselves among the parents of all windows that cover them."""
         return self.competition == "child"
-
-    def of_one_window(self) -> "RoutingSpec":
-        """The same for class capsules, which are a convolution with one window, the whole map."""
-        return replace(self, stride=1, competition="window")
 
 
 def is_positive(value: Any) -> bool:

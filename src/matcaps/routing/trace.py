@@ -118,7 +118,7 @@ def trace_conv(inputs: RoutingInputs, spec: RoutingSpec) -> list[RoutingIteratio
 def trace_class(inputs: RoutingInputs, spec: RoutingSpec) -> list[RoutingIteration]:
     """Do what :func:`trace_class_em_routing` does, for a layer, which has its options in one object."""
     check_implementation(spec.implementation)
-    return _trace(prepare_class(inputs), spec.of_one_window())
+    return _trace(prepare_class(inputs), spec)
 
 
 def _trace(inputs: RoutingInputs, spec: RoutingSpec) -> list[RoutingIteration]:

@@ -3,18 +3,18 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from matcaps._progress import watched
-from matcaps.data import DataBundle, ImageDataset, Transform
+from matcaps.data import DataBundle
 from matcaps.data.devices import send
+from matcaps.inspect.traversal import class_poses, explained_variance
 from matcaps.losses import reconstruction_loss
 from matcaps.models import EMCapsNet, PoseDecoder
+from matcaps.models.decoder import load_decoder as load_decoder  # matcaps.training has it, too
 from matcaps.models.modes import device_of
-from matcaps.models.pretrained import read_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,54 +94,3 @@ def train_decoder(
     decoder.cpu().eval()
     explained = explained_variance(decoder, class_poses(network, test, transform), test, transform)
     return DecoderTraining(decoder, tuple(losses), explained, time.perf_counter() - started)
-
-
-@torch.no_grad()
-def class_poses(network: EMCapsNet, dataset: ImageDataset, transform: Transform, batch_size: int = 200) -> Tensor:
-    """All class capsules' poses of a data set's images, as in evaluation: ``[N, classes, 4, 4]``, on the host."""
-    device = device_of(network)
-    batches = (send(images, device) for images in dataset.images.split(batch_size))
-    return torch.cat([network(transform.evaluate(images)).poses for images in batches]).cpu()
-
-
-@torch.no_grad()
-def explained_variance(decoder: PoseDecoder, poses: Tensor, dataset: ImageDataset, transform: Transform) -> float:
-    """Share of the images' variance about their mean image that the reconstructions explain."""
-    parts = list(torch.arange(len(dataset)).split(500))
-    shape = decoder.image_shape
-    total, error, squares = torch.zeros(shape, dtype=torch.float64), 0.0, 0.0
-    for part in parts:
-        images = transform.evaluate(dataset.images[part]).double()
-        total += images.sum(0)
-        squares += float((images**2).sum())
-        error += float(((decoder(poses[part], dataset.labels[part]).double() - images) ** 2).sum())
-    deviation = squares - float((total**2).sum()) / len(dataset)
-    return 1 - error / deviation if deviation > 0 else float("nan")
-
-
-def load_decoder(path: Path, num_classes: int, image_shape: tuple[int, int, int]) -> PoseDecoder:
-    """Load a decoder, in evaluation mode; how many hidden units it has, its tensors say.
-
-    Args:
-        path: what a training with ``reconstruction_weight`` or :func:`train_decoder` left, or a decoder with other
-            ``hidden_units`` saved in the same way.
-        num_classes: the network's.
-        image_shape: channels, rows and columns of the network's input.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no decoder, its numbers are not finite, or it is one for other images or classes.
-    """
-    weights = read_weights(path)
-    hidden = [weights.get(name) for name in ("layers.0.bias", "layers.2.bias")]
-    sizes = [len(bias) for bias in hidden if bias is not None and bias.ndim == 1 and len(bias)]
-    if len(sizes) != 2:
-        raise ValueError(f"{path} holds no decoder: layers.0 and layers.2 must each have a bias")
-    decoder = PoseDecoder(num_classes, image_shape, hidden_units=(sizes[0], sizes[1]))
-    try:
-        decoder.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path} does not fit {num_classes} classes and images of {list(image_shape)}: {error}"
-        ) from error
-    return decoder.eval()

@@ -16,29 +16,13 @@ from matcaps.data.dataset import ImageDataset
 from matcaps.data.devices import send
 from matcaps.data.loader import Batch
 from matcaps.inspect.agreement import AgreementTally, RoutingAgreement
+from matcaps.inspect.mistakes import Mistake
 from matcaps.models import EMCapsNet
 from matcaps.models.modes import device_of, evaluation_mode
 from matcaps.models.scores import class_scores
 from matcaps.training.log_loss import best_exponent, log_losses
 
 _NUM_WORST = 24
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """An image that was taken for another class.
-
-    Attributes:
-        index: its place in the published part.
-        label: the true class's name.
-        predicted: the name of the class that it was taken for.
-        lead: by how much that class's score exceeds the true one's.
-    """
-
-    index: int
-    label: str
-    predicted: str
-    lead: float
 
 
 @dataclass(frozen=True)

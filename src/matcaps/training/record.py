@@ -15,6 +15,7 @@ import yaml
 
 import matcaps
 from matcaps._paths import user_path
+from matcaps.models.files import read_json as read_json
 from matcaps.models.files import whole_file
 from matcaps.training.settings import TrainSettings
 
@@ -35,21 +36,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, values: Any) -> None:
     """Write JSON as :func:`write_text` does."""
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read an object that :func:`write_json` wrote.
-
-    Raises:
-        ValueError: it is not JSON, or no object.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold an object; got {type(values).__name__}")
-    return values
 
 
 def write_settings(path: Path, values: dict[str, Any]) -> None:
@@ -101,11 +87,24 @@ def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """Read the rows that :func:`write_metrics` wrote; none if there is no file."""
+    """Read the rows that :func:`write_metrics` wrote; none if there is no file.
+
+    Raises:
+        ValueError: it is no such table: a row without an epoch or a step, or a cell that is neither empty nor a number.
+    """
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            _ = int(row["epoch"]), int(row["step"]), [float(value) for value in row.values() if value]
+    except (csv.Error, KeyError, TypeError, ValueError) as error:  # a cell too many is a list, one too few is None
+        raise ValueError(
+            f"{path} must be a table of numbers with the columns epoch and step, one row an epoch; it is not "
+            f"({error}): mend it, or remove it to go without the epochs so far"
+        ) from error
+    return rows
 
 
 def describe_machine() -> dict[str, Any]:

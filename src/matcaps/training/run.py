@@ -25,11 +25,12 @@ from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, mo
 from matcaps.models.config import BaselineCNNConfig
 from matcaps.models.files import named_errors
 from matcaps.models.freezing import freeze
-from matcaps.models.pretrained import DECODER_NAME, describe_model, from_pretrained, save_weights
+from matcaps.models.pretrained import describe_model, from_pretrained, save_weights
+from matcaps.models.sources import DECODER_NAME
 from matcaps.models.statistics import has_statistics
 from matcaps.training.agreement_watch import AgreementWatch
 from matcaps.training.averaging import AveragedWeights
-from matcaps.training.callbacks import CapsuleHealth, WatchedParts
+from matcaps.training.callbacks import CapsuleHealth, CapsuleViews, WatchedParts
 from matcaps.training.checkpoint_files import CHECKPOINTS_NAME, read_checkpoint
 from matcaps.training.data_record import begin_with_data, check_folder_is_there, load_for_training
 from matcaps.training.devices import resolve_device
@@ -53,7 +54,6 @@ from matcaps.training.settings import TrainSettings
 from matcaps.training.stuck import StuckWatch
 from matcaps.training.tuning import describe_origin, settle, start_from_pretrained
 from matcaps.training.unfinished import check_finished
-from matcaps.training.views import CapsuleViews
 
 TENSORBOARD_NAME = "tensorboard"
 _STATISTICS_BATCH = 64

@@ -8,10 +8,11 @@ from matcaps.data import DataBundle
 from matcaps.models import BaselineCNN, EMCapsNet, model_config
 from matcaps.models.freezing import freeze, short_name
 from matcaps.models.modules import effective
-from matcaps.models.pretrained import load_tuned, read_config, read_model_config, resolve_folder, weights_digest
+from matcaps.models.pretrained import load_tuned, read_model_config, weights_digest
+from matcaps.models.sources import read_config, resolve_folder
 from matcaps.models.transfer import check_sizes
-from matcaps.training.inference import check_finished
 from matcaps.training.settings import ModelSettings, TrainSettings
+from matcaps.training.unfinished import check_finished
 
 _NOT_DECIDED = ("implementation",)
 """What a network's configuration has and its weights do not decide."""

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from matcaps._paths import user_path
-from matcaps.models.pretrained import CONFIG_NAME, WEIGHTS_NAME, from_pretrained
+from matcaps.models.pretrained import from_pretrained
+from matcaps.models.sources import CONFIG_NAME, WEIGHTS_NAME
 from matcaps.training.checkpoint_files import CHECKPOINTS_NAME, newest_checkpoint, read_checkpoint
 from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, read_json, read_run_settings
 

@@ -9,12 +9,37 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
 from matcaps.routing import cuda_launch
-from matcaps.routing.cuda_launch import Arguments, Cut, Shape, constants
+from matcaps.routing.cuda_launch import SHARED_LIMIT, Arguments, Cut, Plan, Shape, constants, plan_for
+from matcaps.routing.operators import OperatorOptions
+from matcaps.routing.spec import RoutingInputs
 
 HERE = Path(__file__).parent
 KERNELS = Path(cuda_launch.__file__).with_name("cuda_kernels")
 COMPILER = shutil.which("g++") or shutil.which("clang++") or ""
+
+
+def plan_of_sizes(
+    batch: int, height: int, width: int, children: int, parents: int, kernel: int | None = 3, iterations: int = 3,
+    *, stride: int = 1, child: bool = True, rule: int = 0, dtype: torch.dtype = torch.float32,
+    limit: int = SHARED_LIMIT, wants_backward: bool = True,
+) -> Plan:  # fmt: skip
+    """The plan for tensors of these sizes, which are on no device; without a kernel of class capsules."""
+    poses = torch.empty(batch, height, width, children, 4, 4, device="meta", dtype=dtype)
+    beta = poses.new_empty(parents)
+    inputs = RoutingInputs(
+        poses,
+        poses[..., 0, 0],
+        poses.new_empty([*([kernel] * 2 if kernel else []), children, parents, 4, 4]),
+        beta,
+        beta,
+        poses.new_empty(iterations),
+        None if kernel else poses.new_empty(height, width, 16),
+    )
+    options = OperatorOptions(stride, child, rule, 5e-4, 1.0)
+    return plan_for(inputs, options, limit, wants_backward=wants_backward)
 
 
 class Emulated:

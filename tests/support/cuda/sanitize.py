@@ -45,7 +45,7 @@ def make_plan(name: str) -> tuple[Plan, list[Tensor]]:
     else:
         inputs = class_inputs(batch, height, width, children, parents, iterations)
     inputs = [tensor.to(torch.float64 if double else torch.float32).contiguous() for tensor in inputs]
-    plan = cuda_launch.plan_for(inputs[0], inputs[2], iterations, stride, child, len(inputs) > 6, rule)
+    plan = cuda_launch.plan_for(RoutingInputs(*inputs), OperatorOptions(stride, child, rule, 5e-4, 1 / 16))
     return replace(plan, cut=replace(plan.cut, **changes)), inputs
 
 
@@ -63,16 +63,15 @@ def describe_plan(plan: Plan, inputs: list[Tensor]) -> tuple[str, bytes]:
     def launch(name: str, arguments: Arguments, grid: tuple[int, int, int], threads: int, shared: int) -> None:
         lines.append(f"launch {name} {' '.join(map(str, grid))} {threads} {shared} {bytes(arguments).hex()}")
 
-    options = OperatorOptions(plan.shape.stride, plan.shape.child_competition, plan.shape.rule, 5e-4, 1 / 16)
     buffers: dict[str, Tensor | None] = RoutingInputs(*inputs)._asdict()
-    results = cuda._empty_results(RoutingInputs(*inputs), options, True, True)
+    results = cuda._empty_results(RoutingInputs(*inputs), plan.options, True, True)
     grads = [torch.randn_like(result) for result in results[:2]]
     contents = buffers | {"grad_out_poses": grads[0], "grad_out_activations": grads[1]}
     buffers |= dict(zip(("out_poses", "out_activations", "records", "logits", "partitions"), results, strict=True))
     recorded, cuda_launch.Arguments = cuda_launch.Arguments, Recorded  # type: ignore[misc]
     try:
-        cuda_launch.forward(plan, buffers, 5e-4, 1 / 16, launch)
-        cuda_launch.backward(plan, contents | {name: buffers[name] for name in cuda._STATE}, 5e-4, 1 / 16, launch)
+        cuda_launch.forward(plan, buffers, launch)
+        cuda_launch.backward(plan, contents | {name: buffers[name] for name in cuda._STATE}, launch)
     finally:
         cuda_launch.Arguments = recorded  # type: ignore[misc]
     head, given = [], b""

@@ -16,9 +16,9 @@ from matcaps.data import Appearance, appearance
 from matcaps.data.devices import send
 from matcaps.data.images import endings
 from matcaps.data.names import printable
+from matcaps.inference.saved import SavedNetwork, open_saved
 from matcaps.models.scores import class_scores
 from matcaps.training.devices import place, resolve_device
-from matcaps.training.inference import SavedNetwork, open_saved
 
 _FAR, _NEAR = 0.4, 0.25
 """Grey levels, of 1 in all, by which an image's border is another ground than the training images', or the same."""

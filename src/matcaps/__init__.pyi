@@ -1,0 +1,16 @@
+from . import data as data
+from . import experiments as experiments
+from . import inference as inference
+from . import inspect as inspect
+from . import layers as layers
+from . import losses as losses
+from . import models as models
+from . import routing as routing
+from . import training as training
+from ._version import __version__ as __version__
+from .capsules import Capsules as Capsules
+from .models.factory import create_model as create_model
+from .models.presets import list_models as list_models
+from .models.pretrained import from_pretrained as from_pretrained
+from .models.pretrained import save_pretrained as save_pretrained
+from .models.sources import list_pretrained as list_pretrained

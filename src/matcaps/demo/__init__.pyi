@@ -1,0 +1,15 @@
+from .app import Server as Server
+from .app import serve as serve
+from .examples import Examples as Examples
+from .pictures import Prepared as Prepared
+from .pictures import prepare_digit as prepare_digit
+from .pictures import read_upload as read_upload
+from .session import Attacked as Attacked
+from .session import DemoNetwork as DemoNetwork
+from .session import Reading as Reading
+from .session import open_demo as open_demo
+from .strokes import draw_strokes as draw_strokes
+from .strokes import drawn_digits as drawn_digits
+from .strokes import parse_strokes as parse_strokes
+from .viewpoints import ObjectViews as ObjectViews
+from .viewpoints import open_views as open_views
