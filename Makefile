@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # One thread for each test process: two processes with two threads each would fight over two cores.
 TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup train test test-slow test-kills test-processors test-wheel test-oldest test-cuda test-export test-browser test-integrations notebooks sanitize fuzz bench bench-gpu results docs docs-links lint format clean
+.PHONY: help setup train test test-slow test-kills test-processors test-wheel test-oldest test-arm64 test-cuda test-export test-browser test-integrations notebooks sanitize fuzz bench bench-gpu results docs docs-links lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -40,6 +40,9 @@ test-wheel: setup ## build the wheel and test it away from the sources, with and
 
 test-oldest: setup ## test with the oldest versions that pyproject.toml allows, in an environment of their own
 	$(BIN)/python tools/test_oldest.py
+
+test-arm64: ## run the core's NEON code under QEMU; needs Debian's g++-aarch64-linux-gnu and qemu-user; some minutes
+	native/tests/arm64.sh build/arm64
 
 CUDA_TESTS := $(addprefix tests/routing/test_cuda_,values.py torch.py boundary.py launch.py compile.py faults.py sanitizers.py)
 

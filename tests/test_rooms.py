@@ -18,7 +18,7 @@ ROOMS = {
     "workshop": {"data", "training", "inference", "experiments", "inspect", "report", "demo", "cli"},
 }
 ORDER = list(ROOMS)
-FOR_ALL = {"_version", "_numbers", "_paths"}
+FOR_ALL = {"_version", "_numbers", "_paths", "_progress"}
 """Small helpers with no room: they import nothing of the package."""
 
 

@@ -1,6 +1,9 @@
 // Runs the core over awkward sizes, threads and settings, for a sanitizer or valgrind to watch; checks that nothing
 // non-finite comes out and that a second run gives the same bits. Usage: matcaps_selftest [instruction set...], by
 // default every one that this machine has. Prints which ones ran and returns 0 where all is well.
+//   matcaps_selftest --write FILE SET: the values of one instruction set, all forward and backward results
+//   matcaps_selftest --compare FILE SET: another one's beside them, on this machine or another; arm64.sh does so
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -102,7 +105,9 @@ void run_twice(const matcaps_problem& problem, bool keep_state) {
   }
 }
 
-void all_settings() {
+// Calls do(problem) for awkward sizes and all settings.
+template <class Do>
+void each_problem(Do&& act) {
   // Children of a window on both sides of a chunk (16) and of what fits kVoteBytes, with vectors of any size. Images
   // are shared out whole to four threads if they are four, and else window by window.
   const int64_t sizes[][8] = {
@@ -128,14 +133,90 @@ void all_settings() {
       p.threads = setting >> 3 & 1 ? 4 : 1;
       p.activation_rule = setting >> 4;  // 0, 1, 2
       p.variance_floor = 5e-4, p.annealing = 1.0 / 16;
-      for (bool keep_state : {false, true})
-        p.double_precision ? run_twice<double>(p, keep_state) : run_twice<float>(p, keep_state);
+      act(p);
     }
+}
+
+void all_settings() {
+  each_problem([](const matcaps_problem& p) {
+    for (bool keep_state : {false, true})
+      p.double_precision ? run_twice<double>(p, keep_state) : run_twice<float>(p, keep_state);
+  });
+}
+
+// A result of one problem, as doubles.
+struct Values {
+  bool double_precision;
+  std::vector<double> numbers;
+  double least_scale;  // a thousandth of the problem's largest number: a gradient that is 0 but for rounding has none
+};
+
+template <class Real>
+void collect(const matcaps_problem& problem, std::vector<Values>& to) {
+  Routing<Real> routing(problem, true);
+  routing.run();
+  double largest = 0;
+  for (const auto* result : routing.results())
+    for (Real x : *result) largest = std::max(largest, std::fabs(double(x)));
+  for (const auto* result : routing.results())
+    to.push_back(
+        {problem.double_precision != 0, std::vector<double>(result->begin(), result->end()), 1e-3 * largest});
+}
+
+// Of every size and setting; on one thread, for the sums of several are in another order.
+std::vector<Values> all_values() {
+  std::vector<Values> all;
+  each_problem([&](const matcaps_problem& p) {
+    if (p.threads == 1) p.double_precision ? collect<double>(p, all) : collect<float>(p, all);
+  });
+  return all;
+}
+
+void write_values(std::FILE* file) {
+  for (const Values& values : all_values())
+    check(std::fwrite(values.numbers.data(), sizeof(double), values.numbers.size(), file) == values.numbers.size(),
+          "the values cannot be written");
+}
+
+// The largest difference of a result beside its largest number, against bounds that are far above rounding and far
+// below what a wrong lane or a lost term makes.
+void compare_values(std::FILE* file) {
+  double largest[2] = {0, 0};
+  int64_t count = 0;
+  for (const Values& values : all_values()) {
+    std::vector<double> expected(values.numbers.size());
+    if (std::fread(expected.data(), sizeof(double), expected.size(), file) != expected.size()) {
+      check(false, "the file holds fewer values");
+      return;
+    }
+    double difference = 0, scale = values.least_scale;
+    for (size_t i = 0; i < expected.size(); ++i) {
+      difference = std::max(difference, std::fabs(values.numbers[i] - expected[i]));
+      scale = std::max(scale, std::fabs(expected[i]));
+    }
+    count += int64_t(expected.size());
+    if (scale > 0) difference /= scale;
+    largest[values.double_precision] = std::max(largest[values.double_precision], difference);
+    check(difference < (values.double_precision ? 1e-12 : 2e-4), "a result is another");
+  }
+  check(std::fgetc(file) == EOF, "the file holds more values");
+  std::printf("%lld values, the largest difference %.1e in float32 and %.1e in float64 of a result's largest number: ",
+              static_cast<long long>(count), largest[0], largest[1]);
 }
 
 }  // namespace
 
 int main(int count, char** names) {
+  if (count == 4 && names[1][0] == '-') {
+    const bool writes = std::strcmp(names[1], "--write") == 0;
+    std::FILE* file = std::fopen(names[2], writes ? "wb" : "rb");
+    check(file != nullptr, "the file cannot be opened");
+    check(matcaps_set_target(names[3]), "this machine or this build lacks the instruction set");
+    if (failures == 0) writes ? write_values(file) : compare_values(file);
+    if (file) check(std::fclose(file) == 0, "the file cannot be closed");
+    std::printf("%s, %d failures\n", names[3], failures);
+    return failures != 0;
+  }
   std::vector<const char*> targets(names + 1, names + count);
   const bool asked = !targets.empty();
   if (!asked) targets = {"baseline", "neon", "avx2", "avx512"};

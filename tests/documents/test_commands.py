@@ -138,6 +138,14 @@ def table_of_folds(command: str) -> None:
     Run()(command)
 
 
+def sweep(command: str) -> None:
+    """One trial in the space of the page, of tiny networks; what launches several workers is not needed for it."""
+    command = command[command.index("matcaps experiment") :].strip('"')
+    (space,) = blocks(ROOT / "docs" / "sweeps.md", "yaml")
+    Path("space.yaml").write_text(space, encoding="utf-8")
+    Run(SMALL_FOLDS.replace("--shard=1/5", "--trials=1"))(command)
+
+
 NETWORK = "--model.stem_channels=4 --model.primary_capsules=2 --model.conv_capsules1=2 --model.conv_capsules2=2"
 FEW = "--epochs=1 --accelerator=cpu --data.max_train_images=40 --data.max_test_images=20 --calibration_images=8"
 PAGE = Parse("needs Gradio, which is no part of the tests' environment, and a browser: make test-browser drives it")
@@ -165,11 +173,26 @@ COMMANDS: dict[str, Callable[[str], None]] = {
     "matcaps experiment folds --recipe smallnorb --set loss.name=cross-entropy --epochs 20": Run(SMALL_FOLDS),
     "matcaps experiment folds --recipe smallnorb --epochs 20 --seeds 0,1": Run(SMALL_FOLDS),
     "matcaps table folds runs/folds": table_of_folds,
+    "matcaps experiment sweep --recipe smallnorb --space space.yaml --epochs 20 --trials 20": sweep,
+    "torchrun --standalone --nproc_per_node 4 --no-python matcaps experiment sweep --recipe smallnorb "
+    "--space space.yaml --trials 100": sweep,
+    "sbatch --array 0-7 --gres gpu:1 --time 12:00:00 --wrap "
+    '"matcaps experiment sweep --recipe smallnorb --space space.yaml --trials 100"': sweep,
+    '.venv/bin/pip install -c constraints.txt -e ".[sweep]"': pip_knows,
     "matcaps summary tutorial": Run(),
     "matcaps data list": Run(),
     "matcaps doctor": Run(),
+    "matcaps completion bash": Run(),
     '.venv/bin/pip install -c constraints.txt -e ".[demo]"': pip_knows,
     '.venv/bin/pip install -c constraints.txt -e ".[integrations]"': pip_knows,
+    "make test-wheel": Make(".venv/bin/python tools/test_wheel.py", Trust("builds the wheel twice: minutes")),
+    "make test-arm64": Make("native/tests/arm64.sh build/arm64", Trust("needs a cross-compiler and QEMU")),
+    "python -m build": Trust("the tools of those who build packages"),
+    "auditwheel repair --plat manylinux_2_28_x86_64 dist/matcaps-0.1.0-py3-none-linux_x86_64.whl": Trust("the same"),
+    "uvx --from dist/matcaps-0.1.0-py3-none-linux_x86_64.whl matcaps --help": Trust("installs torch from an index"),
+    "pipx run --spec dist/matcaps-0.1.0-py3-none-linux_x86_64.whl matcaps --help": Trust("the same"),
+    "pip install matcaps": Trust("an index would be asked; tools/test_wheel.py installs a wheel"),
+    "matcaps train quickstart": Run(f"{NETWORK} {FEW}"),
     "make bench": Make(".venv/bin/python -m benchmarks.cpu.bench", Help("ten minutes on an idle machine")),
     ".venv/bin/python -m benchmarks.cpu.compare --peer officium=../Capsules": peers_known,
 }

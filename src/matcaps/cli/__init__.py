@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from matcaps._version import __version__
+from matcaps.cli.bar import bars
+from matcaps.cli.completion import completion_command
 from matcaps.cli.data import data_command
 from matcaps.cli.demo import demo_command
 from matcaps.cli.describe import doctor_command, models_command, summary_command
@@ -15,6 +17,7 @@ from matcaps.cli.evaluate import eval_command, predict_command
 from matcaps.cli.experiment import experiment_command, table_command
 from matcaps.cli.export import export_command
 from matcaps.cli.inspect import inspect_command
+from matcaps.cli.overview import overview
 from matcaps.cli.parsing import PLAIN, err, out
 from matcaps.cli.report import report_command
 from matcaps.cli.train import train_command
@@ -34,6 +37,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "models": models_command,
     "data": data_command,
     "doctor": doctor_command,
+    "completion": completion_command,
 }
 
 
@@ -51,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
-        _print_help()
+        out.print(overview(COMMANDS))
         return 0
     if command == "--version":
         out.print(f"matcaps {__version__}")
@@ -61,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         err.print(f"matcaps: there is no command {command!r}; the commands are {known}", **PLAIN)
         return 2
     try:
-        with signals_end_the_work(), warnings.catch_warnings():
+        with signals_end_the_work(), bars(), warnings.catch_warnings():
             shown: set[str] = set()  # an experiment reads the same files for every trial
 
             def print_once(message: Warning | str, *_: Any) -> None:
@@ -79,10 +83,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, RuntimeError) and type(error).__name__ != "TrainingDivergedError":
             raise  # a bug in matcaps: show the traceback
         return report_failed(command, error)
-
-
-def _print_help() -> None:
-    out.print("usage: matcaps COMMAND [--help]\n\nMatrix capsule networks with EM routing.\n\ncommands:", **PLAIN)
-    for name, command in COMMANDS.items():
-        out.print(f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}", **PLAIN)
-    out.print("\n  --version  print the version", **PLAIN)

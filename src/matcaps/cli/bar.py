@@ -1,45 +1,72 @@
-"""A progress bar of an epoch's steps, on a terminal."""
+"""Bars of the work that goes on, with the time left, where a person looks on."""
 
+import os
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from matcaps._progress import Advance, shown_by
 
-from matcaps.training.loop import Callback, Loop
-from matcaps.training.module import Training
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 
-class StepsBar(Callback):
-    """A progress bar of the epoch's steps, on standard error if that is a terminal; use it in a ``with`` statement."""
+def is_watched() -> bool:
+    """Whether bars are drawn: standard error is a terminal, and this is the first of several processes."""
+    return sys.stderr.isatty() and os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def make_bars(*columns: "ProgressColumn") -> "Progress":
+    """What draws bars on standard error: nothing where nobody looks on.
+
+    Args:
+        columns: what stands between the bar and the time left.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        *columns,
+        TimeRemainingColumn(),
+        console=Console(file=sys.stderr),
+        transient=True,
+        disable=not is_watched(),
+        redirect_stdout=sys.stdout.isatty(),  # else its lines would come to the terminal, and not where they should
+    )
+
+
+class Bars:
+    """Shows all work that :mod:`matcaps._progress` hears of while it is entered."""
 
     def __init__(self) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(file=sys.stderr),
-            transient=True,
-            disable=not sys.stderr.isatty(),
-            redirect_stdout=sys.stdout.isatty(),  # otherwise redirected output would go to the terminal
-        )
+        self._progress: Progress | None = None  # made when there is something to show: rich's bars take a while to load
 
-    def __enter__(self) -> "StepsBar":
-        return self
+    @contextmanager
+    def __call__(self, name: str, steps: int | None, done: int) -> Iterator[Advance]:
+        if self._progress is None:
+            from rich.progress import MofNCompleteColumn
 
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+            self._progress = make_bars(MofNCompleteColumn())
+        progress = self._progress
+        task = progress.add_task(name, total=steps, completed=done)
+        if len(progress.task_ids) == 1:
+            progress.start()
+        try:
+            yield lambda: progress.advance(task)
+        finally:
+            progress.remove_task(task)
+            if not progress.task_ids:
+                progress.stop()
 
-    def on_train_epoch_start(self, loop: Loop, training: Training) -> None:
-        if not loop.is_global_zero:
-            return
-        for task in self._progress.task_ids:
-            self._progress.remove_task(task)
-        done = loop.global_step % loop.num_training_batches
-        self._progress.add_task(f"epoch {loop.current_epoch + 1}", total=loop.num_training_batches, completed=done)
-        self._progress.start()
 
-    def on_train_batch_end(self, loop: Loop, training: Training, outputs: Any, batch: Any, batch_idx: int) -> None:
-        for task in self._progress.task_ids:
-            self._progress.advance(task)
+@contextmanager
+def bars() -> Iterator[None]:
+    """Show the work that is done inside, where somebody looks on."""
+    if not is_watched():
+        yield
+        return
+    with shown_by(Bars()):
+        yield

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from matcaps.cli.parsing import PLAIN, err, make_parser, out
+from matcaps.cli.parsing import PLAIN, make_parser, out
 
-_DATA_SETS = ("mnist", "fashion-mnist", "smallnorb")
+ACTIONS = ("list", "fetch", "verify")
+DATA_SETS = ("mnist", "fashion-mnist", "smallnorb")
 
 
 def data_command(arguments: list[str]) -> int:
@@ -13,17 +14,17 @@ def data_command(arguments: list[str]) -> int:
         "data", "list: show what is present; fetch: download what is missing; verify: compare checksums."
     )
     parser.add_argument("action", type=str, help="list, fetch or verify")
-    parser.add_argument("names", type=str, nargs="*", help=f"any of {', '.join(_DATA_SETS)}; fetch needs at least one")
+    parser.add_argument("names", type=str, nargs="*", help=f"any of {', '.join(DATA_SETS)}; fetch needs at least one")
     parser.add_argument("--root", type=str | None, help="folder that holds the data sets")
     parsed = parser.parse_args(arguments)
-    if parsed.action not in ("list", "fetch", "verify"):
+    if parsed.action not in ACTIONS:
         raise ValueError(f"the action must be list, fetch or verify; got {parsed.action!r}")
     for name in parsed.names:
-        if name not in _DATA_SETS:
-            raise ValueError(f"the data set must be one of {', '.join(_DATA_SETS)}; got {name!r}")
+        if name not in DATA_SETS:
+            raise ValueError(f"the data set must be one of {', '.join(DATA_SETS)}; got {name!r}")
     if parsed.action == "fetch" and not parsed.names:
-        raise ValueError(f"name what to fetch: {', '.join(_DATA_SETS)}")
-    names: list[str] = parsed.names or list(_DATA_SETS)
+        raise ValueError(f"name what to fetch: {', '.join(DATA_SETS)}")
+    names: list[str] = parsed.names or list(DATA_SETS)
     return {"list": _list_data, "fetch": _fetch_data, "verify": _verify_data}[parsed.action](names, parsed.root)
 
 
@@ -41,12 +42,12 @@ def _list_data(names: list[str], root: str | None) -> int:
 
 
 def _fetch_data(names: list[str], root: str | None) -> int:
-    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import DownloadColumn, TaskID, TransferSpeedColumn
 
+    from matcaps.cli.bar import make_bars
     from matcaps.data import fetch
 
-    columns = ("[progress.description]{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=err, disable=not err.is_terminal) as bars:
+    with make_bars(DownloadColumn(), TransferSpeedColumn()) as bars:
         tasks: dict[str, TaskID] = {}
 
         def progress(file: str, done: int, total: int | None) -> None:

@@ -3,19 +3,23 @@
 from matcaps._paths import user_path
 from matcaps.cli.folds import folds_command, folds_table_command
 from matcaps.cli.parsing import make_parser
+from matcaps.cli.sweep import sweep_command
 from matcaps.cli.trials import add_trial_options, run_or_list, write_table
 from matcaps.experiments.definitions import get_experiment, list_experiments
 from matcaps.experiments.folds import FOLDS
 from matcaps.experiments.plan import parse_list
 
 _FOLDER = "runs/experiments"
+_SWEEP = "sweep"
 _NAMES = f"one of {', '.join(list_experiments())}; or {FOLDS}, which has its own options: {FOLDS} --help"
 
 
 def experiment_command(arguments: list[str]) -> int:
-    """Run one of the paper's experiments: its trainings and measurements; or a recipe with objects left out."""
+    """Run one of the paper's experiments; or judge a recipe, or search its settings, with objects left out."""
     if arguments[:1] == [FOLDS]:
         return folds_command(arguments[1:])
+    if arguments[:1] == [_SWEEP]:
+        return sweep_command(arguments[1:])
     parser = make_parser(
         "experiment",
         "Run an experiment's trials, one for each row and seed. Finished trials are kept, interrupted ones continue: "
@@ -23,7 +27,7 @@ def experiment_command(arguments: list[str]) -> int:
         'command again finishes it. Several processes may work in one folder; "matcaps table" shows the results so '
         "far.",
     )
-    parser.add_argument("name", type=str, help=_NAMES)
+    parser.add_argument("name", type=str, help=f"{_NAMES}; or {_SWEEP}, which has, too")
     parser.add_argument("--rows", type=str | None, help="names of rows, such as iterations-1,cnn; default: all")
     parser.add_argument("--max_train_images", type=int | None, help="train on at most so many images, for a quick look")
     parser.add_argument("--max_test_images", type=int | None, help="test on at most so many images")

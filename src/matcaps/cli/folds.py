@@ -42,40 +42,62 @@ def folds_command(arguments: list[str]) -> int:
     )
     add_trial_options(parser, "runs/folds", of="recipes", own="the recipe's")
     parsed = parser.parse_args(arguments)
-    changes = _read_changes(parsed["set"])
-    settings = _changed(recipe_settings(parsed.recipe), changes)
-    name = folds_name(parsed.recipe, changes) if parsed.name is None else parsed.name
-    if Path(name).name != name or name.startswith("."):
-        raise ValueError(f"name must be a folder's name without a path or a leading dot; got {name!r}")
+    changes = read_changes(parsed["set"])
+    settings = with_changes(recipe_settings(parsed.recipe), changes)
+    name = checked_name(folds_name(parsed.recipe, changes) if parsed.name is None else parsed.name)
     experiment = fold_experiment(name, settings, groups=parsed.groups, count=parsed.folds)
     return run_or_list(experiment, parsed)
 
 
-def _read_changes(given: list[str]) -> dict[str, str]:
-    """The settings to change, by their full names, as text."""
+def checked_name(name: str) -> str:
+    """A name that can be a folder's.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if Path(name).name != name or name.startswith("."):
+        raise ValueError(f"name must be a folder's own name, without a path or a dot before it; got {name!r}")
+    return name
+
+
+def check_setting(name: str, where: str) -> None:
+    """Refuse what is no setting of a training, or is the folds' own.
+
+    Args:
+        name: the setting's full name.
+        where: what names it, for the message.
+
+    Raises:
+        ValueError: it is refused.
+    """
     known = [name for name in flatten(TrainSettings().to_dict()) if name != "recipe"]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "matcaps train --help lists all"
+        raise ValueError(f"{where} must name a setting of matcaps train; got {name!r}: {hint}")
+    if name in SET_BY_FOLDS:
+        raise ValueError(f"{where} must leave {name} to the folds: {SET_BY_FOLDS[name]}")
+
+
+def read_changes(given: list[str]) -> dict[str, str]:
+    """The settings to change, by their full names, as text."""
     changes: dict[str, str] = {}
     for one in given:
         name, equals, value = one.partition("=")
         if not equals:
             raise ValueError(f"set must be NAME=VALUE; got {one!r}: for example --set loss.name=cross-entropy")
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "matcaps train --help lists all"
-            raise ValueError(f"set must name a setting of matcaps train; got {name!r}: {hint}")
-        if name in SET_BY_FOLDS:
-            raise ValueError(f"set must not change {name}, which the folds set: {SET_BY_FOLDS[name]}")
+        check_setting(name, "set")
         if name in changes:
             raise ValueError(f"set must name each setting once; got {name}={changes[name]} and {one}")
         changes[name] = value
     return changes
 
 
-def _changed(base: TrainSettings, changes: dict[str, str]) -> TrainSettings:
+def with_changes(base: TrainSettings, changes: dict[str, str], command: str = _COMMAND) -> TrainSettings:
     """A recipe's settings with some changed, read as ``matcaps train`` reads them."""
     base = with_preset(base, changes.get("model.preset"))
     arguments = [f"--{name}={value}" for name, value in changes.items()]
-    return parse_settings(make_parser(_COMMAND, ""), base, arguments)[1]
+    return parse_settings(make_parser(command, ""), base, arguments)[1]
 
 
 def folds_table_command(arguments: list[str]) -> int:

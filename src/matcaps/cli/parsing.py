@@ -2,6 +2,8 @@
 
 import re
 import sys
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from rich.console import Console
@@ -35,11 +37,40 @@ def make_parser(command: str, description: str) -> "ArgumentParser":
     from jsonargparse import ArgumentParser
 
     class OneLineParser(ArgumentParser):
+        def parse_args(self, *arguments: Any, **options: Any) -> Any:
+            if _is_asked.get():
+                raise _ReadyError(self)
+            return super().parse_args(*arguments, **options)
+
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             err.print(f"{self.prog}: {_one_line(message)} (see {self.prog} --help)", **PLAIN)
             sys.exit(2)
 
     return OneLineParser(prog=f"matcaps {command}", description=description)
+
+
+class _ReadyError(Exception):
+    """A command has made its parser and would read its arguments with it."""
+
+
+_is_asked: ContextVar[bool] = ContextVar("matcaps_is_asked", default=False)
+
+
+def parser_of(command: Callable[[list[str]], int], arguments: list[str]) -> "ArgumentParser":
+    """The parser that a command would read its arguments with; nothing is read or done.
+
+    Args:
+        command: such as ``matcaps.cli.train.train_command``.
+        arguments: what it must be given before it makes its parser.
+    """
+    token = _is_asked.set(True)
+    try:
+        command(arguments)
+    except _ReadyError as ready:
+        return ready.args[0]
+    finally:
+        _is_asked.reset(token)
+    raise AssertionError(f"{command.__name__} read no arguments")
 
 
 def add_accelerator(parser: "ArgumentParser", default: str | None = "auto") -> None:

@@ -163,13 +163,13 @@ def _fit(settings: TrainSettings, folder: str | None, *, resume: bool, report: b
     if os.environ.get("LOCAL_RANK", "0") == "0":  # only the first of several processes prints
         network = settings.model.pretrained or settings.model.preset
         err.print(f"matcaps {__version__}: training {network} on {settings.data.name}", **PLAIN)
-    from matcaps.cli.bar import StepsBar
+    from matcaps.cli.steps import EpochSteps
     from matcaps.training.progress import EpochLines
     from matcaps.training.run import train
 
     lines = EpochLines(lambda line: out.print(line, **PLAIN))
-    with StepsBar() as bar:
-        result = train(settings, folder, resume=resume, callbacks=[lines, bar])
+    with EpochSteps() as steps:
+        result = train(settings, folder, resume=resume, callbacks=[lines, steps])
     if result.speaks:
         from matcaps.training.record import RESULTS_NAME, read_json
         from matcaps.training.tested import describe_tested

@@ -45,15 +45,15 @@ def run_or_list(experiment: Experiment, parsed: "Namespace", **chosen: Any) -> i
 
 def _run(experiment: Experiment, trials: Sequence[Trial], base: Path) -> int:
     """Run the trials, print their outcomes, and return the command's status."""
-    from matcaps.cli.bar import StepsBar
+    from matcaps.cli.steps import EpochSteps
     from matcaps.experiments.runner import run_trials
     from matcaps.training.progress import EpochLines
 
     def write(line: str) -> None:
         out.print(line, **PLAIN)
 
-    with StepsBar() as bar:
-        outcomes = run_trials(experiment, trials, base, callbacks=[EpochLines(write), bar], report=write)
+    with EpochSteps() as steps:
+        outcomes = run_trials(experiment, trials, base, callbacks=[EpochLines(write), steps], report=write)
     counts = {state: sum(outcome.state == state for outcome in outcomes) for state in ("done", "diverged", "busy")}
     out.print(", ".join(f"{count} {state}" for state, count in counts.items() if count), **PLAIN)
     if experiment.caveat:

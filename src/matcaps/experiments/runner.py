@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from matcaps._progress import watched
 from matcaps.experiments.differences import differences
 from matcaps.experiments.measures import MEASURES
 from matcaps.experiments.plan import DIVERGED_NAME, MEASURE_FILES, Experiment, Trial
@@ -63,7 +64,7 @@ def run_trials(
         ValueError: a folder holds a run with other settings, or settings and data do not fit.
     """
     outcomes = []
-    for number, trial in enumerate(trials, 1):
+    for number, trial in enumerate(watched(trials, "trials") if len(trials) > 1 else trials, 1):
         report(f"trial {number} of {len(trials)}: {experiment.name}/{trial.name}: {trial.row.title}")
         outcome = _run_trial(experiment, trial, base, callbacks)
         report(f"{outcome.state}: {outcome.folder}{f': {outcome.detail}' if outcome.detail else ''}")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from matcaps._paths import user_path
+from matcaps._progress import watched
 from matcaps.data import Appearance, appearance
 from matcaps.data.devices import send
 from matcaps.data.images import endings
@@ -111,7 +112,7 @@ def predict_files(
     paths, failures = find_images(patterns)
     scores: dict[str, dict[str, float]] = {}
     appearances: dict[str, Appearance] = {}
-    for path in paths:
+    for path in watched(paths, "images"):
         try:
             image = saved.load_image(path)
         except OSError as error:

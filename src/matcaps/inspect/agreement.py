@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from matcaps._progress import watched
 from matcaps.capsules import Capsules
 from matcaps.data.devices import send
 from matcaps.data.loader import Batch
@@ -219,7 +220,7 @@ def routing_agreement(network: EMCapsNet, batches: Iterable[Batch]) -> RoutingAg
         3
     """
     tally = AgreementTally(network)
-    for batch in batches:
+    for batch in watched(batches, "images"):
         images = batch.images[:, 0] if batch.images.ndim == 5 else batch.images
         images = send(images, device_of(network))
         if len(images):

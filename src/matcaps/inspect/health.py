@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from matcaps._progress import watched
 from matcaps.data.devices import send
 from matcaps.inspect.access import inspects
 from matcaps.inspect.display import Display
@@ -92,7 +93,7 @@ def capsule_health(network: EMCapsNet, batches: Iterable[Tensor]) -> "OrderedDic
     """
     tallies: OrderedDict[str, Tally] = OrderedDict()
     num_images = 0
-    for images in batches:
+    for images in watched(batches, "images"):
         if len(images) == 0:
             continue
         num_images += len(images)

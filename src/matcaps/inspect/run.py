@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from matcaps._progress import watched
 from matcaps.data.splits import limit_images
 from matcaps.inspect.display import NothingToShowError
 from matcaps.inspect.opening import SavedInspection, open_inspection
@@ -53,7 +54,7 @@ def inspect_saved(settings: InspectSettings, report: Callable[[str], None] = lam
     """
     inspection = open_inspection(settings)
     writer = FindingsWriter(settings.target, report)
-    for name, view in VIEWS.items():
+    for name, view in watched(VIEWS.items(), "views"):
         if name == "poses":
             inspection = _with_decoder(inspection, writer)
         try:

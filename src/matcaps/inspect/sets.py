@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from matcaps._progress import watched
 from matcaps.data.devices import send
 from matcaps.data.loader import Batch
 from matcaps.inspect.access import inspects, on_host
@@ -44,7 +45,7 @@ def survey(network: EMCapsNet, batches: Iterable[Batch]) -> Survey:
         ValueError: there are no images, or a vote is not finite.
     """
     agreement, contrast = AgreementTally(network), ContrastTally()
-    for batch in batches:
+    for batch in watched(batches, "images"):
         images = batch.images[:, 0] if batch.images.ndim == 5 else batch.images
         if len(images) == 0:
             continue

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from matcaps._progress import watched
 from matcaps.data import DataBundle
 from matcaps.data.devices import send
 from matcaps.inspect.traversal import class_poses, explained_variance
@@ -78,7 +79,7 @@ def train_decoder(
     steps = epochs * -(-len(train) // batch_size)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / (steps + 1))
     losses: list[float] = []
-    for epoch in range(epochs):
+    for epoch in watched(range(epochs), "decoder"):
         batch_losses: list[tuple[Tensor, int]] = []
         for chosen in torch.randperm(len(train), generator=order).split(batch_size):
             images, labels = transform.evaluate(send(train.images[chosen], device)), send(train.labels[chosen], device)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from matcaps._progress import watched
 from matcaps.capsules import Capsules
 from matcaps.data.dataset import ImageDataset
 from matcaps.data.devices import send
@@ -114,7 +115,7 @@ def evaluate(
     every_score: list[Tensor] = []
     started = time.perf_counter()
     with evaluation_mode(network):
-        for batch in loader:
+        for batch in watched(loader, "testing"):
             images = send(batch.images, device)
             scores = class_scores(network, images) if tally is None else _measured_scores(tally, images, batch.labels)
             seen.append(torch.stack([batch.indices, batch.labels]))

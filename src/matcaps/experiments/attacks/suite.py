@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from matcaps._progress import step, work
 from matcaps.data.dataset import ImageDataset
 from matcaps.data.transforms import Transform
 from matcaps.experiments.attacks.images import AttackImages, choose_images
@@ -80,27 +81,28 @@ def attack_networks(
                 f"networks must have the {dataset.num_classes} classes of the data set; got {num_classes} in {name!r}"
             )
 
-    started = time.perf_counter()
-    from_source = _attack_for_curves(networks[source], many, settings)
-    source_seconds = time.perf_counter() - started
-    records = {}
-    for name, network in networks.items():
+    with work("attacks", _num_steps(len(networks), len(many.labels), len(few.labels), settings)):
         started = time.perf_counter()
-        clean = _share(network, many.inputs, many.labels, settings)
-        own = from_source if name == source else _attack_for_curves(network, many, settings)
-        curves = _curves(network, many, own, from_source, settings)
-        gradients = {objective: _gradients(network, many, objective, settings) for objective in ("loss", "logits")}
-        strong = _strong(network, few, settings)
-        records[name] = {
-            "clean_accuracy": clean,
-            "curves": curves,
-            "gradients": gradients,
-            "strong": strong,
-            "masking": masking_checks(
-                settings.epsilons, curves, len(many.labels), strong, gradients, is_source=name == source
-            ),
-            "seconds": time.perf_counter() - started + (source_seconds if name == source else 0),
-        }
+        from_source = _attack_for_curves(networks[source], many, settings)
+        source_seconds = time.perf_counter() - started
+        records = {}
+        for name, network in networks.items():
+            started = time.perf_counter()
+            clean = _share(network, many.inputs, many.labels, settings)
+            own = from_source if name == source else _attack_for_curves(network, many, settings)
+            curves = _curves(network, many, own, from_source, settings)
+            gradients = {objective: _gradients(network, many, objective, settings) for objective in ("loss", "logits")}
+            strong = _strong(network, few, settings)
+            records[name] = {
+                "clean_accuracy": clean,
+                "curves": curves,
+                "gradients": gradients,
+                "strong": strong,
+                "masking": masking_checks(
+                    settings.epsilons, curves, len(many.labels), strong, gradients, is_source=name == source
+                ),
+                "seconds": time.perf_counter() - started + (source_seconds if name == source else 0),
+            }
     grey_levels = float((255 / (many.high - many.low)).mean())
     return {
         "settings": settings.to_dict(),
@@ -120,6 +122,13 @@ def attack_networks(
         },
         "networks": records,
     }
+
+
+def _num_steps(networks: int, many: int, few: int, settings: AttackSettings) -> int:
+    """Batches that :func:`_attack` makes, for people who wait."""
+    curves = 2 * len(AIMS) * sum(epsilon != 0 for epsilon in settings.epsilons)
+    strong = 6 * len(settings.strong_epsilons) + 1
+    return networks * (curves * -(-many // settings.batch_size) + strong * -(-few // settings.batch_size))
 
 
 def _check(networks: Mapping[str, nn.Module], source: str, dataset: ImageDataset) -> None:
@@ -225,6 +234,7 @@ def _attack(
             assert name == "noise", name
             adversarial = random_noise(batch.inputs, epsilon, bounds, **chance)
         adversarial_batches.append(adversarial.cpu())
+        step()
     return torch.cat(adversarial_batches)
 
 
