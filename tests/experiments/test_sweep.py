@@ -134,7 +134,7 @@ def test_what_a_killed_process_left_is_gone_on_with(call, command):
     [
         ("loss.name: [spread]", "loss.name must have two values or more"),
         ("loss.nam: [a, b]", "space must name a setting of matcaps train; got 'loss.nam': did you mean loss.name"),
-        ("epochs: [1, 2]", "space must leave epochs to the folds"),
+        ("epochs: [1, 2]", "space must not change epochs, which the folds set"),
         ("optimizer.learning_rate: 3", "must be a list of values, or low and high"),
         ("optimizer.learning_rate: {low: 1e-3, high: 0.1}", "got '1e-3': YAML wants a dot in it"),
         ("optimizer.learning_rate: {low: 0.1, high: 0.01}", "must have low below high; got 0.1 and 0.01"),

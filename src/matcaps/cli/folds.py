@@ -56,7 +56,7 @@ def checked_name(name: str) -> str:
         ValueError: it cannot.
     """
     if Path(name).name != name or name.startswith("."):
-        raise ValueError(f"name must be a folder's own name, without a path or a dot before it; got {name!r}")
+        raise ValueError(f"name must be a folder's name without a path or a leading dot; got {name!r}")
     return name
 
 
@@ -76,7 +76,7 @@ def check_setting(name: str, where: str) -> None:
         hint = f"did you mean {' or '.join(near)}?" if near else "matcaps train --help lists all"
         raise ValueError(f"{where} must name a setting of matcaps train; got {name!r}: {hint}")
     if name in SET_BY_FOLDS:
-        raise ValueError(f"{where} must leave {name} to the folds: {SET_BY_FOLDS[name]}")
+        raise ValueError(f"{where} must not change {name}, which the folds set: {SET_BY_FOLDS[name]}")
 
 
 def read_changes(given: list[str]) -> dict[str, str]:
