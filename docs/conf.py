@@ -14,7 +14,7 @@ copyright = author
 version = release = __version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
@@ -28,6 +28,10 @@ extensions = [
 root_doc = "index"
 exclude_patterns = ["records/*/**", "queue/*/**", "_site", "figures"]
 source_url = os.environ.get("MATCAPS_SOURCE_URL", "")
+
+# Notebooks are shown as they stand: `make test` runs them. MATCAPS_DOCS_RUN=auto runs them here, too, and shows what they print.
+nb_execution_mode = os.environ.get("MATCAPS_DOCS_RUN", "off")
+nb_execution_timeout = 600
 
 # Markdown as the repository's pages show it: headings have the same anchors there and here.
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]

@@ -33,7 +33,7 @@ def parameter_groups(
         matrix_learning_rate: of the matrices, relative to their present size; None: ``learning_rate``, unscaled.
         weight_decay: of all parameters; with ``matrix_learning_rate``, of the numbers near 1. The groups carry it, so
             that a decay given to the optimiser has no effect: it would shrink the matrices to 0 within some hundred
-                steps.
+            steps.
         decoupled: whether the optimiser is ``AdamW``, whose decay is separate from the gradient.
 
     Returns:

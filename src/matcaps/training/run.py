@@ -96,8 +96,7 @@ def train(
         folder: the run's folder, new or empty; by default ``runs/RECIPE-DATE-TIME``.
         resume: continue the run in ``folder`` from its newest checkpoint, to the same result as without interruption.
             With another number of epochs it continues to that number, finished or not: from then on learning rate and
-                margin are
-            those at that step in a run of that many epochs (the schedules are stretched or shortened).
+            margin are those at that step in a run of that many epochs (the schedules are stretched or shortened).
         callbacks: called while it trains; see :class:`matcaps.training.Callback`.
 
     Returns:
