@@ -76,7 +76,7 @@ sanitize: setup ## run the compiled core and the CUDA kernels under sanitizers, 
 fuzz: setup ## give every reader of files mutated files, FUZZ_SECONDS each (5); installs Atheris
 	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt atheris
 	$(BIN)/python -m pytest -q tests/fuzz
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),5)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.support.fuzz --seconds $(or $(FUZZ_SECONDS),5)
 
 bench: setup ## time the operator against the reference and torch.compile of it; many minutes
 	$(BIN)/python -m benchmarks.cpu.bench

@@ -29,7 +29,7 @@ root_doc = "index"
 exclude_patterns = ["records/*/**", "queue/*/**", "_site", "figures"]
 source_url = os.environ.get("MATCAPS_SOURCE_URL", "")
 
-# Notebooks are shown as they stand: `make test` runs them. MATCAPS_DOCS_RUN=auto runs them here, too, and shows what they print.
+# Notebooks are shown without what they print: `make test` runs them. MATCAPS_DOCS_RUN=auto runs them here, too.
 nb_execution_mode = os.environ.get("MATCAPS_DOCS_RUN", "off")
 nb_execution_timeout = 600
 

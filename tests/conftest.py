@@ -39,7 +39,7 @@ def undrawn(monkeypatch):
     For tests of what an inspection says and which files it leaves; ``tests/test_cli_inspect.py`` and
     ``tests/documents`` have every figure drawn.
     """
-    from matcaps.inspect import journal
+    from matcaps.inspect import writer
 
     def write(figure, path: Path) -> list[Path]:
         png, svg = (path.with_name(f"{path.name}.{ending}") for ending in ("png", "svg"))
@@ -47,7 +47,7 @@ def undrawn(monkeypatch):
         svg.write_text("<svg/>")
         return [png, svg]
 
-    monkeypatch.setattr(journal, "save_figure", write)
+    monkeypatch.setattr(writer, "save_figure", write)
 
 
 @pytest.fixture

@@ -47,7 +47,10 @@ def test_train_from_weights_with_frozen_parts(source, capsys):
     ("options", "message"),
     [
         (["--model.pretrained", "nowhere"], "no saved model at nowhere: give a folder"),
-        (["--model.pretrained", "source", "--model.freeze", "head"], "must be of stem, primary, conv1, conv2, class"),
+        (
+            ["--model.pretrained", "source", "--model.freeze", "head"],
+            "must be names from stem, primary, conv1, conv2, class",
+        ),
         (["--model.pretrained", "source", "--model.stem_channels", "8"], "stem_channels must be 4, as in the pretrai"),
         (["--model.freeze", "stem"], "freeze must be left out without pretrained weights"),
         (["--model.preset", "tutorial", "--model.pretrained", "source"], "stem_channels must be 4, .*preset tutorial"),

@@ -105,7 +105,7 @@ def test_ink_on_paper_for_a_network_of_white_on_black_is_warned_of_and_invert_me
     assert (status, errors) == (0, [])
     _, _, errors = call("predict", run, "paper.png", "dark.png")
     assert len(errors) == 1
-    assert "1 of 2 images (paper.png) have a bright ground" in errors[0]
+    assert "1 of 2 images (paper.png) have a bright background" in errors[0]
     assert "--invert exchanges black and white" in errors[0]
     status, printed, errors = call("predict", run, "paper.png", "--invert")
     assert (status, errors) == (0, [])
@@ -113,7 +113,7 @@ def test_ink_on_paper_for_a_network_of_white_on_black_is_warned_of_and_invert_me
     assert "leave --invert out" in call("predict", run, "dark.png", "--invert")[2][0]
     assert "blank.png has only one grey level" in call("predict", run, "blank.png")[2][0]
     errors = call("inspect", run, "--image=paper.png", "--num_images=0", "--output=found")[2]
-    assert "paper.png has a bright ground" in errors[0]
+    assert "paper.png has a bright background" in errors[0]
 
 
 def test_a_network_that_does_not_know_how_its_images_looked_warns_of_nothing(call, run, tmp_path):

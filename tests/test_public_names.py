@@ -13,7 +13,7 @@ PACKAGE = Path(matcaps.__file__).parent
 PACKAGES = sorted(
     ".".join(("matcaps", *path.parent.relative_to(PACKAGE).parts))
     for path in PACKAGE.rglob("__init__.py")
-    if path.parent.name != "cli"
+    if path.parent.name not in ("cli", "export")  # they have no names for users
 )
 NEEDS_AN_EXTRA = {"matcaps.demo": "gradio"}
 

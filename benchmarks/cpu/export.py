@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 import matcaps
 from matcaps.models import EMCapsNet
-from matcaps.models.export import export_network, onnx_file
+from matcaps.models.export import onnx_file
 from matcaps.models.export.comparison import difference
 from matcaps.models.export.graph import expected_outputs
+from matcaps.models.export.writing import export_network
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 BATCHES = (1, 7, 64)

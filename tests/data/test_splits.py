@@ -138,7 +138,7 @@ def test_refusals(norb, make_dataset):
         split_dataset(train, test, SplitSettings(validation_instances=(0,)))
     with pytest.raises(ValueError, match="official part that was not given"):
         split_dataset(None, test, SplitSettings())
-    with pytest.raises(ValueError, match="labels that random has not"):
+    with pytest.raises(ValueError, match="labels that random does not have"):
         split_dataset(make_dataset(), make_dataset(split="test"), SplitSettings("elevation"))
     unknown = dict(train.attributes) | {"azimuth": torch.full((len(train),), -1)}
     blind = ImageDataset("smallnorb", "train", train.images, train.labels, train.classes, train.indices, unknown)

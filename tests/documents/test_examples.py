@@ -24,7 +24,7 @@ def test_no_example_is_left_out():
     for path in [*PAGES, *PACKAGE.rglob("*.py")]:
         text = path.read_text(encoding="utf-8")
         assert "+SKIP" not in text, written(path)
-        assert path.suffix == ".md" or "```" not in text, f"{written(path)}: examples of docstrings start with >>>"
+        assert path.suffix == ".md" or "\n```" not in text, f"{written(path)}: examples of docstrings start with >>>"
 
 
 def written(path: Path) -> str:

@@ -57,6 +57,7 @@ def test_workflows_call_targets_that_are_there():
     }
     called |= set(jobs(ROOT / ".github/workflows/tests.yml")["installed"]["strategy"]["matrix"]["target"])
     assert "setup" in called
+    for target in called:
         assert re.search(rf"^{target}:", makefile, re.M), target
 
 

@@ -60,7 +60,7 @@ def test_names_of_recipes_are_fit_for_folders_and_differ_where_settings_do():
         (["--set", "data.split.source=both"], "set must not change data.split.source, which the folds set"),
         (["--set", "seed=3"], "set must not change seed, which the folds set: give --seeds"),
         (["--set", "loss.name=margin", "--set", "loss.name=spread"], "set must name each setting once"),
-        (["--name", "../x"], "name must be a folder's own name"),
+        (["--name", "../x"], "name must be a folder's name"),
         (["--shard", "3/2"], "shard must be k/n"),
         (["--groups", "g.csv"], "groups and folds must be left out for smallnorb"),
         (["--set", "data.name=mnist"], "folds must have data whose objects are known; got data.name=mnist"),

@@ -129,7 +129,7 @@ def test_limits_and_root_reach_the_data():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rows": ["nope"]}, "rows of the experiment 'table1' must be of iterations-1"),
+        ({"rows": ["nope"]}, "rows of the experiment 'table1' must be names from iterations-1"),
         ({"rows": ["cnn", "cnn"]}, "rows must be different"),
         ({"seeds": [1, 1]}, "seeds must be different; got 1, 1"),
         ({"seeds": [-1]}, "seed must be a whole number of at least 0"),

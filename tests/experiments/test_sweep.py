@@ -154,7 +154,7 @@ def test_a_space_that_cannot_be_is_refused_before_anything_is_trained(space, tex
 def test_other_mistakes(refuse, command):
     refuse("no file none.yaml", *command, "--space=none.yaml")
     refuse("trials must be at least 1; got 0", *command, "--trials=0")
-    refuse("name must be a folder's own name", *command, "--name=../x")
+    refuse("name must be a folder's name", *command, "--name=../x")
     refuse("one device each", *command, "--set=devices=2")
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.planted import PLANTED, WORDS
-from tests.fuzz.readers import readers
+from tests.support.fuzz.planted import PLANTED, WORDS
+from tests.support.fuzz.readers import readers
 
 needs_atheris = pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="needs Atheris: make fuzz")
 
@@ -26,7 +26,7 @@ def test_every_reader_reads_a_whole_file(tmp_path):
 @needs_atheris
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_fault_is_caught(name, tmp_path):
-    command = [sys.executable, "-m", "tests.fuzz", name, "--seconds", "20", "--folder", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.support.fuzz", name, "--seconds", "20", "--folder", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 1, done.stdout
     assert f"failed: {name}" in done.stdout
@@ -35,7 +35,7 @@ def test_a_planted_fault_is_caught(name, tmp_path):
 
 @needs_atheris
 def test_an_unknown_reader_is_refused(tmp_path):
-    command = [sys.executable, "-m", "tests.fuzz", "typo", "--folder", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.support.fuzz", "typo", "--folder", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 2
     assert "there is no reader 'typo'; the readers are idx," in done.stderr

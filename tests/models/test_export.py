@@ -15,10 +15,12 @@ from torch.nn.functional import logsigmoid
 
 import matcaps
 from matcaps.models import EMCapsNet, create_model
-from matcaps.models.export import OPSET, Exported, door, export_network, onnx_file
+from matcaps.models.export import onnx_file, writing
 from matcaps.models.export.comparison import difference
 from matcaps.models.export.graph import expected_outputs
+from matcaps.models.export.onnx_file import OPSET
 from matcaps.models.export.program import trace_program
+from matcaps.models.export.writing import Exported, export_network
 from tests.support.exports import assert_computes_the_same, images_for, made
 
 TINY = {"stem_channels": 4, "primary_capsules": 2, "conv_capsules1": 3, "conv_capsules2": 2}
@@ -130,8 +132,8 @@ def test_a_cnn_in_fewer_bits_is_smaller_and_near(tmp_path: Path):
     network = cnn()
     files = {
         (format, precision): export_network(network, format, tmp_path / f"{precision}{ending}", precision=precision)
-        for format, ending in door.FORMATS.items()
-        for precision in door.PRECISIONS
+        for format, ending in writing.FORMATS.items()
+        for precision in writing.PRECISIONS
         if (format, precision) != ("torch", "int8")
     }
     assert_computes_the_same(files["onnx", "float32"].path, network, trace=False)

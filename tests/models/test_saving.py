@@ -272,7 +272,7 @@ def test_what_could_not_be_read_is_refused_and_nothing_written(kind, there, tmp_
 
 def test_a_subclass_of_the_same_name_is_refused(tmp_path):
     namesake = type("EMCapsNet", (EMCapsNet,), {"forward": lambda self, images: images})
-    with pytest.raises(TypeError, match=r"model must be one of .*; got EMCapsNet: a subclass"):
+    with pytest.raises(TypeError, match=r"model must be one of .*; got EMCapsNet: save a subclass"):
         matcaps.save_pretrained(namesake(EMCapsNetConfig()), tmp_path / "model")
     assert not (tmp_path / "model").exists()
 

@@ -18,7 +18,8 @@ def _calibrated_once():
     calibrate = EMCapsNet.calibrate
 
     def calibrate_once(network, images, *arguments, **options):
-        digest = hashlib.sha256(repr((network.config, arguments, options, network.training)).encode())
+        learns = [parameter.requires_grad for parameter in network.parameters()]
+        digest = hashlib.sha256(repr((network.config, arguments, options, network.training, learns)).encode())
         for tensor in (images, torch.get_rng_state(), *network.state_dict().values()):
             digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

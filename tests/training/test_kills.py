@@ -142,7 +142,7 @@ def test_a_second_training_in_a_folder_is_refused_in_one_line_and_disturbs_nothi
         assert second.wait(240) == 1
         lines = [line for line in second.errors.splitlines() if not line.startswith("matcaps 0.")]
         assert len(lines) == 1, lines
-        assert "another process is at" in lines[0] or "is there already and not empty" in lines[0]
+        assert "another process is using" in lines[0] or "already exists and is not empty" in lines[0]
     first.kill(signal.SIGCONT)
     assert first.wait(240) == 0, first.errors
     assert_same_end(tmp_path / "run", whole)

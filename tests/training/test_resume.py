@@ -189,7 +189,7 @@ def test_damaged_checkpoint_is_refused(tmp_path):
     path = tmp_path / "checkpoints" / "within-epoch.ckpt"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(
-        ValueError, match=r"is not a complete checkpoint of tensors and plain values: .*remove it to go on"
+        ValueError, match=r"is not a complete checkpoint of tensors and plain values: .*remove it to continue"
     ):
         train(settings_of("plain"), tmp_path, resume=True)
     path.unlink()

@@ -51,7 +51,7 @@ def finished(tmp_path_factory):
 
 def test_more_epochs_without_a_schedule_end_as_if_they_had_been_there_from_the_start(finished, tmp_path):
     run = finished(CONSTANT, tmp_path)
-    with pytest.warns(UserWarning, match="goes on to 4 epochs instead of 2: no schedule depends on their number"):
+    with pytest.warns(UserWarning, match="continues to 4 epochs instead of 2: no schedule depends on their number"):
         train(replace(CONSTANT, epochs=4), run, resume=True)
     whole = train(replace(CONSTANT, epochs=4), tmp_path / "whole").folder
     assert weights(run) == weights(whole)
@@ -78,12 +78,12 @@ def test_more_epochs_stretch_the_schedules_from_where_the_run_goes_on(finished, 
 def test_a_longer_run_that_is_stopped_goes_on_as_one_that_was_not(finished, tmp_path, capsys):
     run, other = finished(STRETCHED, tmp_path), finished(STRETCHED, tmp_path / "other")
     longer = replace(STRETCHED, epochs=4)
-    with pytest.warns(UserWarning, match="goes on to 4 epochs"), pytest.raises(StoppedError):
+    with pytest.warns(UserWarning, match="continues to 4 epochs"), pytest.raises(StoppedError):
         train(longer, run, resume=True, callbacks=[Stop("on_train_epoch_start", 3 * STEPS)])
     assert cli.main(["eval", str(run)]) == 0
     assert "the weights are those after 2 of 4 epochs" in capsys.readouterr().err
     train(longer, run, resume=True)
-    with pytest.warns(UserWarning, match="goes on to 4 epochs"):
+    with pytest.warns(UserWarning, match="continues to 4 epochs"):
         train(longer, other, resume=True)
     assert weights(run) == weights(other)
     assert read_json(run / "results.json")["extensions"] == [{"before": 2, "after": 4, "step": 2 * STEPS}]
@@ -101,7 +101,7 @@ def test_fewer_epochs_than_done_are_refused(finished, tmp_path):
 def test_fewer_epochs_than_planned_shorten_a_run_that_has_not_come_so_far(tmp_path):
     with pytest.raises(StoppedError):
         train(replace(CONSTANT, epochs=9), tmp_path, callbacks=[Stop("on_train_epoch_start", STEPS)])
-    with pytest.warns(UserWarning, match="goes on to 2 epochs instead of 9"):
+    with pytest.warns(UserWarning, match="continues to 2 epochs instead of 9"):
         train(CONSTANT, tmp_path, resume=True)
     assert read_json(tmp_path / "results.json")["epochs"] == 2
 
@@ -115,7 +115,7 @@ def test_a_settings_file_changed_by_hand_is_noticed(finished, tmp_path):
     ):
         train(read_run_settings(run), run, resume=True)
     write_settings(run / "settings.yaml", values | {"epochs": 3, "views_every": 7})
-    with pytest.warns(UserWarning, match="goes on to 3 epochs instead of 2"):
+    with pytest.warns(UserWarning, match="continues to 3 epochs instead of 2"):
         train(read_run_settings(run), run, resume=True)
     assert read_json(run / "results.json")["epochs"] == 3
 
@@ -160,7 +160,7 @@ HARMS = {
     ),
     "another shape": (
         lambda c: c["current_model_state"].update({"network.stem.bias": torch.zeros(9)}),
-        "network.stem.bias has the shape [9], where the network has [4]",
+        "network.stem.bias has the shape [9], but the network has [4]",
     ),
     "not finite": (
         lambda c: c["state_dict"]["network.stem.bias"].fill_(float("nan")),
@@ -183,7 +183,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_with_the_way_out(name, finis
     complaint = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("matcaps 0.")]
     assert len(complaint) == 1
     assert text in complaint[0]
-    assert "remove it to go on" in complaint[0]
+    assert "remove it to continue" in complaint[0]
     assert not (run / "model.safetensors").exists()
     path.unlink()
     assert train(CONSTANT, run, resume=True).test is not None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from matcaps.cli.parsing import CHECKPOINT, PLAIN, SOURCE, err, make_parser, out
 
 if TYPE_CHECKING:
-    from matcaps.models.export import Exported
+    from matcaps.models.export.writing import Exported
 
 
 def export_command(arguments: list[str]) -> int:

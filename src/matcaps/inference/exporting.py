@@ -7,7 +7,7 @@ from typing import Any
 
 from matcaps.data import Transform
 from matcaps.inference.saved import open_saved, reading_options
-from matcaps.models.export import FORMATS, Exported, export_network
+from matcaps.models.export.writing import FORMATS, Exported, export_network
 
 _NORMALISED = {
     "scale": "divide grey levels, 0 to 255, by 255",

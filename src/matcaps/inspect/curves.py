@@ -91,8 +91,8 @@ class AgreementByEpochDisplay(Display):
     chance: float
     iterations: int
     caption: ClassVar[str] = (
-        "What routing does for the true class, by epoch. Routing is to give the true class data from iteration to "
-        "iteration, and to bring its votes together: ln σ below that of the others', and falling."
+        "How routing treats the true class, by epoch. Routing should give the true class more data from iteration to "
+        "iteration, and bring its votes together: ln σ below that of the others, and falling."
     )
 
     @classmethod

@@ -122,7 +122,7 @@ class NormalisedRoutingParameters(RoutingParameters):
 
     @property
     def wants_fit(self) -> bool:
-        """Whether a forward pass must return the fit of its Gaussians; it must in training, unless the layer is frozen."""
+        """Whether a forward pass must return the fit of its Gaussians; true in training, unless the layer is frozen."""
         return self.training and self.beta_use.requires_grad
 
     def finish(self, parents: Capsules, fit: RoutingFit | None) -> Capsules:

@@ -5,8 +5,8 @@ from .config import ModelConfig as ModelConfig
 from .decoder import PoseDecoder as PoseDecoder
 from .decoder import load_decoder as load_decoder
 from .em_capsnet import EMCapsNet as EMCapsNet
-from .export import Exported as Exported
-from .export import export_network as export_network
+from .export.writing import Exported as Exported
+from .export.writing import export_network as export_network
 from .factory import create_model as create_model
 from .freezing import freeze as freeze
 from .hub import push_to_hub as push_to_hub

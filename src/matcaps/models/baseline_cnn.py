@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from matcaps.models.config import BaselineCNNConfig
 
 if TYPE_CHECKING:
-    from matcaps.models.export import Exported
+    from matcaps.models.export.writing import Exported
 
 
 class BaselineCNN(nn.Module):
@@ -75,7 +75,7 @@ class BaselineCNN(nn.Module):
 
     def export(self, format: str, path: str | PathLike[str], **options: Any) -> "Exported":
         """Write it as ONNX or as a program of ``torch.export``; see :func:`matcaps.models.export_network`."""
-        from matcaps.models.export import export_network
+        from matcaps.models.export.writing import export_network
 
         return export_network(self, format, path, **options)
 

@@ -95,7 +95,7 @@ def load_decoder(path: Path, num_classes: int, image_shape: tuple[int, int, int]
     hidden = [weights.get(name) for name in ("layers.0.bias", "layers.2.bias")]
     sizes = [len(bias) for bias in hidden if bias is not None and bias.ndim == 1 and len(bias)]
     if len(sizes) != 2:
-        raise ValueError(f"{path} holds no decoder: layers.0 and layers.2 must each have a bias")
+        raise ValueError(f"{path} is not a decoder: layers.0 and layers.2 must each have a bias")
     try:
         with torch.device("meta"):  # two long biases can describe a matrix of any size: memory only if it is there
             shapes = PoseDecoder(num_classes, image_shape, hidden_units=(sizes[0], sizes[1]))

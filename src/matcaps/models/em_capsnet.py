@@ -19,7 +19,7 @@ from matcaps.models.geometry import Axis, receptive_field_coordinates, same_padd
 from matcaps.routing import RoutingIteration
 
 if TYPE_CHECKING:
-    from matcaps.models.export import Exported
+    from matcaps.models.export.writing import Exported
 
 _KERNEL_SIZE = 3
 _CONV_LAYERS = ROUTED_LAYERS[:-1]
@@ -223,7 +223,7 @@ class EMCapsNet(nn.Module):
 
     def export(self, format: str, path: str | PathLike[str], **options: Any) -> "Exported":
         """Write it as ONNX or as a program of ``torch.export``; see :func:`matcaps.models.export_network`."""
-        from matcaps.models.export import export_network
+        from matcaps.models.export.writing import export_network
 
         return export_network(self, format, path, **options)
 

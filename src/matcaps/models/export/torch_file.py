@@ -19,7 +19,7 @@ DESCRIPTION = "matcaps.json"
 
 @dataclass(frozen=True)
 class Written:
-    """A file's content; ``num_nodes`` as in :class:`matcaps.models.export.Exported`."""
+    """A file's content; ``num_nodes`` as in :class:`matcaps.models.Exported`."""
 
     content: bytes
     num_nodes: int | None

@@ -1,4 +1,4 @@
-"""Fuzz one reader in this process, by Atheris: ``python -m tests.fuzz.one READER FOLDER [libFuzzer's options]``."""
+"""Fuzz one reader in this process: ``python -m tests.support.fuzz.one READER FOLDER [libFuzzer's options]``."""
 
 import contextlib
 import os
@@ -20,8 +20,8 @@ with atheris.instrument_imports(include=["PIL", "yaml"]):
 
 from matcaps.cli.endings import LONGEST, describe_failure
 from matcaps.data.names import printable
-from tests.fuzz.planted import PLANTED
-from tests.fuzz.readers import readers
+from tests.support.fuzz.planted import PLANTED
+from tests.support.fuzz.readers import readers
 
 COUNTS_NAME = "counts"
 """In the folder: how many files were tried, and how many of them were read; two int64."""

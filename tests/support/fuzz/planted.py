@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz.readers import Reader
+from tests.support.fuzz.readers import Reader
 
 
 def _traceback(path: Path) -> None:

@@ -26,7 +26,7 @@ from matcaps.training.data_record import read_fingerprint
 from matcaps.training.decoding import load_decoder
 from matcaps.training.record import SETTINGS_NAME, read_json, read_metrics, read_run_settings
 from matcaps.training.settings import TrainSettings
-from tests.fuzz.mutations import Mutation, archive, json_text, safetensors, table, yaml_text
+from tests.support.fuzz.mutations import Mutation, archive, json_text, safetensors, table, yaml_text
 
 
 @dataclass(frozen=True)

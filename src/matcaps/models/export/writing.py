@@ -74,7 +74,7 @@ def export_network(
     Args:
         network: an :class:`EMCapsNet` or :class:`BaselineCNN`, or what ``torch.compile`` or data parallelism made of
             one; it stays as it is.
-        format: "onnx", of opset :data:`OPSET`; or "torch", a program of ``torch.export``.
+        format: "onnx", of opset 20; or "torch", a program of ``torch.export``.
         path: the file, whose name ends in ``.onnx`` or ``.pt2``.
         dynamic_batch: whether the file takes batches of any size; False: one image.
         image_size: side of the images in pixels, or rows and columns, which are fixed in the file. None: what a CNN was

@@ -1,4 +1,4 @@
-"""Fuzz every reader: ``python -m tests.fuzz [--seconds 10] [--tries 0] [--folder build/fuzz] [READER ...]``."""
+"""Fuzz every reader: ``python -m tests.support.fuzz [--seconds 10] [--tries 0] [--folder build/fuzz] [READER ...]``."""
 
 import argparse
 import re
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.fuzz.planted import PLANTED
-from tests.fuzz.readers import readers
+from tests.support.fuzz.planted import PLANTED
+from tests.support.fuzz.readers import readers
 
 MEGABYTES = 1024
 SECONDS_A_FILE = 2
@@ -37,7 +37,7 @@ def main() -> int:
         enough = [f"-runs={chosen.tries}"] if chosen.tries else [f"-max_total_time={chosen.seconds}"]
         limits = [f"-timeout={SECONDS_A_FILE}", f"-rss_limit_mb={MEGABYTES}", "-max_len=200000", "-seed=1"]
         started = time.perf_counter()
-        command = [sys.executable, "-m", "tests.fuzz.one", name, str(own.resolve()), *enough, *limits]
+        command = [sys.executable, "-m", "tests.support.fuzz.one", name, str(own.resolve()), *enough, *limits]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         tries, accepted = np.fromfile(own / "counts", np.int64) if (own / "counts").is_file() else (0, 0)
         verdict = "ok" if done.returncode == 0 else "FAILED"
