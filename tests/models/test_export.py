@@ -76,6 +76,7 @@ def test_the_file_has_standard_operators_and_says_what_it_is(capsule_file: Expor
     assert shapes == {name: output["shape"] for name, output in description["outputs"].items()}
 
 
+@with_onnx
 def test_files_name_no_path_of_the_machine(capsule_file: Exported, program_file: Exported):
     for path in (capsule_file.path, program_file.path):
         content = path.read_bytes()
