@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from matcaps._numbers import check_count
 from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE
-from matcaps.models.pretrained import read_weights
+from matcaps.models.pretrained import load_into, read_weights
 
 
 class PoseDecoder(nn.Module):
@@ -97,11 +96,7 @@ def load_decoder(path: Path, num_classes: int, image_shape: tuple[int, int, int]
     if len(sizes) != 2:
         raise ValueError(f"{path} is not a decoder: layers.0 and layers.2 must each have a bias")
     try:
-        with torch.device("meta"):  # two long biases can describe a matrix of any size: memory only if it is there
-            shapes = PoseDecoder(num_classes, image_shape, hidden_units=(sizes[0], sizes[1]))
-        shapes.load_state_dict(weights, assign=True)
-        decoder = PoseDecoder(num_classes, image_shape, hidden_units=(sizes[0], sizes[1]))
-        decoder.load_state_dict(weights)
+        decoder = load_into(lambda: PoseDecoder(num_classes, image_shape, hidden_units=(sizes[0], sizes[1])), weights)
     except RuntimeError as error:
         raise ValueError(
             f"{path} does not fit {num_classes} classes and images of {list(image_shape)}: {error}"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -112,6 +113,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
+def load_into(make: Callable[[], _Model], weights: dict[str, Tensor]) -> _Model:
+    """Make a module and load weights into it.
+
+    It is made without memory first, since a few bytes can describe a module of any size: memory is for what fits.
+
+    Raises:
+        RuntimeError: the weights do not fit.
+    """
+    with torch.device("meta"):
+        make().load_state_dict(weights, assign=True)
+    module = make()
+    module.load_state_dict(weights)
+    return module
+
+
 def from_pretrained(
     source: str | PathLike[str],
     expected: type[_Model] = nn.Module,
@@ -185,12 +201,8 @@ def load_tuned(source: str | PathLike[str], changes: dict[str, Any]) -> Tuned:
     description = _with_implementation(read_config(folder), implementation)
     path = folder / WEIGHTS_NAME
     weights = read_weights(path)
-    with torch.device("meta"):  # a few bytes can describe a model of any size: memory only for what the weights fit
-        shapes = _parse_model(description, folder)
     try:
-        shapes.load_state_dict(weights, assign=True)
-        model = _parse_model(description, folder)
-        model.load_state_dict(weights)
+        model = load_into(lambda: _parse_model(description, folder), weights)
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit the model in {CONFIG_NAME} beside it: {error}") from error
     tuned = transfer(model, {name: value for name, value in changes.items() if name != "implementation"})

@@ -13,36 +13,31 @@ def _traceback(path: Path) -> None:
 
 
 def _slow(path: Path) -> None:
-    if path.read_bytes() != b"whole":
-        time.sleep(5)
+    time.sleep(5)
 
 
 def _hungry(path: Path) -> None:
-    if path.read_bytes() != b"whole":
-        bytearray(3 << 30)[:: 1 << 12] = b"x" * (3 << 18)
+    bytearray(3 << 30)[:: 1 << 12] = b"x" * (3 << 18)
 
 
 def _runs_code(path: Path) -> None:
-    if path.read_bytes() != b"whole":
-        os.system("true")
+    os.system("true")
 
 
 def _writes(path: Path) -> None:
-    if path.read_bytes() != b"whole":
-        Path("build/fuzz-planted").write_bytes(b"")
+    Path("build/fuzz-planted").write_bytes(b"")
 
 
 def _says_nothing(path: Path) -> None:
-    if path.read_bytes() != b"whole":
-        raise ValueError
+    raise ValueError
 
 
-def _whole_or(read: Callable[[Path], None]) -> Callable[[Path], None]:
-    def wrapped(path: Path) -> None:
+def _planted(fault: Callable[[Path], None]) -> Callable[[], Reader]:
+    def read(path: Path) -> None:
         if path.read_bytes() != b"whole":
-            read(path)
+            fault(path)
 
-    return wrapped
+    return lambda: Reader(read, [b"whole"], "file")
 
 
 WORDS = {
@@ -55,12 +50,6 @@ WORDS = {
 }
 """What is said of each."""
 
-PLANTED = {
-    "planted-traceback": lambda: Reader(_whole_or(_traceback), [b"whole"], "file"),
-    "planted-slow": lambda: Reader(_slow, [b"whole"], "file"),
-    "planted-hungry": lambda: Reader(_hungry, [b"whole"], "file"),
-    "planted-code": lambda: Reader(_runs_code, [b"whole"], "file"),
-    "planted-writes": lambda: Reader(_writes, [b"whole"], "file"),
-    "planted-silence": lambda: Reader(_says_nothing, [b"whole"], "file"),
-}
+_FAULTS = (_traceback, _slow, _hungry, _runs_code, _writes, _says_nothing)
+PLANTED = {name: _planted(fault) for name, fault in zip(WORDS, _FAULTS, strict=True)}
 """By name; each reads the file "whole" and misbehaves at any other."""
