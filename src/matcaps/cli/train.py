@@ -1,8 +1,9 @@
 """``matcaps train``."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from matcaps._paths import user_path
 from matcaps._version import __version__
@@ -26,6 +27,9 @@ _OF_A_RUN = {"recipe", "model", "data", "loss", "optimizer", "epochs", "seed", "
 """The entries of every run's settings.yaml since the first version; a file written by hand rarely has them all."""
 
 
+IF_BEGUN = ("refuse", "resume")
+
+
 def train_command(arguments: list[str]) -> int:
     """Train a network by a recipe, or resume an interrupted training."""
     from jsonargparse import ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
@@ -46,6 +50,13 @@ def train_command(arguments: list[str]) -> int:
         help="folder of a run to continue, interrupted or finished; of its settings only --epochs can change, and "
         "settings that change no number, such as --data.root",
     )
+    parser.add_argument(
+        "--if_begun",
+        choices=IF_BEGUN,
+        default=_if_begun(os.environ),
+        help="where a run has begun in the folder of --output: refuse it, or resume it if its settings are these. "
+        "Resuming is for what starts the command again, and the default under torchrun --max-restarts",
+    )
     parser.add_argument("--report", type=bool, default=True, help="write report.html into the run's folder at the end")
     parsed, settings = parse_settings(parser, base, arguments)
     if parsed.resume is not None:
@@ -57,7 +68,17 @@ def train_command(arguments: list[str]) -> int:
         from matcaps.training.tuning import check_preset
 
         check_preset(settings.model)
+    if parsed.if_begun == "resume":
+        if parsed.output is None:
+            raise ValueError("--if_begun resume continues the run in a folder: name it, --output FOLDER")
+        return _fit(settings, parsed.output, resume="if-begun", report=parsed.report)
     return _fit(settings, parsed.output, resume=False, report=parsed.report)
+
+
+def _if_begun(environment: Mapping[str, str]) -> str:
+    """Whether a launcher starts the command again after a failure; each machine's torchrun tells its processes."""
+    restarts = environment.get("TORCHELASTIC_MAX_RESTARTS", "0")
+    return "resume" if restarts.isdecimal() and int(restarts) > 0 else "refuse"
 
 
 def with_preset(base: TrainSettings, preset: str | None) -> TrainSettings:
@@ -159,10 +180,12 @@ def _read_config(config: str) -> dict[str, Any]:
     return entries
 
 
-def _fit(settings: TrainSettings, folder: str | None, *, resume: bool, report: bool) -> int:
+def _fit(settings: TrainSettings, folder: str | None, *, resume: bool | Literal["if-begun"], report: bool) -> int:
     if os.environ.get("LOCAL_RANK", "0") == "0":  # only the first of several processes prints
         network = settings.model.pretrained or settings.model.preset
         err.print(f"matcaps {__version__}: training {network} on {settings.data.name}", **PLAIN)
+        if resume == "if-begun" and folder is not None and (user_path(folder) / "settings.yaml").is_file():
+            err.print(f"matcaps train: the run in {folder} has begun, and continues", **PLAIN)
     from matcaps.cli.steps import EpochSteps
     from matcaps.training.progress import EpochLines
     from matcaps.training.run import train

@@ -134,6 +134,11 @@ class EpochSampler(Sampler[BatchKey]):
         full, left = divmod(self.num_images, self.batch_size * self.world_size)
         return full + (not self.drop_last and left >= self.world_size)
 
+    def step_size(self, batch: int) -> int:
+        """Images of all processes together in the training step number ``batch`` of an epoch, from 0."""
+        step = self.batch_size * self.world_size
+        return min(step, self.num_images - batch * step)
+
     def __iter__(self) -> Iterator[BatchKey]:
         # Not a generator itself: the epoch is fixed now, not when a worker asks for the first batch.
         start = self._resume[1] if self._resume is not None and self._resume[0] == self.epoch else 0

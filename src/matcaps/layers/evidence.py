@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from matcaps.capsules import POSE_COMPONENTS, Capsules
 from matcaps.layers.parameters import RoutingParameters
+from matcaps.layers.shared_batch import whole_mean, whole_size
 from matcaps.routing import RoutingFit, RoutingSpec, is_transformed
 
 MOMENTUM = 0.05
@@ -130,7 +131,7 @@ class NormalisedRoutingParameters(RoutingParameters):
         if fit is None:
             return parents
         activations = parents.activations
-        if torch.is_grad_enabled() and activations.shape[:-1].numel() > 1:
+        if torch.is_grad_enabled() and whole_size(activations) > activations.shape[-1]:
             activations = self._normalise(activations)
         self.observe(fit)
         return Capsules(parents.poses, activations)
@@ -142,8 +143,8 @@ class NormalisedRoutingParameters(RoutingParameters):
         if is_transformed():  # under torch.func buffers must not be changed in place
             return
         mass, cost = (values.float() for values in fit)
-        self.data.lerp_(mass.mean().clamp_min(_TINY), momentum)
-        self.cost_deviation.lerp_(cost.square().mean().sqrt().clamp_min(_SMALLEST_DEVIATION), momentum)
+        self.data.lerp_(whole_mean(mass).clamp_min(_TINY), momentum)
+        self.cost_deviation.lerp_(whole_mean(cost.square()).sqrt().clamp_min(_SMALLEST_DEVIATION), momentum)
 
     def _normalise(self, activations: Tensor) -> Tensor:
         """Activations whose logits deviate from β_a, over the batch, by the gain.
@@ -153,7 +154,7 @@ class NormalisedRoutingParameters(RoutingParameters):
         """
         inside = activations.clamp(_INSIDE, 1 - _INSIDE)
         evidence = inside.log() - (-inside).log1p() - self.beta_activation
-        deviation = (evidence.square().mean() + _SMALLEST_DEVIATION).sqrt()
+        deviation = (whole_mean(evidence.square()) + _SMALLEST_DEVIATION).sqrt()
         return (self.log_gain.exp() * evidence / deviation + self.beta_activation).sigmoid()
 
     def extra_repr(self) -> str:

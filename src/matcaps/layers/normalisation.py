@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from matcaps.layers.shared_batch import normalise_whole, present_share
+
 
 class NormalisedConv2d(nn.Conv2d):
     """A convolution without a bias, and batch normalisation after it (Ioffe and Szegedy 2015).
@@ -33,6 +35,8 @@ class NormalisedConv2d(nn.Conv2d):
         if norm.training and not self.weight.requires_grad:
             mean, variance = norm.running_mean, norm.running_var
             return F.batch_norm(features, mean, variance, norm.weight, norm.bias, eps=norm.eps)
+        if norm.training and present_share() is not None:
+            return normalise_whole(features, norm)
         return norm(features)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from matcaps.layers.shared_batch import Dropout
 from matcaps.models.config import BaselineCNNConfig
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class BaselineCNN(nn.Module):
             nn.Flatten(),
             nn.Linear(config.channels2 * (height // 4) * (width // 4), config.hidden_units),
             nn.ReLU(),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Linear(config.hidden_units, config.num_classes),
         )
 

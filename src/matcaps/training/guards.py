@@ -1,6 +1,7 @@
 """What surrounds a training: signals, the processes that it started, and messages that do not apply."""
 
 import logging
+import shlex
 import signal
 import subprocess
 import threading
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lightning.fabric import Fabric
+from torch.distributed import DistError
 
 from matcaps.training.stopping import StoppedBySignal, StopRequest
 
@@ -48,6 +50,25 @@ def processes_end(fabric: Fabric, request: StopRequest) -> Iterator[None]:
             except subprocess.TimeoutExpired:
                 process.kill()
         raise
+
+
+class LostProcessError(OSError):
+    """Another process of a training ended before its time."""
+
+
+@contextmanager
+def lost_processes_named(fabric: Fabric, folder: Path) -> Iterator[None]:
+    """Convert the communication's error to :class:`LostProcessError`, in one line: this process is not at fault."""
+    try:
+        yield
+    except RuntimeError as error:
+        if fabric.world_size == 1 or not (isinstance(error, DistError) or "gloo" in str(error)):
+            raise
+        raise LostProcessError(
+            f"process {fabric.global_rank} of {fabric.world_size} has lost another process of the training, which was "
+            "killed or says itself why it ended: continue with the same processes and matcaps train --resume "
+            f"{shlex.quote(str(folder))}"
+        ) from error
 
 
 @contextmanager

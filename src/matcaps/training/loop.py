@@ -9,14 +9,17 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
+from torch import distributed as processes
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
+from torchmetrics import Metric
 
 from matcaps.data.loader import Batch, EpochSampler
-from matcaps.models.statistics import statistics_of
+from matcaps.layers.shared_batch import Share, shared_batch
 from matcaps.training.averaging import FEW_BATCHES, AveragedWeights
 from matcaps.training.checkpoint_files import AFTER_EPOCH, CHECKPOINTS_NAME, WITHIN_EPOCH, write_checkpoint
 from matcaps.training.module import Training
+from matcaps.training.random_states import check_random_states, random_states, set_random_states
 from matcaps.training.record import METRICS_NAME, read_metrics, write_metrics
 from matcaps.training.stopping import Halt, StopRequest
 
@@ -26,7 +29,8 @@ class Callback:
     given.
 
     Every method gets the :class:`Loop` and its :class:`~matcaps.training.Training`. An exception ends the training.
-    The result of :meth:`state_dict`, tensors and plain values, is restored when a run is resumed.
+    The result of :meth:`state_dict`, tensors and plain values, is restored when a run is resumed; of several processes
+    each has its own.
     """
 
     def on_train_start(self, loop: "Loop", training: Training, /) -> None:
@@ -134,7 +138,7 @@ class Loop:
         self._request = request
         self._facts = facts
         self._began = self._saved = time.perf_counter()
-        self._random_states: dict[str, Tensor] = {}
+        self._random_states: Mapping[str, Any] = {}
 
     @property
     def global_step(self) -> int:
@@ -155,7 +159,7 @@ class Loop:
             self.images_per_second = float(rows[-1]["train/images_per_second"])
         self._began = self._saved = time.perf_counter()
         if self.global_step < training.total_steps:
-            self._set_random_states()
+            set_random_states(self._random_states, self.fabric.device)
             self._call("on_train_start")
 
         while self.global_step < training.total_steps and not self.should_stop:
@@ -169,6 +173,7 @@ class Loop:
             sampler.resume_at(self.current_epoch, first)
             started = stopped = time.perf_counter()
             for index, batch in enumerate(self.loader, first):
+                training.step_images = sampler.step_size(index)
                 self._call("on_train_batch_start", batch, index)
                 outputs, of_steps = self._step(batch)
                 self.metrics |= of_steps
@@ -177,7 +182,7 @@ class Loop:
                 self._call("on_train_batch_end", outputs, batch, index)
                 if index + 1 == length or self.should_stop:
                     training.finish_checks()  # waits for the GPU, which may not have finished the steps
-                num_images, stopped = num_images + len(batch.labels) * self.world_size, time.perf_counter()
+                num_images, stopped = num_images + training.step_images, time.perf_counter()
                 if self.should_stop:
                     break
                 if index + 1 < length:  # otherwise the checkpoint after the epoch follows
@@ -212,20 +217,31 @@ class Loop:
         self.training.load_state_dict(checkpoint["state_dict"])
         if self.averaging is not None:
             self.averaging.load(dict(checkpoint))
+        own = checkpoint["matcaps"]
+        of_processes = own.get("processes")  # an earlier version's checkpoint has only the first one's
+        ours = None if of_processes is None else of_processes[self.fabric.global_rank]
+        if ours is not None:
+            for name, metric in self._epochs_metrics():
+                metric.load_state_dict(ours["metrics"][name])
         self.training.to(self.fabric.device)  # torchmetrics leaves its loaded counts on the CPU
         self.optimizer.load_state_dict(checkpoint["optimizer_states"][0])
         self.scheduler.load_state_dict(checkpoint["lr_schedulers"][0])
+        of_callbacks = checkpoint["callbacks"] if ours is None else ours["callbacks"]
         for callback in self.callbacks:
-            if type(callback).__qualname__ in checkpoint["callbacks"]:
-                callback.load_state_dict(checkpoint["callbacks"][type(callback).__qualname__])
+            if type(callback).__qualname__ in of_callbacks:
+                callback.load_state_dict(of_callbacks[type(callback).__qualname__])
         self.training.global_step = checkpoint["global_step"]
         self.current_epoch = checkpoint["epoch"]
-        own = checkpoint["matcaps"]
         self.seconds = own["seconds"]
         self.extensions = [*own.get("extensions", []), *([] if extension is None else [extension])]
         before = own.get("commits", [None])  # an earlier version's checkpoint has none
         self.commits = [*before, *(one for one in self.commits if one != before[-1])]
-        self._random_states = {name: own[name] for name in ("random_state", "cuda_random_state") if name in own}
+        if ours is None:
+            earlier = {"torch": "random_state", "cuda": "cuda_random_state"}
+            self._random_states = {name: own[before] for name, before in earlier.items() if before in own}
+        else:
+            self._random_states = ours["random"]
+        check_random_states(self._random_states)
         # the loaded learning rate is that of the earlier number of epochs; compute the one of the present number
         scheduler = self.scheduler
         rated = zip(self.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
@@ -235,17 +251,17 @@ class Loop:
     def _step(self, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """One step of the optimiser; returns the network's outputs, and the scalars to log."""
         training = self.training
-        outputs: dict[str, Any] = self.model(batch)
-        self.optimizer.zero_grad()
-        self.fabric.backward(outputs["loss"])
+        if self.world_size == 1:
+            outputs: dict[str, Any] = self.model(batch)
+            self.optimizer.zero_grad()
+            self.fabric.backward(outputs["loss"])
+        else:
+            outputs = self._backward_of_all(batch)
         self._call("on_after_backward")
         training.clip_gradient(self.optimizer)
         self._stepping.step()
         self.scheduler.step()
         training.global_step += 1
-        with torch.no_grad():
-            for statistic in statistics_of(training.network) if self.world_size > 1 else ():
-                statistic.copy_(self.fabric.all_reduce(statistic))  # type: ignore[arg-type]
         if self.averaging is not None:
             self.averaging.update()
         logged = {
@@ -254,8 +270,33 @@ class Loop:
             "train/gradient_norm": training.gradient_norm,
         }
         if training.decoder is not None:
-            logged["train/reconstruction_loss"] = self.fabric.all_reduce(outputs["reconstruction"])  # type: ignore[assignment]
+            logged["train/reconstruction_loss"] = outputs["reconstruction"]
         return outputs, logged
+
+    def _backward_of_all(self, batch: Batch) -> dict[str, Any]:
+        """Forward and backward of one of several processes; gradients and losses are then those of the whole step.
+
+        They are added up in one piece. DDP divides them, and otherwise in its first step than in the next ones, so that
+        after an interruption three or more processes would add in another order.
+        """
+        training, count = self.training, self.world_size
+        share = Share(self.fabric.global_rank, count, training.step_images)
+        with self.fabric.no_backward_sync(self.model):  # type: ignore[arg-type]
+            with shared_batch(share):
+                outputs: dict[str, Any] = self.model(batch)
+            self.optimizer.zero_grad()
+            self.fabric.backward(outputs["loss"])
+        with torch.no_grad():
+            losses = [outputs[name].detach() for name in ("loss", "reconstruction")]
+            parts = [*losses, *(one.grad for one in training.parameters() if one.grad is not None)]
+            whole = torch.cat([one.flatten().float() for one in parts])
+            processes.all_reduce(whole)
+            whole /= count
+            for part, mean in zip(parts, whole.split([one.numel() for one in parts]), strict=True):
+                part.copy_(mean.view(part.shape))
+        outputs |= {"loss": losses[0], "reconstruction": losses[1]}
+        training.check_loss(batch.images, losses[0])
+        return outputs
 
     def _validate(self, batches: DataLoader[Batch]) -> None:
         """Validate the averaged weights, if there are any; every process validates on all images."""
@@ -304,15 +345,25 @@ class Loop:
 
     def _save(self, name: str) -> None:
         self.training.finish_checks()  # so that only finite numbers are saved
+        callbacks = {type(one).__qualname__: state for one in self.callbacks if (state := one.state_dict())}
+        own: dict[str, Any] = {
+            "random": random_states(self.fabric.device),
+            "metrics": {name: metric.state_dict() for name, metric in self._epochs_metrics()},
+            "callbacks": callbacks,
+        }
+        of_processes = [own] * self.world_size
+        if self.world_size > 1:
+            processes.all_gather_object(of_processes, own)
         checkpoint = {
             "epoch": self.current_epoch,
             "global_step": self.global_step,
             "state_dict": self.training.state_dict(),
             "optimizer_states": [self.optimizer.state_dict()],
             "lr_schedulers": [self.scheduler.state_dict()],
-            "callbacks": {type(one).__qualname__: state for one in self.callbacks if (state := one.state_dict())},
+            "callbacks": callbacks,
             "matcaps": {
-                "random_state": torch.get_rng_state(),
+                "processes": of_processes,
+                "random_state": own["random"]["torch"],  # for earlier versions, as the next one
                 "seconds": self._elapsed(),
                 "extensions": self.extensions,
                 "commits": self.commits,
@@ -320,7 +371,7 @@ class Loop:
             },
         }
         if self.fabric.device.type == "cuda":
-            checkpoint["matcaps"]["cuda_random_state"] = torch.cuda.get_rng_state(self.fabric.device)
+            checkpoint["matcaps"]["cuda_random_state"] = own["random"]["cuda"]
         if self.averaging is not None:
             self.averaging.save(checkpoint)
         if self.writer is not None:
@@ -329,11 +380,9 @@ class Loop:
             write_checkpoint(self.folder / CHECKPOINTS_NAME / f"{name}.ckpt", checkpoint)
         self.fabric.barrier()
 
-    def _set_random_states(self) -> None:
-        if "random_state" in self._random_states:
-            torch.set_rng_state(self._random_states["random_state"])
-        if "cuda_random_state" in self._random_states and self.fabric.device.type == "cuda":
-            torch.cuda.set_rng_state(self._random_states["cuda_random_state"], self.fabric.device)
+    def _epochs_metrics(self) -> list[tuple[str, Metric]]:
+        """What counts this epoch's images: of several processes each its own."""
+        return [("loss", self.training.train_loss), ("accuracy", self.training.train_accuracy)]
 
     def _elapsed(self) -> float:
         return self.seconds + time.perf_counter() - self._began

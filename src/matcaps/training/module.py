@@ -36,7 +36,7 @@ class _Mean(MeanMetric):
     GPU.
     """
 
-    def update(self, value: Tensor, weight: int) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def update(self, value: Tensor, weight: float) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.mean_value += value.to(self.dtype) * weight
         self.weight += weight
 
@@ -57,6 +57,7 @@ class Training(nn.Module):
         global_step: optimiser steps so far.
         world_size: processes that train together.
         full_batch: number of images of every batch but an epoch's last.
+        step_images: of several processes, images of all of them together in this step.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Training(nn.Module):
         self.global_step = 0
         self.world_size = 1
         self.full_batch = 1
+        self.step_images = 1
         num_classes = network.num_classes
         self.train_loss = _Mean()
         # validating arguments would wait for the GPU; labels are checked when the data are read
@@ -106,39 +108,52 @@ class Training(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Any]:
         """The loss of a batch, in training mode, with its gradient; adds loss and accuracy to the epoch's.
 
+        With several processes the batch is a part of the step's, and the losses are scaled so that their mean over the
+        processes is that of the whole.
+
         Returns:
             ``loss``, a scalar; ``predicted``, ``[B]``, the classes; ``margin``, a number; and ``reconstruction``,
             the decoder's part of the loss.
         """
         margin = self.margin(self.global_step)
         loss, scores, reconstruction = self._step(batch)(batch.images, batch.labels, margin)
-        if self._checks_late:
-            self._shown = batch.images, loss.detach()
-        elif not torch.isfinite(loss):
-            raise TrainingDivergedError(
-                self._describe_divergence(batch.images, "the loss", loss.item(), self.global_step)
-            )
-        self.train_loss.update(loss.detach(), weight=len(batch.labels))
+        if self.world_size == 1:
+            self.check_loss(batch.images, loss.detach())
+        own = len(batch.labels) if self.world_size == 1 else self.step_images / self.world_size
+        self.train_loss.update(loss.detach(), weight=own)
         self.train_accuracy.update(scores, batch.labels)
         predicted = scores.argmax(dim=1)
         return {"loss": loss, "predicted": predicted, "margin": margin, "reconstruction": reconstruction}
 
+    def check_loss(self, images: Tensor, loss: Tensor) -> None:
+        """Raise :class:`TrainingDivergedError` if a step's loss is not finite; on a GPU it is checked later.
+
+        Args:
+            images: ``[B, C, H, W]``, of this process.
+            loss: a scalar, the same in all processes, so that all of them stop at the same step.
+        """
+        if self._checks_late:
+            self._shown = images, loss
+        elif not torch.isfinite(loss):
+            raise TrainingDivergedError(self._describe_divergence(images, "the loss", loss.item(), self.global_step))
+
     def _step(self, batch: Batch) -> Callable[..., StepResult]:
         """The network with its loss; with ``cuda_graph`` as a graph, recorded at the first batch of full size."""
         if self._steps:
-            return self._steps[0]
+            step = self._steps[0]
+            if isinstance(step, StepLoss):
+                step.share = self._share_of(batch)
+            return step
         chosen = self.settings.loss
         step = StepLoss(
             self.network,
             self.decoder,
             self.network.class_scores,
             self._loss,
-            # DDP takes the mean of the processes' gradients, so for a sum each process multiplies its part by their
-            # number
-            share=self.world_size if chosen.reduction == "sum" else 1,
             reconstruction_weight=chosen.reconstruction_weight,
             reduction=chosen.reduction,
         )
+        step.share = self._share_of(batch)
         if self.settings.cuda_graph:
             if len(batch.labels) < self.full_batch:  # the last batch of an epoch in which a run was resumed
                 return step
@@ -146,6 +161,14 @@ class Training(nn.Module):
         else:
             self._steps.append(step)
         return self._steps[0]
+
+    def _share_of(self, batch: Batch) -> float:
+        """The factor of this process's loss with which the processes' mean is the loss of the whole step."""
+        if self.world_size == 1:
+            return 1
+        if self.settings.loss.reduction == "sum":
+            return self.world_size
+        return self.world_size * len(batch.labels) / self.step_images
 
     def finish_checks(self) -> None:
         """Wait for the steps so far, and raise :class:`TrainingDivergedError` if one was not finite."""

@@ -86,6 +86,7 @@ def prepare_to_resume(folder: Path, training: Training, *, speaks: bool) -> tupl
             before = int(planned["epochs"])
         elif (folder / RESULTS_NAME).is_file():  # an earlier version's: how long the finished run was
             before = int(read_json(folder / RESULTS_NAME).get("epochs", before))
+        _check_processes(path, checkpoint, settings)
         _check_fit(path, checkpoint, training)
         step = checkpoint["global_step"]
         if step > training.total_steps:
@@ -126,6 +127,9 @@ def _check_parts(path: Path, checkpoint: dict[str, Any]) -> None:
     own = checkpoint["matcaps"] if "matcaps" not in missing else {}
     of_ours = {"random_state": Tensor, "seconds": int | float}
     missing += [f"matcaps.{name}" for name, kind in of_ours.items() if own and not isinstance(own.get(name), kind)]
+    of_processes = own.get("processes", [{}])
+    if not isinstance(of_processes, list) or not all(isinstance(one, Mapping) for one in of_processes):
+        missing.append("matcaps.processes")
     if missing:
         raise ValueError(
             f"{path} lacks {', '.join(missing)}, which every checkpoint of this version has: {_advice(path)}"
@@ -138,6 +142,17 @@ def _check_settings(folder: Path, planned: dict[str, Any], settings: TrainSettin
         raise ValueError(
             f"{folder / SETTINGS_NAME} has other settings than the run was trained with ({'; '.join(changed)}): put "
             "them back, or start a new run with them: matcaps train --config"
+        )
+
+
+def _check_processes(path: Path, checkpoint: dict[str, Any], settings: TrainSettings) -> None:
+    """Refuse a checkpoint of another number of processes, each of which has its own random numbers and counts."""
+    count = settings.devices * settings.num_nodes
+    written = len(checkpoint["matcaps"].get("processes", [{}] * count))  # an earlier version's says nothing of it
+    if written != count:
+        raise ValueError(
+            f"{path} was written by {written} process{'es' if written > 1 else ''}, and a run continues with as many "
+            f"as it began with; got {count}: --devices times --num_nodes must be {written}"
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.fabric import Fabric, seed_everything
@@ -36,7 +36,8 @@ from matcaps.training.data_record import begin_with_data, check_folder_exists, l
 from matcaps.training.devices import resolve_device
 from matcaps.training.evaluation import Evaluation, evaluate
 from matcaps.training.folder import claimed_folder
-from matcaps.training.guards import processes_end, quiet, stoppable
+from matcaps.training.guards import lost_processes_named, processes_end, quiet, stoppable
+from matcaps.training.launchers import check_launcher, meet_after_restart
 from matcaps.training.loop import Callback, Loop
 from matcaps.training.module import Training
 from matcaps.training.record import (
@@ -86,7 +87,7 @@ def train(
     settings: TrainSettings,
     folder: str | os.PathLike[str] | None = None,
     *,
-    resume: bool = False,
+    resume: bool | Literal["if-begun"] = False,
     callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
     """Train a network, test it, and write weights, metrics and results to a folder.
@@ -97,6 +98,8 @@ def train(
         resume: continue the run in ``folder`` from its newest checkpoint, to the same result as without interruption.
             With another number of epochs it continues to that number, finished or not: from then on learning rate and
             margin are those at that step in a run of that many epochs (the schedules are stretched or shortened).
+            "if-begun": continue it if it has begun, with these settings, and begin it otherwise; for what is started
+            again by a launcher, such as torchrun after the loss of a process.
         callbacks: called while it trains; see :class:`matcaps.training.Callback`.
 
     Returns:
@@ -120,14 +123,17 @@ def train(
                 f"callbacks must be of matcaps.training.Callback; got {type(callback).__module__}."
                 f"{type(callback).__qualname__}: derive it from that class, whose methods are called as Lightning's"
             )
-    run = Path(folder) if resume and folder is not None and (Path(folder) / SETTINGS_NAME).is_file() else None
+    has_begun = folder is not None and (user_path(folder) / SETTINGS_NAME).is_file()
+    may_begin = resume is not True
+    resume = has_begun if resume == "if-begun" else resume
+    run = user_path(folder) if resume and has_begun and folder is not None else None
     settings = settle(settings) if run is None else settings.with_weights_of(read_run_settings(run))
     restored = run is not None and any((run / CHECKPOINTS_NAME).glob("*.ckpt"))
     commit = source_commit()  # now, because the checkout may change while the training runs
     if resume and folder is not None:
         check_folder_exists(settings.data, Path(folder), "restore it, or write its present path into settings.yaml")
     settings = replace(settings, data=settings.data.with_whole_paths())
-    settings, bundle = load_for_training(settings, resume=resume, rank=_rank())
+    settings, bundle = load_for_training(settings, resume=not may_begin, rank=_rank())
     seed_everything(settings.seed, workers=True, verbose=False)
     network = make_network(settings, bundle, restored=restored)
     device = _device(settings)
@@ -150,8 +156,10 @@ def train(
             named_errors(place),
             stoppable(place) as request,
             processes_end(fabric, request),
+            lost_processes_named(fabric, place),
             ExitStack() as tensorboard,
         ):
+            meet_after_restart(device)
             fabric.launch()
             training.to(fabric.device)
             training.world_size = fabric.world_size
@@ -287,6 +295,7 @@ def _device(settings: TrainSettings) -> torch.device:
 
 def _check_devices(settings: TrainSettings) -> None:
     """Refuse devices that this machine lacks, or that contradict the launcher, before anything is written."""
+    check_launcher(settings.devices, settings.num_nodes)
     if _world_size(settings) == 1 and _rank() != 0:
         raise ValueError(
             f"this is process {_rank()} of several, by RANK, LOCAL_RANK or SLURM_PROCID in the environment, but "

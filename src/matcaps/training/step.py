@@ -32,9 +32,11 @@ class StepLoss(nn.Module):
         decoder: reconstructs images from the class poses; None: nothing is reconstructed.
         classify: maps the network's output to class scores.
         compare: the loss of output, scores, labels and margin.
-        share: a factor of the loss.
         reconstruction_weight: of the decoder's loss.
         reduction: of the decoder's loss.
+
+    Attributes:
+        share: a factor of the loss, which may change from step to step.
     """
 
     def __init__(
@@ -44,7 +46,6 @@ class StepLoss(nn.Module):
         classify: Callable[[Any], Tensor],
         compare: Callable[[Any, Tensor, Tensor, Any], Tensor],
         *,
-        share: int,
         reconstruction_weight: float,
         reduction: str,
     ):
@@ -53,17 +54,17 @@ class StepLoss(nn.Module):
         self.decoder = decoder
         self._classify = classify
         self._compare = compare
-        self._share = share
+        self.share: float = 1
         self._weight = reconstruction_weight
         self._reduction = reduction
 
     def forward(self, images: Tensor, labels: Tensor, margin: float | Tensor) -> StepResult:
         output = self.network(images)
         scores = self._classify(output)
-        loss = self._share * self._compare(output, scores, labels, margin)
+        loss = self.share * self._compare(output, scores, labels, margin)
         reconstruction = loss.detach().new_zeros(())
         if self.decoder is not None and isinstance(output, Capsules):
-            part = self._share * reconstruction_loss(self.decoder(output.poses, labels), images, self._reduction)
+            part = self.share * reconstruction_loss(self.decoder(output.poses, labels), images, self._reduction)
             loss = loss + self._weight * part
             reconstruction = part.detach()
         return StepResult(loss, scores.detach(), reconstruction)

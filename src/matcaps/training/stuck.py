@@ -51,17 +51,24 @@ class StuckWatch(Callback):
         self._norms: list[Tensor] = []
         self._predicted = torch.zeros(0)
         self._shown = torch.zeros(0)
+        self._loaded: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"said": self.warnings, "since": self._since}
+        epoch = {"norms": torch.tensor(self._norms), "predicted": self._predicted, "shown": self._shown}
+        return {"said": self.warnings, "since": self._since, "epoch": epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.warnings, self._since = dict(state_dict["said"]), dict(state_dict["since"])
+        self._loaded = state_dict.get("epoch")  # an earlier version's checkpoint has none
 
     def on_train_epoch_start(self, loop: Loop, training: Training) -> None:
         self._norms = []
         self._predicted = torch.zeros(len(self._classes), dtype=torch.int64, device=training.device)
         self._shown = torch.zeros_like(self._predicted)
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None and loop.global_step % loop.num_training_batches:
+            self._norms = [*loaded["norms"].to(training.device)]
+            self._predicted, self._shown = (loaded[name].to(training.device) for name in ("predicted", "shown"))
 
     def on_train_batch_end(
         self,
@@ -76,17 +83,18 @@ class StuckWatch(Callback):
             counts.index_add_(0, labels, torch.ones_like(labels))  # bincount would wait for a GPU
 
     def on_train_epoch_end(self, loop: Loop, training: Training) -> None:
+        norms, self._norms = self._norms, []
         predicted, shown = self._predicted, self._shown
         if loop.world_size > 1:
             predicted, shown = loop.fabric.all_reduce(torch.stack([predicted, shown]), reduce_op="sum")  # type: ignore[misc]
-        if len(self._norms) < loop.num_training_batches:
-            return  # the run was resumed within this epoch: an earlier process saw the rest
-        self._check_gradient(loop, training)
+        if len(norms) < loop.num_training_batches:
+            return  # an earlier version's run was resumed within this epoch: nobody knows the rest
+        self._check_gradient(loop, torch.stack(norms))
         self._check_classes(loop, predicted, shown)
         self._check_layers(loop, training)
 
-    def _check_gradient(self, loop: Loop, training: Training) -> None:
-        norms, epoch = torch.stack(self._norms), loop.current_epoch + 1
+    def _check_gradient(self, loop: Loop, norms: Tensor) -> None:
+        epoch = loop.current_epoch + 1
         loss, accuracy = (float(loop.metrics[f"train/{name}"]) for name in ("loss", "accuracy"))
         vanished = float((norms < GRADIENT_FLOOR).float().mean()) >= _VANISHED_SHARE
         wrong = vanished and loss > LOSS_FLOOR and accuracy < 1
