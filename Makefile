@@ -29,8 +29,8 @@ test: setup ## check style and run the tests; those on real data need MATCAPS_TE
 test-slow: setup ## the tests of the compiled core at every size and of torch.compile, of which make test has some; minutes
 	MATCAPS_TEST_SLOW=1 $(TESTS) tests/routing/test_native_values.py tests/test_inductor.py
 
-test-kills: setup ## kill trainings at twenty moments with each of two signals, and resume them; libfaketime sets clocks; minutes
-	MATCAPS_TEST_KILLS=1 $(TESTS) tests/training/test_kills.py
+test-kills: setup ## kill trainings at twenty moments with each of two signals, and torchrun's processes, and resume them; libfaketime sets clocks; minutes
+	MATCAPS_TEST_KILLS=1 $(TESTS) tests/training/test_kills.py tests/training/test_ranks.py
 
 test-processors: setup ## run the tests as several processors would, older instruction sets and two threads; an hour
 	$(BIN)/python tools/test_processors.py

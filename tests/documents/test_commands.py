@@ -118,11 +118,14 @@ def peers_known(command: str) -> None:
 
 def launched(command: str) -> None:
     """A second machine is needed; what each process of the launcher is given is read, and makes as many as it makes."""
-    launcher, _, arguments = command.partition(" -m matcaps.cli ")
+    from torch.distributed.run import get_args_parser
+
+    launcher, _, arguments = command.partition(" -m matcaps ")
     parse(shlex.split(arguments))
     words, ours = shlex.split(launcher), shlex.split(arguments)
-    for theirs, name in (("--nnodes", "--num_nodes"), ("--nproc_per_node", "--devices")):
-        assert words[words.index(theirs) + 1] == ours[ours.index(name) + 1]
+    launched = get_args_parser().parse_args([*words[words.index("torchrun") + 1 :], "-m", "matcaps"])
+    for theirs, name in ((launched.nnodes, "--num_nodes"), (launched.nproc_per_node, "--devices")):
+        assert theirs == (ours[ours.index(name) + 1] if name in ours else "1:1")
 
 
 SMALL_FOLDS = (
@@ -210,8 +213,11 @@ COMMANDS |= {
     "matcaps eval paper-small-smallnorb --data smallnorb": Run(),
     "matcaps data fetch smallnorb": Parse("needs a network"),
     "matcaps train smallnorb --devices 2": Parse("two processes: tests/training has them"),
-    "torchrun --nnodes 2 --nproc_per_node 2 -m matcaps.cli train smallnorb --devices 2 --num_nodes 2 "
-    "--output runs/two-machines": launched,
+    "torchrun --nproc-per-node 2 --max-restarts 2 -m matcaps train smallnorb --devices 2 --output runs/two "
+    "--checkpoint_minutes 2": launched,
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --nnodes 2 --nproc-per-node 2 --max-restarts 2 --rdzv-backend c10d "
+    "--rdzv-endpoint first:29400 --rdzv-id two-machines -m matcaps train smallnorb --devices 2 --num_nodes 2 --output "
+    "runs/two-machines": launched,
     '.venv/bin/pip install -c constraints.txt -e ".[cuda]"': pip_knows,
     "matcaps train smallnorb --accelerator gpu --cuda_graph true": Parse("needs a GPU"),
 }
