@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # One thread for each test process: two processes with two threads each would fight over two cores.
 TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup train test test-slow test-kills test-processors test-wheel test-oldest test-arm64 test-cuda test-export test-browser test-integrations notebooks sanitize fuzz bench bench-gpu results docs docs-links lint format clean
+.PHONY: help setup train test test-slow test-kills test-processors test-wheel test-oldest test-arm64 test-cuda test-export test-browser test-integrations notebooks sanitize fuzz bench bench-gpu results docs docs-links setup-tools lock audit licences sbom lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -100,6 +100,40 @@ $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/python -c 'import furo, latex2mathml, myst_parser, sphinx_copybutton' 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
+
+TOOLS_ENV := build/tools
+UV_COMPILE = $(TOOLS_ENV)/bin/uv pip compile --config-file requirements/uv.toml --universal --python-version 3.11.5 \
+	--generate-hashes --no-header --no-annotate --quiet
+
+$(TOOLS_ENV)/.installed: requirements/tools.txt
+	$(PYTHON) -m venv $(TOOLS_ENV)
+	PIP_CONSTRAINT= $(TOOLS_ENV)/bin/python -m pip install --quiet --require-hashes --no-deps --requirement $<
+	touch $@
+
+setup-tools: $(TOOLS_ENV)/.installed ## make build/tools, with what requirements/tools.txt pins by hashes
+
+lock: $(TOOLS_ENV)/.installed ## write requirements/*.txt, the hashes of what CI installs, as PyPI states them, at constraints.txt's versions
+	$(UV_COMPILE) pyproject.toml --constraint constraints.txt --output-file requirements/runtime.txt
+	$(UV_COMPILE) pyproject.toml --extra dev --extra docs --constraint constraints.txt --no-emit-package torch --output-file requirements/ci.txt
+	$(UV_COMPILE) requirements/tools.in --output-file requirements/tools.txt
+
+audit: $(TOOLS_ENV)/.installed ## ask PyPI for known weaknesses of what constraints.txt and requirements/ pin; needs a network
+	$(TOOLS_ENV)/bin/pip-audit --disable-pip --no-deps --requirement constraints.txt
+	$(TOOLS_ENV)/bin/pip-audit --disable-pip --require-hashes --requirement requirements/ci.txt
+	$(TOOLS_ENV)/bin/pip-audit --disable-pip --require-hashes --requirement requirements/tools.txt
+
+licences: $(TOOLS_ENV)/.installed ## write docs/licences.md, from an environment of its own with all extras but torch's
+	$(TOOLS_ENV)/bin/uv pip compile --config-file requirements/uv.toml --quiet --generate-hashes pyproject.toml --all-extras \
+		--constraint constraints.txt --no-emit-package matcaps --no-emit-package torch --output-file build/all.txt
+	$(TOOLS_ENV)/bin/uv venv --quiet --clear build/all
+	$(TOOLS_ENV)/bin/uv pip install --quiet --python build/all/bin/python --require-hashes --no-deps --requirement build/all.txt
+	$(TOOLS_ENV)/bin/uv pip install --quiet --python build/all/bin/python --no-deps --constraint constraints.txt torch
+	$(TOOLS_ENV)/bin/pip-licenses --python=build/all/bin/python --format=json --with-urls --from=mixed > build/licences.json
+	$(BIN)/python tools/write_licences.py build/licences.json
+
+sbom: $(TOOLS_ENV)/.installed ## write build/sbom.json (CycloneDX): what matcaps is and what it installs; tools/add_sbom.py puts it into a wheel
+	$(TOOLS_ENV)/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type library --output-reproducible \
+		--of JSON --output-file build/sbom.json requirements/runtime.txt
 
 lint: setup ## check style and types
 	$(BIN)/ruff check .
