@@ -118,9 +118,9 @@ lock: $(TOOLS_ENV)/.installed ## write requirements/*.txt, the hashes of what CI
 	$(UV_COMPILE) requirements/tools.in --output-file requirements/tools.txt
 
 audit: $(TOOLS_ENV)/.installed ## ask PyPI for known weaknesses of what constraints.txt and requirements/ pin; needs a network
-	$(TOOLS_ENV)/bin/pip-audit --disable-pip --no-deps --requirement constraints.txt
-	$(TOOLS_ENV)/bin/pip-audit --disable-pip --require-hashes --requirement requirements/ci.txt
-	$(TOOLS_ENV)/bin/pip-audit --disable-pip --require-hashes --requirement requirements/tools.txt
+	$(TOOLS_ENV)/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
+	$(TOOLS_ENV)/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements/ci.txt
+	$(TOOLS_ENV)/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements/tools.txt
 
 licences: $(TOOLS_ENV)/.installed ## write docs/licences.md, from an environment of its own with all extras but torch's
 	$(TOOLS_ENV)/bin/uv pip compile --config-file requirements/uv.toml --quiet --generate-hashes pyproject.toml --all-extras \
