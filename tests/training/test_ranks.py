@@ -139,12 +139,13 @@ def test_a_launcher_of_another_number_of_processes_is_refused(tmp_path):
 
 def torchrun(count: int, config: str, folder: Path, name: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "torch.distributed.run", "--max-restarts=2", f"--nproc-per-node={count}"]
-    return subprocess.Popen(
-        [*command, "-m", "matcaps", "train", config, f"--output={name}", "--report=false"],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=(folder / f"{name}.txt").open("wb"),
-    )
+    with (folder / f"{name}.txt").open("wb") as errors:
+        return subprocess.Popen(
+            [*command, "-m", "matcaps", "train", config, f"--output={name}", "--report=false"],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stderr=errors,
+        )
 
 
 def wait_for_a_step(run: subprocess.Popen[bytes], folder: Path) -> list[int]:
