@@ -10,9 +10,9 @@ from torch import Tensor
 import matcaps
 from matcaps.capsules import Capsules
 from matcaps.layers import ClassCapsules, ConvCapsules
-from matcaps.layers.routings import ROUTINGS, Children, VoteRouting, make_routing
+from matcaps.layers.routings import ROUTINGS, VoteRouting, make_routing
 from matcaps.models.config import ROUTING_NAMES
-from matcaps.routing import RoutingSpec
+from matcaps.routing import Children, RoutingSpec
 
 NAMES = tuple(ROUTINGS)
 ITERATING = ("dynamic", "vb", "heinsen")

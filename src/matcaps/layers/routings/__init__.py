@@ -5,7 +5,7 @@ poses, an activation of each capsule's own, either competition.
 """
 
 from matcaps.layers.routings.average import Average, RandomAssignment
-from matcaps.layers.routings.base import Children, Step, VoteRouting
+from matcaps.layers.routings.base import Step, VoteRouting
 from matcaps.layers.routings.dynamic import DynamicRouting
 from matcaps.layers.routings.heinsen import HeinsenRouting
 from matcaps.layers.routings.self_attention import SelfAttentionRouting
@@ -38,4 +38,4 @@ def make_routing(name: str, kinds: int, num_parents: int, *, iterations: int, sp
     return ROUTINGS[name](kinds, num_parents, iterations=iterations, spec=spec)
 
 
-__all__ = ["ROUTINGS", "Children", "Step", "VoteRouting", "make_routing"]
+__all__ = ["ROUTINGS", "Step", "VoteRouting", "make_routing"]

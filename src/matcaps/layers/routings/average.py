@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from matcaps.layers.routings.base import Children, LinearActivation, Step, VoteRouting, mean_of
-from matcaps.routing import RoutingSpec
+from matcaps.layers.routings.base import LinearActivation, Step, VoteRouting
+from matcaps.routing import Children, RoutingSpec
 
 
 class Average(VoteRouting):
@@ -27,7 +27,7 @@ class Average(VoteRouting):
 
     def iterate(self, children: Children) -> Iterator[Step]:
         assignment = self.assignment(children)
-        pose = mean_of(children, assignment)
+        _, pose, _ = children.moments(assignment)
         yield Step(assignment, pose, self.activation(pose))
 
     def centre(self, step: Step) -> None:

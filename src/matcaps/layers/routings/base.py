@@ -1,6 +1,6 @@
-"""What every routing other than EM is made of: votes in memory, competition, and the state after each iteration."""
+"""What every routing other than EM is made of: iterations over votes in memory, parameters, calibration."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -8,29 +8,10 @@ from torch import Tensor, nn
 
 from matcaps.capsules import POSE_COMPONENTS, POSE_SIZE, Capsules, RoutingIteration
 from matcaps.layers.parameters import option
-from matcaps.routing import RoutingSpec
-from matcaps.routing.reference import EMPTY_MASS, Windows, child_competition, votes_of
+from matcaps.routing import Children, RoutingSpec, gather_children
 
 TINY = 1e-12
 """Added to a sum before it divides, or before its root is taken, so that children that are all off pass no NaN."""
-
-
-class Children(NamedTuple):
-    """The children of one layer's parents, and how these compete for them.
-
-    Attributes:
-        votes: ``[..., I, J, P]``; the leading dimensions are ``[B, H', W']``, or ``[B]`` for class capsules.
-        activations: ``[..., I]``.
-        poses: ``[..., I, P]``.
-        uniform: ``[..., I, J]``, every child's equal share for each of the parents that compete for it.
-        softmax: maps logits ``[..., I, J]`` to shares, which sum to 1 over the parents that compete for a child.
-    """
-
-    votes: Tensor
-    activations: Tensor
-    poses: Tensor
-    uniform: Tensor
-    softmax: Callable[[Tensor], Tensor]
 
 
 class Step(NamedTuple):
@@ -79,7 +60,7 @@ class VoteRouting(nn.Module):
 
         Here it is the standard deviation of a component of the mean votes.
         """
-        mean = mean_of(children, children.uniform)
+        _, mean, _ = children.moments(children.uniform)
         return mean.flatten(0, -2).var(dim=0, correction=0).mean().sqrt()
 
     def centre(self, step: Step) -> None:
@@ -88,10 +69,10 @@ class VoteRouting(nn.Module):
     @torch.no_grad()
     def calibrate(self, weight: Tensor, capsules: Capsules, coordinates: Tensor | None = None) -> None:
         """Scale the matrices so that :meth:`size` is 1 on this batch, coordinates left out; then :meth:`centre`."""
-        size = self.size(self.gather(capsules, weight))
+        size = self.size(gather_children(capsules, weight, self.spec))
         if size > TINY:
             weight.div_(size)
-        *_, last = self.iterate(self.gather(capsules, weight, coordinates))
+        *_, last = self.iterate(gather_children(capsules, weight, self.spec, coordinates))
         self.centre(last)
         self.calibrated.fill_(1)
 
@@ -109,7 +90,7 @@ class VoteRouting(nn.Module):
 
     def route(self, capsules: Capsules, weight: Tensor, coordinates: Tensor | None = None) -> Capsules:
         """The parents of a map of children; see the layers for the shapes."""
-        *_, last = self.iterate(self.gather(capsules, weight, coordinates))
+        *_, last = self.iterate(gather_children(capsules, weight, self.spec, coordinates))
         return Capsules(last.pose.unflatten(-1, (POSE_SIZE, POSE_SIZE)), last.activation)
 
     def trace(self, capsules: Capsules, weight: Tensor, coordinates: Tensor | None = None) -> list[RoutingIteration]:
@@ -118,29 +99,8 @@ class VoteRouting(nn.Module):
         The cost is the mass times ½ ln σ², summed over components. The mean is that of the votes: a routing that
         squashes it gives its parents another pose.
         """
-        children = self.gather(capsules, weight, coordinates)
+        children = gather_children(capsules, weight, self.spec, coordinates)
         return [self._describe(step, children) for step in self.iterate(children)]
-
-    def gather(self, capsules: Capsules, weight: Tensor, coordinates: Tensor | None = None) -> Children:
-        """Gather every window's children and compute their votes, all in memory."""
-        poses, activations = capsules
-        if weight.ndim == 4:
-            votes = votes_of(poses, weight)
-            if coordinates is not None:
-                votes = votes + coordinates[:, :, None, None, :]
-            votes, poses, activations = votes.flatten(1, 3), poses.flatten(1, 3), activations.flatten(1)
-        else:
-            windows = Windows(poses.shape[1], poses.shape[2], weight.shape[0], self.spec.stride, poses.device)
-            copies = windows.gather(poses)
-            votes, poses = votes_of(copies, weight).flatten(3, 5), copies.flatten(3, 5)
-            activations = windows.gather(activations).flatten(3)
-            if self.spec.child_competition:
-                uniform, log_partition = child_competition(windows, activations, weight)
-                return Children(
-                    votes, activations, poses.flatten(-2), uniform, lambda logit: (logit - log_partition(logit)).exp()
-                )
-        uniform = torch.full_like(votes[..., 0], 1 / votes.shape[-2])
-        return Children(votes, activations, poses.flatten(-2), uniform, lambda logit: logit.softmax(dim=-1))
 
     def by_child(self, parameter: Tensor, children: Children) -> Tensor:
         """A parameter ``[kinds, ...]`` for each child, ``[I, ...]``: class capsules share it over positions."""
@@ -148,24 +108,13 @@ class VoteRouting(nn.Module):
         return parameter.repeat(copies, *[1] * (parameter.ndim - 1))
 
     def _describe(self, step: Step, children: Children) -> RoutingIteration:
-        mean = mean_of(children, step.assignment)
-        data = step.assignment * children.activations.unsqueeze(-1)
-        mass = data.sum(dim=-2)
-        square = (data.unsqueeze(-1) * (children.votes - mean.unsqueeze(-3)) ** 2).sum(dim=-3)
-        variance = square / mass.clamp_min(EMPTY_MASS).unsqueeze(-1) + self.spec.variance_floor
+        mass, mean, spread = children.moments(step.assignment)
+        variance = spread + self.spec.variance_floor
         cost = mass * variance.log().sum(dim=-1) / 2
         return RoutingIteration(step.assignment, mean, variance, mass, cost, step.activation)
 
     def extra_repr(self) -> str:
         return f"{self.num_parents}, iterations={self.num_iterations}, competition={self.spec.competition!r}"
-
-
-def mean_of(children: Children, assignment: Tensor) -> Tensor:
-    """Mean of the votes, weighted by share and activation, ``[..., J, P]``; 0 where there are no data."""
-    data = assignment * children.activations.unsqueeze(-1)
-    mass = data.sum(dim=-2, keepdim=True)
-    share = torch.where(mass > EMPTY_MASS, data / mass.clamp_min(EMPTY_MASS), 0)
-    return (share.unsqueeze(-1) * children.votes).sum(dim=-3)
 
 
 def norm(vector: Tensor) -> Tensor:

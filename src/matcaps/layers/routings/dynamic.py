@@ -5,13 +5,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from matcaps.layers.routings.base import TINY, Children, Step, VoteRouting, norm
+from matcaps.layers.routings.base import TINY, Step, VoteRouting, norm
+from matcaps.routing import Children
 
 
-def squash(vector: Tensor) -> Tensor:
-    """Shorten a vector to a length below 1 and keep its direction: the paper's equation 1."""
+def squash(vector: Tensor) -> tuple[Tensor, Tensor]:
+    """Shorten a vector to a length below 1 and keep its direction, the paper's equation 1; return it and its length."""
     square = vector.square().sum(dim=-1, keepdim=True)
-    return square / (1 + square) * vector / (square + TINY).sqrt()
+    length = square / (1 + square)
+    return length * vector / (square + TINY).sqrt(), length.squeeze(-1)
 
 
 class DynamicRouting(VoteRouting):
@@ -29,8 +31,8 @@ class DynamicRouting(VoteRouting):
         logit = torch.zeros_like(children.uniform)
         for _ in range(self.num_iterations):
             assignment = children.softmax(logit)
-            pose = squash((assignment.unsqueeze(-1) * votes).sum(dim=-3))
-            yield Step(assignment, pose, norm(pose).squeeze(-1))
+            pose, length = squash((assignment.unsqueeze(-1) * votes).sum(dim=-3))
+            yield Step(assignment, pose, length)
             logit = logit + (votes * pose.unsqueeze(-3)).sum(dim=-1)
 
     def size(self, children: Children) -> Tensor:

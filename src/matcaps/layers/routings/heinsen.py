@@ -6,9 +6,8 @@ import torch
 from torch import nn
 from torch.nn.functional import logsigmoid
 
-from matcaps.layers.routings.base import Children, Step, VoteRouting, mean_of
-from matcaps.routing import RoutingSpec
-from matcaps.routing.reference import EMPTY_MASS
+from matcaps.layers.routings.base import Step, VoteRouting
+from matcaps.routing import Children, RoutingSpec
 
 
 class HeinsenRouting(VoteRouting):
@@ -36,12 +35,11 @@ class HeinsenRouting(VoteRouting):
             ignored = present - used
             # M-step
             logit = (beta_use * used - beta_ignore * ignored).sum(dim=-2)
-            mean = mean_of(children, assignment)
-            offset = (children.votes - mean.unsqueeze(-3)) ** 2
-            mass = used.sum(dim=-2).clamp_min(EMPTY_MASS).unsqueeze(-1)
-            variance = (used.unsqueeze(-1) * offset).sum(dim=-3) / mass + self.spec.variance_floor
+            _, mean, spread = children.moments(assignment)
+            variance = spread + self.spec.variance_floor
             yield Step(assignment, mean, logit.sigmoid())
             # E-step
             if iteration + 1 < self.num_iterations:
+                offset = (children.votes - mean.unsqueeze(-3)) ** 2
                 log_density = -(offset / variance.unsqueeze(-3) + variance.log().unsqueeze(-3)).sum(dim=-1) / 2
                 assignment = children.softmax(logsigmoid(logit).unsqueeze(-2) + log_density)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from matcaps.capsules import POSE_COMPONENTS
-from matcaps.layers.routings.base import Children, Step, VoteRouting, norm
+from matcaps.layers.routings.base import Step, VoteRouting, norm
 from matcaps.layers.routings.dynamic import weighted_sum
-from matcaps.routing import RoutingSpec
+from matcaps.routing import Children, RoutingSpec
 
 
 class SelfAttentionRouting(VoteRouting):
@@ -33,8 +33,8 @@ class SelfAttentionRouting(VoteRouting):
         coupling = assignment + self.by_child(self.prior, children)
         total = (coupling.unsqueeze(-1) * votes).sum(dim=-3)
         length = norm(total)
-        pose = -torch.expm1(-length) * total / length
-        yield Step(assignment, pose, norm(pose).squeeze(-1))
+        activation = -torch.expm1(-length)
+        yield Step(assignment, activation * total / length, activation.squeeze(-1))
 
     def size(self, children: Children) -> Tensor:
         """The mean length of what is squashed, with equal shares."""

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from matcaps.capsules import POSE_COMPONENTS
-from matcaps.layers.routings.base import Children, Step, VoteRouting, mean_of
-from matcaps.routing import RoutingSpec
+from matcaps.layers.routings.base import Step, VoteRouting
+from matcaps.routing import Children, RoutingSpec
 
 
 class SelfRouting(VoteRouting):
@@ -27,7 +27,6 @@ class SelfRouting(VoteRouting):
     def iterate(self, children: Children) -> Iterator[Step]:
         weight, bias = (self.by_child(parameter, children) for parameter in (self.weight, self.bias))
         assignment = children.softmax(torch.einsum("...ip,ijp->...ij", children.poses, weight) + bias)
-        data = assignment * children.activations.unsqueeze(-1)
+        mass, mean, _ = children.moments(assignment)
         total = children.activations.sum(dim=-1, keepdim=True)
-        activation = data.sum(dim=-2) / total.clamp_min(1e-6)
-        yield Step(assignment, mean_of(children, assignment), activation)
+        yield Step(assignment, mean, mass / total.clamp_min(1e-6))

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from matcaps.capsules import POSE_COMPONENTS
-from matcaps.layers.routings.base import Children, Step, VoteRouting, mean_of
-from matcaps.routing import RoutingSpec
+from matcaps.layers.routings.base import Step, VoteRouting
+from matcaps.routing import Children, RoutingSpec
 
 
 class VariationalBayesRouting(VoteRouting):
@@ -39,14 +39,12 @@ class VariationalBayesRouting(VoteRouting):
         assignment = children.uniform
         for iteration in range(self.num_iterations):
             # update of the parameters' posteriors
-            mass = (assignment * children.activations.unsqueeze(-1)).sum(dim=-2)
+            mass, votes_mean, variance = children.moments(assignment)
             weight = self.prior_weight + mass
             mean_precision = self.prior_mean_precision + mass
             freedom = self.prior_freedom + mass
-            votes_mean = mean_of(children, assignment)
-            data = (assignment * children.activations.unsqueeze(-1)).unsqueeze(-1)
             mean = (mass / mean_precision).unsqueeze(-1) * votes_mean
-            scatter = (data * (children.votes - votes_mean.unsqueeze(-3)) ** 2).sum(dim=-3)
+            scatter = mass.unsqueeze(-1) * variance
             pull = (self.prior_mean_precision * mass / mean_precision).unsqueeze(-1) * votes_mean**2
             inverse_scale = 1 + scatter + pull  # the diagonal of Ψ⁻¹
             # expectations under them
