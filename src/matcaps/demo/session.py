@@ -70,7 +70,7 @@ class DemoNetwork:
     @property
     def iterations(self) -> int:
         """Routing iterations of the class capsules."""
-        return len(self.network.class_capsules.routing.inverse_temperature)
+        return self.network.class_capsules.routing.num_iterations
 
     @property
     def input_unit(self) -> str:

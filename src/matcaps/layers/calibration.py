@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from matcaps.capsules import Capsules
 from matcaps.layers.evidence import NormalisedRoutingParameters
 from matcaps.layers.parameters import RoutingParameters
+from matcaps.layers.routings import VoteRouting
 from matcaps.routing import RoutingFit, RoutingIteration
 
 CALIBRATIONS = ("none", "beta", "full")
@@ -40,9 +41,10 @@ class _State(NamedTuple):
 @torch.no_grad()
 def calibrate_routing(
     weight: nn.Parameter,
-    routing: RoutingParameters,
+    routing: RoutingParameters | VoteRouting,
     trace: Callable[[Capsules], list[RoutingIteration]],
     capsules: Capsules,
+    coordinates: Tensor | None = None,
     *,
     calibration: str,
     gain: float,
@@ -63,11 +65,14 @@ def calibrate_routing(
         routing: the layer's β and inverse temperature.
         trace: routes capsules with the layer in its present state.
         capsules: the batch.
+        coordinates: what is added to the votes of class capsules, ``[H, W, 16]``.
         calibration: ``"none"``; ``"beta"``; or ``"full"``: before the β, the matrices are scaled so that each pose
             component leaves the layer with standard deviation 1 (over images, positions and types; without what
             coordinate addition adds to all of them), and the inverse temperature so that each type's logits have
             the standard deviation ``gain``; under the standardised rule, the logits of a window's types.
         gain: standard deviation of the activations' logits, for ``"full"``.
+
+    Another routing than EM has its own :meth:`~matcaps.layers.routings.VoteRouting.calibrate`, the same for both kinds.
 
     If this leaves more than a quarter of the activations below 0.01 or above 0.99, ``"full"`` begins again and lets
     the inverse temperature grow slowly; if that does not help either, it warns.
@@ -78,6 +83,9 @@ def calibrate_routing(
     if calibration not in CALIBRATIONS:
         raise ValueError(f"calibration must be one of {CALIBRATIONS}; got {calibration!r}")
     if calibration == "none":
+        return
+    if isinstance(routing, VoteRouting):
+        routing.calibrate(weight, capsules, coordinates)
         return
     if isinstance(routing, NormalisedRoutingParameters):
         _settle_statistics(weight, routing, trace, capsules)

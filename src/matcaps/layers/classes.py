@@ -9,8 +9,9 @@ from matcaps._numbers import check_count
 from matcaps.capsules import POSE_COMPONENTS, Capsules, CapsulesLike, as_capsules
 from matcaps.layers.calibration import calibrate_routing
 from matcaps.layers.evidence import make_routing_parameters
+from matcaps.layers.routings import make_routing
 from matcaps.layers.transformation import random_transformations, transform_poses
-from matcaps.routing import RoutingIteration, RoutingSpec, fit_class_em_routing, trace_class
+from matcaps.routing import RoutingIteration, RoutingSpec
 
 
 class ClassCapsules(nn.Module):
@@ -25,6 +26,8 @@ class ClassCapsules(nn.Module):
         pose: ``"matrix"`` (the paper): a vote is ``pose @ weight`` with a 4×4 matrix; ``"vector"`` (its Table 1): the
             pose is a vector of 16 numbers, transformed by a 16×16 matrix, which is 16 times as many parameters. Only
             the reference implementation has that, and it holds all votes in memory.
+        routing: ``"em"``, or the name of another routing to compare with, of :data:`matcaps.layers.routings.ROUTINGS`;
+            that has no λ, and of the options of EM only ``variance_floor``.
         inverse_temperature: one positive value an iteration; the authors' class layer uses a quarter of the others'.
         coordinate_components: the two components of the flattened votes (row-major, 0 to 15) that take the row's
             and the column's coordinate: (3, 7), the right-hand column, in the paper; (0, 1) in the tutorial; None
@@ -45,7 +48,8 @@ class ClassCapsules(nn.Module):
 
     Attributes:
         weight: ``[I, J, 4, 4]``, or with vector poses ``[I, J, 16, 16]``.
-        routing: β and the settings, a :class:`RoutingParameters` or a :class:`NormalisedRoutingParameters`.
+        routing: β and the settings, a :class:`RoutingParameters` or a :class:`NormalisedRoutingParameters`; of
+            another routing than EM a :class:`matcaps.layers.routings.VoteRouting`.
 
     Raises:
         ValueError: a count is not a whole number of at least 1, ``coordinate_components`` are not two different
@@ -64,6 +68,7 @@ class ClassCapsules(nn.Module):
         num_classes: int,
         *,
         pose: str = "matrix",
+        routing: str = "em",
         inverse_temperature: Sequence[float] = (1.25e-4, 2.44e-4, 3.57e-4),
         coordinate_components: tuple[int, int] | None = (3, 7),
         coordinate_scale: float = 1.0,
@@ -93,19 +98,24 @@ class ClassCapsules(nn.Module):
         self.weight = nn.Parameter(
             random_transformations(in_capsules, num_classes, pose=pose, deviation=weight_deviation)
         )
-        self.routing = make_routing_parameters(
-            num_classes,
-            inverse_temperature=inverse_temperature,
-            spec=RoutingSpec(
-                activation_rule=activation_rule,
-                variance_floor=variance_floor,
-                annealing=annealing,
-                implementation=implementation,
-            ),
-            normalise=normalise,
-            matrix_size=weight_deviation,
-            gain=gain,
-            shared_beta_activation=shared_beta_activation,
+        spec = RoutingSpec(
+            activation_rule=activation_rule,
+            variance_floor=variance_floor,
+            annealing=annealing,
+            implementation=implementation,
+        )
+        self.routing = (
+            make_routing_parameters(
+                num_classes,
+                inverse_temperature=inverse_temperature,
+                spec=spec,
+                normalise=normalise,
+                matrix_size=weight_deviation,
+                gain=gain,
+                shared_beta_activation=shared_beta_activation,
+            )
+            if routing == "em"
+            else make_routing(routing, in_capsules, num_classes, iterations=len(inverse_temperature), spec=spec)
         )
 
     def forward(self, capsules: CapsulesLike, coordinates: Tensor | None = None) -> Capsules:
@@ -117,15 +127,12 @@ class ClassCapsules(nn.Module):
                 receptive field over the image's size; without it ``(index + 1/2) / size``, as in the tutorial.
         """
         capsules = as_capsules(capsules)
-        inputs = self.routing.inputs(capsules, self.weight, self.vote_offset(capsules, coordinates))
-        parents, fit = fit_class_em_routing(inputs, self.routing.spec, wants_fit=self.routing.wants_fit)
-        return self.routing.finish(parents, fit)
+        return self.routing.route(capsules, self.weight, self.vote_offset(capsules, coordinates))
 
     def trace(self, capsules: CapsulesLike, coordinates: Tensor | None = None) -> list[RoutingIteration]:
         """Return every iteration's state; see :func:`matcaps.routing.trace_class_em_routing`."""
         capsules = as_capsules(capsules)
-        inputs = self.routing.inputs(capsules, self.weight, self.vote_offset(capsules, coordinates))
-        return trace_class(inputs, self.routing.spec)
+        return self.routing.trace(capsules, self.weight, self.vote_offset(capsules, coordinates))
 
     def votes(self, capsules: CapsulesLike, coordinates: Tensor | None = None) -> Tensor:
         """Compute the votes of a few images, with coordinates: ``[B, H·W·I, J, 16]``, children ordered as in a
@@ -156,6 +163,7 @@ class ClassCapsules(nn.Module):
             self.routing,
             lambda part: self.trace(part, coordinates),
             capsules,
+            self.vote_offset(capsules, coordinates),
             calibration=calibration,
             gain=gain,
         )

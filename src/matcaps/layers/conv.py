@@ -10,8 +10,9 @@ from matcaps.capsules import Capsules, CapsulesLike, as_capsules
 from matcaps.layers.calibration import calibrate_routing
 from matcaps.layers.evidence import make_routing_parameters
 from matcaps.layers.parameters import option
+from matcaps.layers.routings import make_routing
 from matcaps.layers.transformation import random_transformations, transform_poses
-from matcaps.routing import RoutingIteration, RoutingSpec, fit_conv_em_routing, trace_conv
+from matcaps.routing import RoutingIteration, RoutingSpec
 
 
 class ConvCapsules(nn.Module):
@@ -25,6 +26,8 @@ class ConvCapsules(nn.Module):
         pose: ``"matrix"`` (the paper): a vote is ``pose @ weight`` with a 4×4 matrix; ``"vector"`` (its Table 1): the
             pose is a vector of 16 numbers, transformed by a 16×16 matrix, which is 16 times as many parameters. Only
             the reference implementation has that, and it holds all votes in memory.
+        routing: ``"em"``, or the name of another routing to compare with, of :data:`matcaps.layers.routings.ROUTINGS`;
+            that has no λ, and of the options of EM only ``competition`` and ``variance_floor``.
         inverse_temperature: one positive value an iteration; the number of values is the number of iterations.
         competition: ``"child"`` (the paper): a child divides itself among all parents whose window covers it;
             ``"window"`` (the tutorial): among the parents of one window.
@@ -42,7 +45,8 @@ class ConvCapsules(nn.Module):
 
     Attributes:
         weight: ``[K, K, I, J, 4, 4]``, or with vector poses ``[K, K, I, J, 16, 16]``.
-        routing: β and the settings, a :class:`RoutingParameters` or a :class:`NormalisedRoutingParameters`.
+        routing: β and the settings, a :class:`RoutingParameters` or a :class:`NormalisedRoutingParameters`; of
+            another routing than EM a :class:`matcaps.layers.routings.VoteRouting`.
 
     Raises:
         ValueError: a count is not a whole number of at least 1, ``pose`` is neither of the two, or
@@ -63,6 +67,7 @@ class ConvCapsules(nn.Module):
         stride: int = 1,
         *,
         pose: str = "matrix",
+        routing: str = "em",
         inverse_temperature: Sequence[float] = (5e-4, 9.75e-4, 1.43e-3),
         competition: str = "child",
         activation_rule: str = "paper",
@@ -87,13 +92,20 @@ class ConvCapsules(nn.Module):
                 kernel_size, kernel_size, in_capsules, num_capsules, pose=pose, deviation=weight_deviation
             )
         )
-        self.routing = make_routing_parameters(
-            num_capsules,
-            inverse_temperature=inverse_temperature,
-            spec=RoutingSpec(stride, competition, activation_rule, variance_floor, annealing, implementation),
-            normalise=normalise,
-            matrix_size=weight_deviation,
-            gain=gain,
+        spec = RoutingSpec(stride, competition, activation_rule, variance_floor, annealing, implementation)
+        self.routing = (
+            make_routing_parameters(
+                num_capsules,
+                inverse_temperature=inverse_temperature,
+                spec=spec,
+                normalise=normalise,
+                matrix_size=weight_deviation,
+                gain=gain,
+            )
+            if routing == "em"
+            else make_routing(
+                routing, kernel_size**2 * in_capsules, num_capsules, iterations=len(inverse_temperature), spec=spec
+            )
         )
 
     @property
@@ -110,14 +122,11 @@ class ConvCapsules(nn.Module):
 
     def forward(self, capsules: CapsulesLike) -> Capsules:
         """Map capsules ``[B, H, W, I, ...]`` to ``[B, H', W', J, ...]``, ``H' = (H - K) // stride + 1``."""
-        capsules = as_capsules(capsules)
-        inputs = self.routing.inputs(capsules, self.weight)
-        parents, fit = fit_conv_em_routing(inputs, self.routing.spec, wants_fit=self.routing.wants_fit)
-        return self.routing.finish(parents, fit)
+        return self.routing.route(as_capsules(capsules), self.weight)
 
     def trace(self, capsules: CapsulesLike) -> list[RoutingIteration]:
         """Return every iteration's state; see :func:`matcaps.routing.trace_conv_em_routing`."""
-        return trace_conv(self.routing.inputs(as_capsules(capsules), self.weight), self.routing.spec)
+        return self.routing.trace(as_capsules(capsules), self.weight)
 
     def votes(self, capsules: CapsulesLike) -> Tensor:
         """Compute the votes of a few images, ``[B, H', W', K·K·I, J, 16]``, children ordered as in :meth:`trace`."""

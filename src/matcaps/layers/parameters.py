@@ -8,7 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from matcaps.capsules import Capsules
-from matcaps.routing import RoutingFit, RoutingInputs, RoutingSpec
+from matcaps.routing import (
+    RoutingFit,
+    RoutingInputs,
+    RoutingIteration,
+    RoutingSpec,
+    fit_class_em_routing,
+    fit_conv_em_routing,
+    trace_class,
+    trace_conv,
+)
 
 
 def option(name: str) -> property:
@@ -82,6 +91,7 @@ class RoutingParameters(nn.Module):
         """Whether all parent types share one β_a."""
         return len(self.beta_activation) < len(self.beta_use)
 
+    kind = "em"
     wants_fit = False
 
     def matrices(self, weight: Tensor) -> Tensor:
@@ -91,6 +101,26 @@ class RoutingParameters(nn.Module):
     def finish(self, parents: Capsules, fit: RoutingFit | None) -> Capsules:
         """After the routing: nothing to do here; see :class:`NormalisedRoutingParameters`."""
         return parents
+
+    def route(self, capsules: Capsules, weight: Tensor, coordinates: Tensor | None = None) -> Capsules:
+        """The parents of a map of children; see the layers for the shapes."""
+        inputs = self.inputs(capsules, weight, coordinates)
+        fit = fit_class_em_routing if inputs.is_class else fit_conv_em_routing
+        return self.finish(*fit(inputs, self.spec, wants_fit=self.wants_fit))
+
+    def trace(self, capsules: Capsules, weight: Tensor, coordinates: Tensor | None = None) -> list[RoutingIteration]:
+        """Every iteration's state; see :func:`matcaps.routing.trace_conv_em_routing`."""
+        inputs = self.inputs(capsules, weight, coordinates)
+        return (trace_class if inputs.is_class else trace_conv)(inputs, self.spec)
+
+    @property
+    def num_iterations(self) -> int:
+        """Iterations, ``T``."""
+        return len(self.inverse_temperature)
+
+    def set_iterations(self, count: int) -> None:
+        """Make room for so many inverse temperatures, all 1; weights that are loaded afterwards bring their own."""
+        self.inverse_temperature = self.inverse_temperature.new_ones(count)
 
     def paper_inverse_temperature(self) -> Tensor:
         """λ of every iteration, ``[T]``."""

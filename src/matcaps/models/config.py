@@ -8,6 +8,9 @@ from matcaps._numbers import check_count, is_number, plain, whole
 IMPLEMENTATIONS = ("auto", "reference", "native", "cuda")
 """The implementations of routing; :func:`matcaps.routing.available_implementations` lists those available here."""
 
+ROUTING_NAMES = ("em", "average", "random", "dynamic", "vb", "self", "heinsen", "attention")
+"""The routings that a network may have; :data:`matcaps.layers.routings.ROUTINGS` has those other than EM."""
+
 EARLIER_IMPLEMENTATIONS = {"triton": "cuda"}
 """Names in files of earlier versions, and their present names: the GPU implementation was once written in Triton."""
 
@@ -29,6 +32,10 @@ class EMCapsNetConfig:
         pose: "matrix" (the paper): 4×4 matrices transform 4×4 poses; "vector" (Hinton et al. 2018, Table 1): 16×16
             matrices transform poses of 16 numbers, 16 times as many parameters in the routed layers; the compiled core
             does not support these, so training is slower and needs memory for all votes.
+        routing: "em"; or another routing to compare with, of which the compiled implementations know nothing: "average"
+            and "random" for no routing at all, "dynamic" (Sabour 2017), "vb" (De Sousa Ribeiro 2020), "self" (Hahn
+            2019), "heinsen" (Heinsen 2019), "attention" (Mazzia 2021). Temperatures, activation rule, annealing and β
+            are EM's.
         iterations: of EM, in every routed layer.
         class_iterations: of EM, in the class capsules alone; None for as many as ``iterations``.
         temperature_schedule: "authors" for 0.01·(1 − 0.95^t), t = 1, 2, ...; "tutorial" for 1, 2, 3.
@@ -69,6 +76,7 @@ class EMCapsNetConfig:
     stem_stride: int = 2
     stem_padding: Literal["valid", "same"] = "valid"
     pose: Literal["matrix", "vector"] = "matrix"
+    routing: Literal["em", "average", "random", "dynamic", "vb", "self", "heinsen", "attention"] = "em"
     iterations: int = 3
     class_iterations: int | None = None
     temperature_schedule: Literal["authors", "tutorial"] = "authors"
@@ -100,6 +108,7 @@ class EMCapsNetConfig:
         for name, choices in (
             ("stem_padding", ("valid", "same")),
             ("pose", ("matrix", "vector")),
+            ("routing", ROUTING_NAMES),
             ("temperature_schedule", ("authors", "tutorial")),
             ("class_beta_activation", ("each", "shared")),
             ("competition", ("child", "window")),
@@ -115,6 +124,15 @@ class EMCapsNetConfig:
             raise ValueError(
                 f"activation_rule must be 'relative' with normalisation 'batch'; got {self.activation_rule!r}: preset "
                 "agreement-small has both"
+            )
+        if self.routing != "em" and self.normalisation == "batch":
+            raise ValueError(
+                f"normalisation 'batch' is of EM; got routing {self.routing!r}: set normalisation to 'none'"
+            )
+        if self.routing != "em" and self.implementation in ("native", "cuda"):
+            raise ValueError(
+                f"implementation {self.implementation!r} computes EM alone; got routing {self.routing!r}: leave it "
+                "'auto'"
             )
         components = self.coordinate_components
         indices = [whole(component) for component in components] if isinstance(components, tuple | list) else [None]

@@ -44,6 +44,7 @@ class EMCapsNet(nn.Module):
         self.config = config
         routing = {
             "pose": config.pose,
+            "routing": config.routing,
             "activation_rule": config.activation_rule,
             "variance_floor": config.variance_floor,
             "annealing": config.annealing,

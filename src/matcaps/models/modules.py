@@ -51,7 +51,7 @@ def build_model(config: ModelConfig, departures: Departures | None = None) -> An
                 raise ValueError(f"layer {name} cannot have {option!r} of its own; got {value!r}")
             value = getattr(replace(config, **{option: value}), option)  # the configuration checks it
             if option == "iterations":
-                layer.routing.inverse_temperature = layer.routing.inverse_temperature.new_ones(value)
+                layer.routing.set_iterations(value)
             else:
                 setattr(layer if option == "competition" else layer.routing, option, value)
     return network
@@ -134,6 +134,7 @@ def _read_capsules(layers: dict[str, Any], config: EMCapsNetConfig) -> tuple[EMC
         "conv_capsules2": _parents(layers, "conv_capsules2"),
         "num_classes": _parents(layers, "class_capsules"),
         "pose": classes.pose,
+        "routing": classes.routing.kind,
         "coordinate_scale": classes.coordinate_scale,
         "class_beta_activation": "shared" if classes.routing.shared_beta_activation else "each",
     }
@@ -162,12 +163,12 @@ def _options(layer: Any) -> dict[str, Any]:
     options = {name: getattr(routing, name) for name in ("activation_rule", "variance_floor", "annealing")}
     if not hasattr(layer, "competition"):  # the class capsules; class_iterations holds their iterations
         return options
-    return {**options, "iterations": routing.inverse_temperature.numel(), "competition": layer.competition}
+    return {**options, "iterations": routing.num_iterations, "competition": layer.competition}
 
 
 def _class_iterations(classes: Any, config: EMCapsNetConfig, iterations: int) -> int | None:
     """The value of ``class_iterations``: None as long as the class capsules have as many as the other layers."""
-    count = classes.routing.inverse_temperature.numel()
+    count = classes.routing.num_iterations
     return None if count == iterations and count != config.class_iterations else count
 
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from matcaps.layers import ClassCapsules, ConvCapsules, NormalisedRoutingParameters
+from matcaps.layers import ClassCapsules, ConvCapsules, NormalisedRoutingParameters, RoutingParameters
 from matcaps.layers.normalisation import NormalisedConv2d
+from matcaps.layers.routings import VoteRouting
 from matcaps.models.config import ROUTED_LAYERS
 from matcaps.models.em_capsnet import EMCapsNet
 from matcaps.models.modes import evaluation_mode
@@ -101,6 +102,11 @@ def folded(network: EMCapsNet) -> EMCapsNet:
         _fold_convolution(network.get_submodule(name), plain.get_submodule(name))
     for name in ROUTED_LAYERS:
         old, new = _routed(network, name), _routed(plain, name)
+        if isinstance(old.routing, VoteRouting):
+            new.load_state_dict(old.state_dict())
+            new.routing.spec = old.routing.spec
+            continue
+        assert isinstance(new.routing, RoutingParameters)
         new.weight.copy_(old.routing.matrices(old.weight))
         new.routing.spec = old.routing.spec
         new.routing.inverse_temperature = old.routing.paper_inverse_temperature().clone()

@@ -19,8 +19,10 @@ from matcaps.routing.trace import (
     trace_em_routing,
 )
 from matcaps.routing.transforms import is_transformed
+from matcaps.routing.votes import Children, gather_children
 
 __all__ = [
+    "Children",
     "RoutingFit",
     "RoutingInputs",
     "RoutingIteration",
@@ -31,6 +33,7 @@ __all__ = [
     "em_routing",
     "fit_class_em_routing",
     "fit_conv_em_routing",
+    "gather_children",
     "is_transformed",
     "require_implementation",
     "resolve_implementation",

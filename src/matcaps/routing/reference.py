@@ -52,31 +52,45 @@ def route(inputs: RoutingInputs, spec: RoutingSpec) -> Iterator[RoutingIteration
 
 def _route_windows(inputs: RoutingInputs, spec: RoutingSpec) -> Iterator[RoutingIteration]:
     poses, activations, weight, beta_use, beta_activation, inverse_temperature, _ = inputs
-    windows = _Windows(poses.shape[1], poses.shape[2], weight.shape[0], spec.stride, poses.device)
+    windows = Windows(poses.shape[1], poses.shape[2], weight.shape[0], spec.stride, poses.device)
     # every window's own copy of its children, and a vote from each of them for each parent type
-    votes_BHWIJP = _votes(windows.gather(poses), weight).flatten(3, 5)
+    votes_BHWIJP = votes_of(windows.gather(poses), weight).flatten(3, 5)
     activations_BHWI = windows.gather(activations).flatten(3)
     if not spec.child_competition:
         return em_routing(votes_BHWIJP, activations_BHWI, beta_use, beta_activation, inverse_temperature, spec)
-    # a child's parents are those of every window that covers it
-    ones = torch.ones_like(activations[:1])
-    num_windows = windows.gather(windows.scatter_sum(windows.gather(ones)))
-    uniform = (1 / (weight.shape[3] * num_windows)).flatten(3).unsqueeze(-1).expand(votes_BHWIJP.shape[:-1])
-
-    def log_partition(logit: Tensor) -> Tensor:
-        window_BHWKKI = logit.logsumexp(dim=-1).unflatten(3, weight.shape[:3])
-        peak_BHWKKI = windows.gather(windows.scatter_max(window_BHWKKI.detach()))
-        total_BHWKKI = windows.gather(windows.scatter_sum((window_BHWKKI - peak_BHWKKI).exp()))
-        return (total_BHWKKI.log() + peak_BHWKKI).flatten(3).unsqueeze(-1)
-
+    uniform, log_partition = child_competition(windows, activations_BHWI, weight)
     return _iterate(
         votes_BHWIJP, activations_BHWI, beta_use, beta_activation, inverse_temperature, spec, uniform, log_partition
     )
 
 
+def child_competition(
+    windows: "Windows", activations_BHWI: Tensor, weight: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """A child's parents are those of every window that covers it: the first assignment, and the log-sum-exp over them.
+
+    Args:
+        windows: of the map.
+        activations_BHWI: of every window's copies of its children.
+        weight: ``[K, K, I, J, ...]``.
+    """
+    kinds, num_parents = weight.shape[:3], weight.shape[3]
+    ones = torch.ones_like(activations_BHWI[:1]).unflatten(3, kinds)
+    num_windows = windows.gather(windows.scatter_sum(ones))
+    uniform = (1 / (num_parents * num_windows)).flatten(3).unsqueeze(-1)
+
+    def log_partition(logit: Tensor) -> Tensor:
+        window_BHWKKI = logit.logsumexp(dim=-1).unflatten(3, kinds)
+        peak_BHWKKI = windows.gather(windows.scatter_max(window_BHWKKI.detach()))
+        total_BHWKKI = windows.gather(windows.scatter_sum((window_BHWKKI - peak_BHWKKI).exp()))
+        return (total_BHWKKI.log() + peak_BHWKKI).flatten(3).unsqueeze(-1)
+
+    return uniform.expand(*activations_BHWI.shape, num_parents), log_partition
+
+
 def _route_classes(inputs: RoutingInputs, spec: RoutingSpec) -> Iterator[RoutingIteration]:
     """Coordinates are added to every vote of their position."""
-    votes_BHWIJP = _votes(inputs.poses, inputs.weight)
+    votes_BHWIJP = votes_of(inputs.poses, inputs.weight)
     if inputs.coordinates is not None:
         votes_BHWIJP = votes_BHWIJP + inputs.coordinates[:, :, None, None, :]
     return em_routing(
@@ -89,7 +103,7 @@ def _route_classes(inputs: RoutingInputs, spec: RoutingSpec) -> Iterator[Routing
     )
 
 
-def _votes(poses: Tensor, weight: Tensor) -> Tensor:
+def votes_of(poses: Tensor, weight: Tensor) -> Tensor:
     """Every child's vote for every parent: ``[B, H, W, ..., 4, 4]`` through ``[..., J, 4, 4]`` is
     ``[B, H, W, ..., J, P]``. Through ``[..., J, 16, 16]`` the pose is a vector, its matrix row by row.
 
@@ -165,7 +179,7 @@ def _log_density(votes: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     return -((votes - mean) ** 2 / variance + variance.log()).sum(dim=-1) / 2
 
 
-class _Windows:
+class Windows:
     """The windows that a K×K kernel cuts out of a map of children, without padding.
 
     Two tables say which child stands at each place of each window, and where each child's copies stand: gathering is

@@ -95,13 +95,16 @@ class _CapsNetGraph(nn.Module):
         with torch.no_grad():
             inputs = plain._layer_inputs(torch.zeros(1, plain.config.in_channels, *size))
             for name in ROUTED_LAYERS:
-                setattr(plain, name, _Routing(getattr(plain, name), *inputs[name]))
+                if getattr(plain, name).routing.kind == "em":
+                    setattr(plain, name, _Routing(getattr(plain, name), *inputs[name]))
         self.network, self.trace = plain, trace
 
     def forward(self, images: Tensor) -> Outputs:
         traces: Outputs = {}
 
-        def route(name: str, routing: Any, capsules: Capsules, _coordinates: Tensor | None = None) -> Capsules:
+        def route(name: str, routing: Any, capsules: Capsules, coordinates: Tensor | None = None) -> Capsules:
+            if not isinstance(routing, _Routing):  # a routing other than EM, whose layer is as it is
+                return routing(capsules, coordinates) if name == "class_capsules" else routing(capsules)
             states = routing(capsules)
             if self.trace:
                 traces.setdefault(CHILDREN, capsules.activations)

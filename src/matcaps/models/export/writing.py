@@ -109,6 +109,10 @@ def export_network(
     assert isinstance(network, EMCapsNet | BaselineCNN)
     if trace and isinstance(network, BaselineCNN):
         raise ValueError("trace is of capsule networks, whose routing has iterations; a BaselineCNN has none")
+    if trace and isinstance(network, EMCapsNet) and network.config.routing != "em":
+        raise ValueError(
+            f"trace is of EM routing; got a network with routing {network.config.routing!r}: export it without"
+        )
     classes = metadata.get("classes")
     if isinstance(classes, list | tuple) and len(classes) != network.num_classes:
         raise ValueError(f"classes must be {network.num_classes} names, as many as the model has; got {len(classes)}")
