@@ -196,6 +196,7 @@ COMMANDS: dict[str, Callable[[str], None]] = {
     "pipx run --spec dist/matcaps-0.1.0-py3-none-linux_x86_64.whl matcaps --help": Trust("the same"),
     "pip install matcaps": Trust("an index would be asked; tools/test_wheel.py installs a wheel"),
     "matcaps train quickstart": Run(f"{NETWORK} {FEW}"),
+    "matcaps train quickstart --model.routing dynamic": Run(f"{NETWORK} {FEW}"),
     "make bench": Make(".venv/bin/python -m benchmarks.cpu.bench", Help("ten minutes on an idle machine")),
     ".venv/bin/python -m benchmarks.cpu.compare --peer officium=../Capsules": peers_known,
 }
