@@ -22,8 +22,9 @@ export function imageOf(strokes) {
   return centred(ink, side);
 }
 
-// A digit's strokes with a slant and a turn, for examples that do not all look alike.
-export function bent(strokes, slant, turn, wide) {
+// The k-th example: a digit's strokes with a slant and a turn, so that they do not all look alike.
+export function exampleOf(strokes, k) {
+  const slant = -0.12 + 0.03 * (k % 3), turn = 0.02 * (k % 4), wide = 0.95;
   return strokes.map((stroke) => stroke.map(([x, y]) => {
     const [u, v] = [x - 0.5, y - 0.5];
     return [clamp(0.5 + 0.9 * (wide * u + slant * v)), clamp(0.5 + 0.9 * (turn * u + v))];

@@ -1,6 +1,6 @@
 // The page itself: what the reader draws or chooses goes to the network in worker.mjs, its answer to the figures.
 import {bars, histogram, moveVotes, percent, shortNumber, strokesPicture, votesPlane} from "./charts.mjs";
-import {bent, cropEdge, imageOf, prepared} from "./drawing.mjs";
+import {cropEdge, exampleOf, imageOf, prepared} from "./drawing.mjs";
 import {createPad} from "./pad.mjs";
 import {readPictures} from "./pictures.mjs";
 import {renderPair, SOLIDS} from "./stereo.mjs";
@@ -126,7 +126,7 @@ function showNothing() {
 
 async function startDigits() {
   const answer = await fetch(new URL("networks/digits.json", import.meta.url));
-  const digits = (await answer.json()).map((strokes, k) => bent(strokes, -0.12 + 0.03 * (k % 3), 0.02 * (k % 4), 0.95));
+  const digits = (await answer.json()).map(exampleOf);
   part("examples").innerHTML = digits.map((strokes, k) =>
     `<button type="button" aria-label="A drawn ${k}">${strokesPicture(strokes)}</button>`).join("");
   part("examples").querySelectorAll("button").forEach((button, k) => {

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from matcaps.data import Transform, TransformSettings
 from matcaps.demo.strokes import DIGITS, draw_strokes
+from matcaps.inference import open_saved
 from matcaps.inference.exporting import preparation
 from matcaps.inspect import vote_distances
 from matcaps.models.export.graph import expected_outputs
@@ -104,3 +106,42 @@ def test_the_numbers_of_votes_are_those_of_matcaps():
         away = votes[:, label] - (weight[:, None] * votes[:, label]).sum(0) / weight.sum()
         values = torch.linalg.eigvalsh((away * weight[:, None]).T @ away / weight.sum()).flip(0)
         assert held == pytest.approx(float(values[:2].sum() / values.sum()), abs=1e-3)
+
+
+def measure(name: str, levels: Any, labels: Tensor) -> tuple[int, int, int, int]:
+    """Of pictures, how many get the right answer; end with less than an equal share of the data for the most active
+    class; with its votes closer together than at first; and with those of the second closer by more."""
+    saved = open_saved(name)
+    channels, size = saved.network.config.in_channels, saved.transform.image_size
+    images = saved.transform.evaluate(torch.tensor(levels, dtype=torch.uint8).view(-1, channels, size, size))
+    states, order = saved.network.trace(images)["class_capsules"], saved.network(images).activations.argsort(1).T
+    each = torch.arange(len(images))
+    share = states[-1].mass / states[-1].mass.sum(1, keepdim=True)
+    fall = (states[0].variance.log() - states[-1].variance.log()).mean(-1)
+    first, second = order[-1], order[-2]
+    found = (
+        first == labels,
+        share[each, first] < 1 / saved.network.config.num_classes,
+        fall[each, first] > 0,
+        fall[each, second] > fall[each, first],
+    )
+    right, little, closer, outdone = (int(one.sum()) for one in found)
+    return right, little, closer, outdone
+
+
+@needs_node
+@torch.no_grad()
+def test_the_page_says_what_the_networks_do():
+    page = " ".join((ROOT / "docs" / "browser.md").read_text(encoding="utf-8").split())
+    digits = [[list(map(list, stroke)) for stroke in strokes] for strokes in DIGITS]
+    right, little, closer, outdone = measure("tutorial-mnist", ask("examples", digits), torch.arange(10))
+    assert (right, little, closer) == (10, 10, 10)
+    assert "all ten examples" in page
+    assert f"on {outdone} of the ten" in page
+    solids = ask("solids", {"elevation": 35, "light": 30})
+    labels = torch.tensor([open_saved("paper-small-smallnorb").classes.index(name) for name in solids])
+    levels = [levels for views in solids.values() for levels in views]
+    right, little, closer, outdone = measure("paper-small-smallnorb", levels, labels.repeat_interleave(18))
+    assert (little, closer) == (90, 90)
+    assert f"named as it is meant to be on {right} of 90 pictures" in page
+    assert f"on {outdone} of the 90" in page
