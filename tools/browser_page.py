@@ -77,7 +77,8 @@ def _take_runtime(target: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(SOURCES / name, work / name)
-    command = [*_npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1", "--loglevel=error"]
+    command = [*_npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"]
+    command += ["--fetch-retry-mintimeout=1000", "--loglevel=error"]
     try:
         subprocess.run(command, cwd=work, check=True, capture_output=True, text=True, timeout=300)
     except subprocess.TimeoutExpired:

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,13 +66,14 @@ def settle(page, network: str = "tutorial-mnist") -> None:
 def check_activations(page, name: str) -> torch.Tensor:
     """The page's answer is the network's for the same grey levels, in Python; from its levels to its input, too."""
     saved = open_saved(name)
+    network: Any = saved.network
     levels, values = ask(page, "[[...shown.levels], [...shown.input]]")
-    size, channels = saved.transform.image_size, saved.network.config.in_channels
+    size, channels = saved.transform.image_size, network.config.in_channels
     images = saved.transform.evaluate(torch.tensor(levels, dtype=torch.uint8).view(1, channels, size, size))
     torch.testing.assert_close(torch.tensor(values).view_as(images), images, rtol=1e-5, atol=1e-5)
     with torch.no_grad():
-        states = saved.network.trace(images)["class_capsules"]
-        expected = saved.network(images).activations[0]
+        states = network.trace(images)["class_capsules"]
+        expected = network(images).activations[0]
     found = torch.tensor(ask(page, "[...shown.routing.activations]"))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     histories = ask(page, "shown.histories")

@@ -112,16 +112,17 @@ def measure(name: str, levels: Any, labels: Tensor) -> tuple[int, int, int, int]
     """Of pictures, how many get the right answer; end with less than an equal share of the data for the most active
     class; with its votes closer together than at first; and with those of the second closer by more."""
     saved = open_saved(name)
-    channels, size = saved.network.config.in_channels, saved.transform.image_size
+    network: Any = saved.network
+    channels, size = network.config.in_channels, saved.transform.image_size
     images = saved.transform.evaluate(torch.tensor(levels, dtype=torch.uint8).view(-1, channels, size, size))
-    states, order = saved.network.trace(images)["class_capsules"], saved.network(images).activations.argsort(1).T
+    states, order = network.trace(images)["class_capsules"], network(images).activations.argsort(1).T
     each = torch.arange(len(images))
     share = states[-1].mass / states[-1].mass.sum(1, keepdim=True)
     fall = (states[0].variance.log() - states[-1].variance.log()).mean(-1)
     first, second = order[-1], order[-2]
     found = (
         first == labels,
-        share[each, first] < 1 / saved.network.config.num_classes,
+        share[each, first] < 1 / network.config.num_classes,
         fall[each, first] > 0,
         fall[each, second] > fall[each, first],
     )

@@ -227,6 +227,9 @@ COMMANDS |= {
     "matcaps train quickstart --model.pretrained runs/mnist-20260101-120000": Parse("needs a run on MNIST"),
     "matcaps export tutorial-mnist --trace --output digits.onnx": EXPORT,
     "matcaps export runs/smallnorb-20260101-120000 --format torch": EXPORT,
+    "python -m http.server --directory build/site --bind 127.0.0.1 8000": Trust(
+        "Python's own; it serves until stopped"
+    ),
 }
 """How each command of a block is tried, by what stands there without its comment."""
 
