@@ -219,6 +219,9 @@ OWN_IMAGES = Parse("needs a folder of somebody's images")
 COMMANDS |= {
     ".venv/bin/matcaps demo": PAGE,
     "matcaps train quickstart --data.name folder --data.folder pictures": OWN_IMAGES,
+    "matcaps eval runs/quickstart-20260101-120000": OWN_IMAGES,
+    "matcaps eval runs/quickstart-20260101-120000 --folder others --part all": OWN_IMAGES,
+    "matcaps predict runs/quickstart-20260101-120000 photo.png 'album/**/*.jpg'": OWN_IMAGES,
     "matcaps experiment folds --recipe quickstart --set data.name=folder --set data.folder=pictures --groups "
     "patients.csv --folds 5": OWN_IMAGES,
     "matcaps train quickstart --data.name folder --data.folder pictures --data.split.rule group --data.split.groups "
