@@ -53,7 +53,7 @@ test-cuda: setup ## test the CUDA kernels at every size, on a GPU or emulated; `
 test-export: setup ## export every preset and hold it to the network in onnxruntime; many minutes
 	MATCAPS_TEST_EXPORT=1 $(TESTS) tests/models/test_export.py
 
-test-browser: setup ## drive the demo and the report in a headless Chromium; installs Gradio, playwright and, for want of one, Chromium
+test-browser: docs ## drive the demo, the report and the site's network in a headless Chromium; installs Gradio, playwright and, for want of one, Chromium
 	$(BIN)/python -c 'import gradio, playwright' 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]' playwright
 	command -v chromium || command -v chromium-browser || command -v google-chrome || \
@@ -89,7 +89,8 @@ results: setup ## write docs/results and the README's table from the records in 
 
 SPHINX := $(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet
 
-docs: $(VENV)/.docs ## build the site of docs/ in build/site, any warning being an error; a minute
+docs: $(VENV)/.docs ## build the site of docs/ in build/site, any warning being an error; two minutes, later one
+	OMP_NUM_THREADS=1 $(BIN)/python tools/browser_page.py
 	$(SPHINX) -b html docs build/site
 	@echo "the site: build/site/index.html"
 

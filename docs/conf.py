@@ -20,13 +20,14 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "_site.browser",
     "_site.drawn",
     "_site.links",
     "_site.mathml",
     "_site.names",
 ]
 root_doc = "index"
-exclude_patterns = ["records/*/**", "queue/*/**", "_site", "figures"]
+exclude_patterns = ["_browser", "records/*/**", "queue/*/**", "_site", "figures"]
 source_url = os.environ.get("MATCAPS_SOURCE_URL", "")
 
 # Notebooks are shown without what they print: `make test` runs them. MATCAPS_DOCS_RUN=auto runs them here, too.

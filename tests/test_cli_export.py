@@ -1,6 +1,7 @@
 """``matcaps export``: what it writes, what it says, and what it refuses in one line."""
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from matcaps.inference.exporting import preparation
 from matcaps.models import create_model, save_pretrained
 from matcaps.models.export import onnx_file
 
+FIRST = ("opening the network", "tracing the network")
+COMPARING = "comparing it with the network"
 CLASSES = ("animal", "human", "plane", "truck", "car")
 
 
@@ -104,3 +107,28 @@ def test_the_words_say_what_the_transform_does(normalise: str):
     assert names == ["grey levels from 0", *order]
     assert ("over 48×48" in steps[1]) is (normalise == "image")
     assert ("over 32×32" in steps[-1]) is (normalise == "crop")
+
+
+@pytest.mark.parametrize(
+    ("options", "stages"),
+    [
+        (["--format", "torch"], [*FIRST, "writing the program", COMPARING]),
+        (
+            ["--precision", "bfloat16"],
+            [*FIRST, "translating it to ONNX", "rounding the weights to bfloat16", COMPARING],
+        ),
+    ],
+)
+def test_the_stages_that_are_announced_are_those_that_come(saved: Path, monkeypatch, options, stages):
+    if "--precision" in options:
+        pytest.importorskip("onnxscript")
+    begun = []
+
+    @contextmanager
+    def heard(name: str, steps: int, done: int):
+        begun.append((name, steps, done))
+        yield lambda: None
+
+    monkeypatch.setattr("matcaps.cli.export.work", heard)
+    assert cli.main(["export", str(saved), *options]) == 0
+    assert begun == [(name, len(stages), done) for done, name in enumerate(stages)]

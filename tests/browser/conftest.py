@@ -25,7 +25,6 @@ def browser() -> Iterator[Any]:
     if not os.environ.get("MATCAPS_TEST_BROWSER"):
         pytest.skip("MATCAPS_TEST_BROWSER is not set: make test-browser runs the tests in Chromium")
     api = pytest.importorskip("playwright.sync_api", reason="no playwright: make test-browser installs it")
-    pytest.importorskip("gradio", reason="no Gradio: make test-browser installs it")
     installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with api.sync_playwright() as playwright:
         # as root, as in a container, Chromium has no sandbox
@@ -123,6 +122,7 @@ def start(*arguments: str) -> tuple[subprocess.Popen[str], str]:
 @pytest.fixture(scope="session")
 def served(browser, tmp_path_factory) -> Iterator[str]:
     """The address of a demo: a network of the tutorial's size and a decoder, neither trained, and a small smallNORB."""
+    pytest.importorskip("gradio", reason="no Gradio: make test-browser installs it")
     folder = tmp_path_factory.mktemp("served")
     torch.manual_seed(0)
     network = create_model("annealed-tutorial")

@@ -226,6 +226,9 @@ OWN_IMAGES = Parse("needs a folder of somebody's images")
 COMMANDS |= {
     ".venv/bin/matcaps demo": PAGE,
     "matcaps train quickstart --data.name folder --data.folder pictures": OWN_IMAGES,
+    "matcaps eval runs/quickstart-20260101-120000": OWN_IMAGES,
+    "matcaps eval runs/quickstart-20260101-120000 --folder others --part all": OWN_IMAGES,
+    "matcaps predict runs/quickstart-20260101-120000 photo.png 'album/**/*.jpg'": OWN_IMAGES,
     "matcaps experiment folds --recipe quickstart --set data.name=folder --set data.folder=pictures --groups "
     "patients.csv --folds 5": OWN_IMAGES,
     "matcaps train quickstart --data.name folder --data.folder pictures --data.split.rule group --data.split.groups "
@@ -234,6 +237,9 @@ COMMANDS |= {
     "matcaps train quickstart --model.pretrained runs/mnist-20260101-120000": Parse("needs a run on MNIST"),
     "matcaps export tutorial-mnist --trace --output digits.onnx": EXPORT,
     "matcaps export runs/smallnorb-20260101-120000 --format torch": EXPORT,
+    "python -m http.server --directory build/site --bind 127.0.0.1 8000": Trust(
+        "Python's own; it serves until stopped"
+    ),
 }
 """How each command of a block is tried, by what stands there without its comment."""
 

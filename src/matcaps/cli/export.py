@@ -1,9 +1,11 @@
 """``matcaps export``."""
 
 import json
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Literal
 
-from matcaps.cli.parsing import CHECKPOINT, PLAIN, SOURCE, err, make_parser, out
+from matcaps._progress import work
+from matcaps.cli.parsing import CHECKPOINT, PLAIN, SOURCE, make_parser, out
 
 if TYPE_CHECKING:
     from matcaps.models.export.writing import Exported
@@ -41,7 +43,9 @@ def export_command(arguments: list[str]) -> int:
     parsed = parser.parse_args(arguments)
     from matcaps.inference.exporting import export_saved
 
-    with err.status("opening the network") as status:
+    is_torch = parsed.format == "torch" or (parsed.format is None and str(parsed.output).endswith(".pt2"))
+    with _Stages(4 if is_torch or parsed.precision == "float32" else 5) as stages:
+        stages.begin("opening the network")
         try:
             exported = export_saved(
                 parsed.run,
@@ -53,7 +57,7 @@ def export_command(arguments: list[str]) -> int:
                 precision=parsed.precision,
                 dynamic_batch=not parsed.one_image,
                 overwrite=parsed.overwrite,
-                progress=lambda step: status.update(step),
+                progress=stages.begin,
             )
         except ImportError as error:
             raise ValueError(str(error)) from error
@@ -62,6 +66,28 @@ def export_command(arguments: list[str]) -> int:
     else:
         _print_exported(exported)
     return 0
+
+
+class _Stages:
+    """A bar of so many stages, with the name of the one that goes on. They take longer or shorter; most of the time
+    is in the translation to ONNX."""
+
+    def __init__(self, count: int):
+        self._count = count
+        self._begun = 0
+        self._stage = ExitStack()
+
+    def __enter__(self) -> "_Stages":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stage.close()
+
+    def begin(self, name: str) -> None:
+        """The stage before is done, and this one goes on."""
+        self._stage.close()
+        self._stage.enter_context(work(name, self._count, self._begun))
+        self._begun += 1
 
 
 def _print_exported(exported: "Exported") -> None:

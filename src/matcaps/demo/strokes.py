@@ -83,7 +83,7 @@ def _arc(x: float, y: float, width: float, height: float, start: float, end: flo
     return [(x + width * math.cos(angle), y + height * math.sin(angle)) for angle in angles]
 
 
-_DIGITS: tuple[Strokes, ...] = (
+DIGITS: tuple[Strokes, ...] = (
     (_arc(0.5, 0.5, 0.3, 0.45, -90, 270),),
     ([(0.42, 0.2), (0.52, 0.05), (0.52, 0.95)],),
     ([*_arc(0.5, 0.3, 0.28, 0.25, 190, 380), (0.6, 0.62), (0.22, 0.95), (0.8, 0.95)],),
@@ -113,7 +113,7 @@ def drawn_digits(each: int = 8, seed: int = 0) -> ImageDataset:
     random = np.random.default_rng(seed)
     images = []
     for _ in range(each):
-        for strokes in _DIGITS:
+        for strokes in DIGITS:
             slant, turn = random.uniform(-0.35, 0.1), random.uniform(-0.12, 0.12)
             wide, pen = random.uniform(0.75, 1.1), random.uniform(2.0, 3.2)
             matrix = np.array([[wide, slant], [turn, 1.0]])
