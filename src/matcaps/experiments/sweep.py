@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from filelock import FileLock
 
+from matcaps._paths import named_errors
 from matcaps._progress import watched
 from matcaps.experiments.folds import fold_experiment
 from matcaps.experiments.plan import make_trials
@@ -87,7 +88,8 @@ def read_space(path: Path) -> Space:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}: give a YAML file of settings to search; docs/sweeps.md has one")
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with named_errors(path):
+            entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} must be a YAML file: {error}") from error
     if not isinstance(entries, dict) or not entries:

@@ -51,17 +51,30 @@ class StuckWatch(Callback):
         self._norms: list[Tensor] = []
         self._predicted = torch.zeros(0)
         self._shown = torch.zeros(0)
+        self._within: dict[str, Tensor] | None = None  # of the epoch that a checkpoint was within
+        self._loop: Loop | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"said": self.warnings, "since": self._since}
+        state: dict[str, Any] = {"said": self.warnings, "since": self._since}
+        if self._loop is not None and 0 < len(self._norms) < self._loop.num_training_batches:
+            predicted, shown = self._of_all_processes(self._loop)
+            state["within"] = {"norms": torch.stack(self._norms), "predicted": predicted, "shown": shown}
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.warnings, self._since = dict(state_dict["said"]), dict(state_dict["since"])
+        self._within = state_dict.get("within")
 
     def on_train_epoch_start(self, loop: Loop, training: Training) -> None:
-        self._norms = []
+        self._norms, self._loop = [], loop
         self._predicted = torch.zeros(len(self._classes), dtype=torch.int64, device=training.device)
         self._shown = torch.zeros_like(self._predicted)
+        if self._within is not None:
+            self._norms = [*self._within["norms"].to(training.device)]
+            if loop.is_global_zero:  # the counts are of all processes
+                self._predicted += self._within["predicted"].to(training.device)
+                self._shown += self._within["shown"].to(training.device)
+            self._within = None
 
     def on_train_batch_end(
         self,
@@ -76,14 +89,20 @@ class StuckWatch(Callback):
             counts.index_add_(0, labels, torch.ones_like(labels))  # bincount would wait for a GPU
 
     def on_train_epoch_end(self, loop: Loop, training: Training) -> None:
-        predicted, shown = self._predicted, self._shown
-        if loop.world_size > 1:
-            predicted, shown = loop.fabric.all_reduce(torch.stack([predicted, shown]), reduce_op="sum")  # type: ignore[misc]
+        predicted, shown = self._of_all_processes(loop)
         if len(self._norms) < loop.num_training_batches:
-            return  # the run was resumed within this epoch: an earlier process saw the rest
+            return  # resumed within this epoch from an earlier version's checkpoint, which does not have the rest
         self._check_gradient(loop, training)
         self._check_classes(loop, predicted, shown)
         self._check_layers(loop, training)
+
+    def _of_all_processes(self, loop: Loop) -> tuple[Tensor, Tensor]:
+        """How often each class was predicted and shown in this epoch so far."""
+        if loop.world_size == 1:
+            return self._predicted, self._shown
+        both = torch.stack([self._predicted, self._shown])
+        predicted, shown = loop.fabric.all_reduce(both, reduce_op="sum")  # type: ignore[misc]
+        return predicted, shown
 
     def _check_gradient(self, loop: Loop, training: Training) -> None:
         norms, epoch = torch.stack(self._norms), loop.current_epoch + 1
