@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -130,7 +131,12 @@ def _main() -> None:
         if child == 0:
             answers.close()
             _begin(arguments, Path(place), fault, number)
-            _end(getattr(programs, arguments[1])() if arguments[0] == "python" else main(arguments))
+            try:
+                status = getattr(programs, arguments[1])() if arguments[0] == "python" else main(arguments)
+            except BaseException:
+                traceback.print_exc()
+                status = 1
+            _end(status)
         deadline = time.monotonic() + _SECONDS
         while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
             if time.monotonic() > deadline:

@@ -131,7 +131,10 @@ def _is_clear(line: str, fault: Fault) -> bool:
     """Whether a line says where, what, and what to do; of a look that failed, only what is missing then."""
     if fault.calls == LOOK:
         return line.startswith("matcaps ") and "run" in line
-    return line.startswith("matcaps ") and "run" in line and os.strerror(fault.error) + ": " in line
+    said = os.strerror(fault.error)
+    if " could not be classified: " in line:  # images that cannot be read are named, the others are classified
+        return line.endswith(said)
+    return line.startswith("matcaps ") and "run" in line and said + ": " in line
 
 
 def _printed(ended: Ended) -> str:
