@@ -216,3 +216,21 @@ def test_attacks_and_tests_say_how_far_they_are():
         evaluate(network, make_loader(dataset, transform, train=False, batch_size=10), dataset.classes)
     assert heard.steps["attacks"][0] == heard.steps["attacks"][1]
     assert heard.steps["testing"] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("set_by_user", "expected"),
+    [({}, "10000 None"), ({"GOMP_SPINCOUNT": "7"}, "7 None"), ({"OMP_WAIT_POLICY": "active"}, "None active")],
+)
+def test_waiting_threads_sleep_soon_unless_the_user_wants_it_otherwise(set_by_user, expected):
+    program = (
+        "import os, sys; from matcaps.cli import main; main(['--version']); assert 'torch' not in sys.modules; "
+        "print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('OMP_WAIT_POLICY'))"
+    )
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment | set_by_user, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == expected

@@ -1,6 +1,5 @@
 #include "driver.h"
 
-#include <atomic>
 #include <vector>
 
 #include "plan.h"
@@ -24,6 +23,14 @@ struct Range {
   int64_t begin, end;
 };
 
+// A piece of work is done by one thread, whichever is free: where one of them is held up, the others do more. What a piece
+// adds up is the piece's, and pieces depend on the number of threads alone; so do the bits of every sum.
+constexpr int64_t kPiecesPerThread = 4;
+
+int64_t pieces_of(int64_t size, int threads) {
+  return threads <= 1 ? 1 : std::min<int64_t>(size, kPiecesPerThread * threads);
+}
+
 Range part_of(int64_t size, int64_t part, int64_t parts) { return {part * size / parts, (part + 1) * size / parts}; }
 
 template <class Real>
@@ -33,8 +40,8 @@ class Forward {
 
   void run() {
     const bool windows = share_windows(job_, problem_.threads);
-    const int64_t slots = windows ? job_.batch : std::min<int64_t>(problem_.threads, job_.batch);
-    const int64_t workers = windows ? problem_.threads : slots;
+    const int64_t workers = windows ? problem_.threads : std::min<int64_t>(problem_.threads, job_.batch);
+    const int64_t slots = windows ? job_.batch : workers;
     for (int64_t i = 0; i < workers; ++i) workspaces_.emplace_back(plan_, false);
     if (!problem_.state) {
       one_assignment_ = job_.iterations > 1 ? plan_.assignment_size() : 0;
@@ -43,7 +50,7 @@ class Forward {
     } else {
       prefer_large_pages(problem_.state, size_t(job_.batch * state_size(problem_)) * sizeof(Real));
     }
-    windows ? by_window() : by_image(slots);
+    windows ? by_window() : by_image();
   }
 
  private:
@@ -74,23 +81,20 @@ class Forward {
     std::fill_n(image.assignment + used, state_size(problem_) - used, Real(0));
   }
 
-  void by_image(int64_t slots) {
+  void by_image() {
     const Kernels<Real>& kernels = plan_.kernels();
-    std::atomic<int64_t> next{0};
-    parallel(problem_.threads, slots, [&](int64_t slot) {
-      Scratch<Real>& scratch = workspaces_[slot].scratch();
-      for (int64_t index; (index = next.fetch_add(1)) < job_.batch;) {
-        const ForwardImage<Real> at = image(index, slot);
-        clear_padding(at);
-        if (!job_.child_competition) {
-          kernels.windows_forward(job_, at, 0, job_.windows, scratch);
-          continue;
-        }
-        for (int64_t t = 0; t < job_.iterations; ++t) {
-          kernels.m_step(job_, at, t, 0, job_.windows, scratch);
-          kernels.activate(job_, at, t, 0, job_.windows, scratch);
-          if (t + 1 < job_.iterations) kernels.compete(job_, at, t, 0, job_.height, scratch);
-        }
+    parallel(problem_.threads, job_.batch, [&](int64_t index, int64_t worker) {
+      Scratch<Real>& scratch = workspaces_[worker].scratch();
+      const ForwardImage<Real> at = image(index, worker);
+      clear_padding(at);
+      if (!job_.child_competition) {
+        kernels.windows_forward(job_, at, 0, job_.windows, scratch);
+        return;
+      }
+      for (int64_t t = 0; t < job_.iterations; ++t) {
+        kernels.m_step(job_, at, t, 0, job_.windows, scratch);
+        kernels.activate(job_, at, t, 0, job_.windows, scratch);
+        if (t + 1 < job_.iterations) kernels.compete(job_, at, t, 0, job_.height, scratch);
       }
     });
   }
@@ -98,9 +102,9 @@ class Forward {
   // Calls step(image, part, scratch) for every image, part of its `size` windows or rows.
   template <class Step>
   void in_step(int64_t size, Step step) {
-    const int64_t workers = problem_.threads, total = job_.batch * size;
-    parallel(problem_.threads, workers, [&](int64_t worker) {
-      const Range all = part_of(total, worker, workers);
+    const int64_t total = job_.batch * size, pieces = pieces_of(total, problem_.threads);
+    parallel(problem_.threads, pieces, [&](int64_t piece, int64_t worker) {
+      const Range all = part_of(total, piece, pieces);
       for (int64_t at = all.begin; at < all.end;) {
         const int64_t index = at / size, begin = at % size;
         const int64_t end = std::min(size, begin + all.end - at);
@@ -140,7 +144,7 @@ class Forward {
   int64_t slot_size_ = 0, one_assignment_ = 0;
 };
 
-// What one worker adds up of the gradients that all images share.
+// What one piece of the work adds up of the gradients that all images share.
 template <class Real>
 struct Totals {
   Totals(const Plan<Real>& plan, bool coordinates)
@@ -160,12 +164,11 @@ class Backward {
 
   void run() {
     const bool windows = share_windows(job_, problem_.threads);
-    const int64_t slots = windows ? job_.batch : std::min<int64_t>(problem_.threads, job_.batch);
-    workers_ = windows ? problem_.threads : slots;
-    for (int64_t i = 0; i < workers_; ++i) {
-      workspaces_.emplace_back(plan_, true);
-      totals_.emplace_back(plan_, problem_.grad_coordinates != nullptr);
-    }
+    const int64_t workers = windows ? problem_.threads : std::min<int64_t>(problem_.threads, job_.batch);
+    const int64_t slots = windows ? job_.batch : workers;
+    pieces_ = windows ? problem_.threads : pieces_of(job_.batch, problem_.threads);  // each of windows has a map: few
+    for (int64_t i = 0; i < workers; ++i) workspaces_.emplace_back(plan_, true);
+    for (int64_t i = 0; i < pieces_; ++i) totals_.emplace_back(plan_, problem_.grad_coordinates != nullptr);
     logits_ = (job_.iterations - 1) * plan_.assignment_size();
     slot_size_ = logits_ + job_.iterations * plan_.grad_record_size();
     memory_ = Buffer<Real>(slots * slot_size_);
@@ -198,20 +201,19 @@ class Backward {
             problem_.grad_coordinates ? totals.coordinates.get() : nullptr};
   }
 
-  // A fixed share of the images to each worker: the order of every sum depends on the number of threads alone.
   void by_image() {
     const Kernels<Real>& kernels = plan_.kernels();
     const int64_t map = plan_.map_size();
-    parallel(problem_.threads, workers_, [&](int64_t worker) {
+    parallel(problem_.threads, pieces_, [&](int64_t piece, int64_t worker) {
       Scratch<Real>& scratch = workspaces_[worker].scratch();
-      const Range images = part_of(job_.batch, worker, workers_);
+      const Range images = part_of(job_.batch, piece, pieces_);
       for (int64_t index = images.begin; index < images.end; ++index) {
         const BackwardImage<Real> at = image(index, worker);
         Real* grad_poses = static_cast<Real*>(problem_.grad_poses) + index * map * 16;
         Real* grad_activations = static_cast<Real*>(problem_.grad_activations) + index * map;
         std::fill_n(grad_poses, map * 16, Real(0));
         std::fill_n(grad_activations, map, Real(0));
-        const Sums<Real> to = sums(totals_[worker], grad_poses, grad_activations);
+        const Sums<Real> to = sums(totals_[piece], grad_poses, grad_activations);
         if (!job_.child_competition) {
           kernels.windows_backward(job_, at, to, 0, job_.windows, scratch);
           continue;
@@ -225,23 +227,23 @@ class Backward {
     });
   }
 
-  // Windows overlap, so each worker adds its windows' gradients of poses and activations into a map of its own.
+  // Windows overlap, so each piece adds its windows' gradients of poses and activations into a map of its own.
   void by_window() {
     const Kernels<Real>& kernels = plan_.kernels();
     typedef const BackwardImage<Real>& Image;
     const int64_t map = plan_.map_size() * job_.batch;
     std::vector<Buffer<Real>> maps;
-    for (int64_t i = 0; i < workers_; ++i) maps.push_back(Buffer<Real>::zeros(map * 17));
+    for (int64_t i = 0; i < pieces_; ++i) maps.push_back(Buffer<Real>::zeros(map * 17));
     auto in_step = [&](int64_t size, auto step) {
       const int64_t total = job_.batch * size;
-      parallel(problem_.threads, workers_, [&](int64_t worker) {
-        const Range all = part_of(total, worker, workers_);
+      parallel(problem_.threads, pieces_, [&](int64_t piece, int64_t worker) {
+        const Range all = part_of(total, piece, pieces_);
         for (int64_t at = all.begin; at < all.end;) {
           const int64_t index = at / size, begin = at % size;
           const int64_t end = std::min(size, begin + all.end - at);
-          Real* grad_poses = maps[worker].get() + index * plan_.map_size() * 16;
-          Real* grad_activations = maps[worker].get() + map * 16 + index * plan_.map_size();
-          step(image(index, index), sums(totals_[worker], grad_poses, grad_activations), Range{begin, end},
+          Real* grad_poses = maps[piece].get() + index * plan_.map_size() * 16;
+          Real* grad_activations = maps[piece].get() + map * 16 + index * plan_.map_size();
+          step(image(index, index), sums(totals_[piece], grad_poses, grad_activations), Range{begin, end},
                workspaces_[worker].scratch());
           at += end - begin;
         }
@@ -264,12 +266,12 @@ class Backward {
         });
       }
     }
-    parallel(problem_.threads, workers_, [&](int64_t worker) {
+    parallel(problem_.threads, pieces_, [&](int64_t piece, int64_t) {
       auto add = [&](void* out, int64_t size, int64_t offset) {
-        const Range range = part_of(size, worker, workers_);
+        const Range range = part_of(size, piece, pieces_);
         for (int64_t i = range.begin; i < range.end; ++i) {
           Real sum = maps[0].get()[offset + i];
-          for (int64_t other = 1; other < workers_; ++other) sum += maps[other].get()[offset + i];
+          for (int64_t other = 1; other < pieces_; ++other) sum += maps[other].get()[offset + i];
           static_cast<Real*>(out)[i] = sum;
         }
       };
@@ -281,10 +283,10 @@ class Backward {
   void finish() {
     std::vector<const Real*> weights;
     for (const Totals<Real>& totals : totals_) weights.push_back(totals.weight.get());
-    const int64_t tasks = std::min<int64_t>(problem_.threads, job_.weight_period);
-    parallel(problem_.threads, tasks, [&](int64_t task) {
+    const int64_t tasks = pieces_of(job_.weight_period, problem_.threads);
+    parallel(problem_.threads, tasks, [&](int64_t task, int64_t) {
       const Range range = part_of(job_.weight_period, task, tasks);
-      plan_.kernels().unpack_weight(job_, weights.data(), workers_, static_cast<Real*>(problem_.grad_weight),
+      plan_.kernels().unpack_weight(job_, weights.data(), pieces_, static_cast<Real*>(problem_.grad_weight),
                                     range.begin, range.end);
     });
     auto add = [&](void* out, int64_t size, auto part) {
@@ -306,7 +308,7 @@ class Backward {
   const matcaps_problem& problem_;
   Plan<Real> plan_;
   const Job<Real>& job_;
-  int64_t workers_ = 0, logits_ = 0, slot_size_ = 0;
+  int64_t pieces_ = 0, logits_ = 0, slot_size_ = 0;
   std::vector<Workspace<Real>> workspaces_;
   std::vector<Totals<Real>> totals_;
   Buffer<Real> memory_;

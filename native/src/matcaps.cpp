@@ -48,7 +48,7 @@ int matcaps_backward(const matcaps_problem* problem, char* error, size_t error_s
 
 int matcaps_fail_in_task(int threads, char* error, size_t error_size) {
   return guarded(error, error_size, [&] {
-    matcaps::parallel(threads, 16, [](int64_t task) {
+    matcaps::parallel(threads, 16, [](int64_t task, int64_t) {
       if (task == 7) throw std::runtime_error("task 7 failed as asked");
     });
   });
@@ -60,7 +60,7 @@ int matcaps_fma_peak(int threads, int double_precision, double seconds, double* 
     const Target& target = matcaps::current_target();
     std::mutex mutex;
     double rate = 0;
-    matcaps::parallel(threads, threads, [&](int64_t) {
+    matcaps::parallel(threads, threads, [&](int64_t, int64_t) {
       typedef std::chrono::steady_clock Clock;
       const Clock::time_point start = Clock::now();
       double flops = 0, elapsed = 0;

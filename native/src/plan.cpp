@@ -84,7 +84,7 @@ Plan<Real>::Plan(const matcaps_problem& p) : kernels_(matcaps::kernels<Real>()) 
   job.uniform = uniform_.get();
   job.weight = weight_.get();
   const int64_t tasks = std::min<int64_t>(p.threads, job.weight_period);
-  parallel(p.threads, tasks, [&](int64_t task) {
+  parallel(p.threads, tasks, [&](int64_t task, int64_t) {
     kernels_.pack_weight(job, static_cast<const Real*>(p.weight), weight_.get(), task * job.weight_period / tasks,
                          (task + 1) * job.weight_period / tasks);
   });

@@ -38,18 +38,19 @@ class FlushDenormals {
 };
 
 struct Region {
-  const std::function<void(int64_t)>* task;
+  const Task* task;
   int64_t tasks;
-  std::atomic<int64_t> next{0};
+  std::atomic<int64_t> next{0}, workers{0};
   std::atomic<bool> failed{false};
   std::mutex mutex;
   std::exception_ptr error;
 
   void work() {
     FlushDenormals flush;
+    const int64_t worker = workers.fetch_add(1);
     for (int64_t i; !failed.load(std::memory_order_relaxed) && (i = next.fetch_add(1)) < tasks;) {
       try {
-        (*task)(i);
+        (*task)(i, worker);
       } catch (...) {
         std::lock_guard<std::mutex> lock(mutex);
         if (!error) error = std::current_exception();
@@ -156,7 +157,7 @@ void set_fork(matcaps_fork fork) {
   the_fork = fork;
 }
 
-void parallel(int threads, int64_t tasks, const std::function<void(int64_t)>& task) {
+void parallel(int threads, int64_t tasks, const Task& task) {
   Region region;
   region.task = &task;
   region.tasks = tasks;

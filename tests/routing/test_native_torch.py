@@ -96,7 +96,7 @@ def test_compile_and_export(kind):
 
 
 @needs_core
-@pytest.mark.parametrize("batch", [1, 2, 3, 8])
+@pytest.mark.parametrize("batch", [1, 2, 3, 8, 41])
 @pytest.mark.parametrize("competition", ["child", "window"])
 def test_same_results_from_run_to_run_and_close_across_threads(batch, competition, threads):
     inputs = conv_inputs(batch=batch, parents=17)

@@ -21,6 +21,7 @@ from matcaps.cli.overview import overview
 from matcaps.cli.parsing import PLAIN, err, out
 from matcaps.cli.report import report_command
 from matcaps.cli.train import train_command
+from matcaps.cli.waiting import let_waiting_threads_sleep
 from matcaps.training.stopping import signals_end_the_work
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
+    let_waiting_threads_sleep()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
