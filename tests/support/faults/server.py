@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -61,7 +62,12 @@ class Server:
     """Starts commands, one at a time."""
 
     def __init__(self) -> None:
-        environment = os.environ | {"LD_PRELOAD": str(compile_shim()), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+        self._place = tempfile.TemporaryDirectory(prefix="matcaps-faults-")
+        environment = os.environ | {
+            "LD_PRELOAD": str(compile_shim(Path(self._place.name))),
+            "OMP_NUM_THREADS": "1",
+            "MPLBACKEND": "agg",
+        }
         command = [sys.executable, "-m", "tests.support.faults.server"]
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -72,8 +78,11 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(60)
+        self._process.stdout.close()
+        self._place.cleanup()
 
     def run(self, arguments: list[str], place: Path, fault: str | None = None, number: int = 0) -> Ended:
         """Run ``matcaps`` with arguments, in a folder, whose subfolder ``run`` is the one with the fault.

@@ -4,7 +4,6 @@ import ctypes
 import errno
 import os
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +51,9 @@ FAULTS = {
 }
 
 
-def compile_shim() -> Path:
-    """The library, in a folder of its own; ``LD_PRELOAD`` names it."""
-    library = Path(tempfile.mkdtemp(prefix="matcaps-faults-")) / "shim.so"
+def compile_shim(folder: Path) -> Path:
+    """The library, in a folder; ``LD_PRELOAD`` names it."""
+    library = folder / "shim.so"
     command = ["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", str(SOURCE), "-o", str(library), "-ldl"]
     subprocess.run(command, check=True)
     return library

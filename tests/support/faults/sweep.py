@@ -28,15 +28,15 @@ class Sweep:
 
     def __init__(self, server: Server, scenario: Scenario, fault: str, base: Path):
         self.server, self.scenario, self.name, self.fault = server, scenario, fault, FAULTS[fault]
-        self._template, whole, self._trial = (base / name for name in ("template", "whole", "trial"))
+        self._template, self._trial = base / "template", base / "trial"
         self._template.mkdir(parents=True)
         scenario.prepare(server, self._template)
-        shutil.copytree(self._template, whole)
-        ended = server.run(scenario.arguments, whole, fault)
+        shutil.copytree(self._template, self._trial)  # in one place with the trials, whose settings may name it
+        ended = server.run(scenario.arguments, self._trial, fault)
         assert ended.status == 0, ended.errors
         self.calls = ended.calls
         self._output = _printed(ended)
-        self._before, self._whole = contents(self._template / "run"), contents(whole / "run")
+        self._before, self._whole = contents(self._template / "run"), contents(self._trial / "run")
         self._continued: dict[str, list[str]] = {}
 
     @property
