@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # One thread for each test process: two processes with two threads each would fight over two cores.
 TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup train test test-slow test-kills test-processors test-wheel test-oldest test-arm64 test-cuda test-export test-browser test-integrations notebooks sanitize fuzz bench bench-gpu results docs docs-links setup-tools lock audit licences sbom lint format clean
+.PHONY: help setup train test test-slow test-kills test-faults test-load test-processors test-wheel test-oldest test-arm64 test-cuda test-export test-browser test-integrations notebooks sanitize fuzz bench bench-gpu results docs docs-links setup-tools lock audit licences sbom lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -31,6 +31,13 @@ test-slow: setup ## the tests of the compiled core at every size and of torch.co
 
 test-kills: setup ## kill trainings at twenty moments with each of two signals, and torchrun's processes, and resume them; libfaketime sets clocks; minutes
 	MATCAPS_TEST_KILLS=1 $(TESTS) tests/training/test_kills.py tests/training/test_ranks.py
+
+test-faults: setup ## have every call about files of every command fail, on its own and from then on; Linux; an hour or two
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.support.faults $(FAULTS)
+
+test-load: setup ## days of training in LOAD_MINUTES (60), and as long fifty visitors of the demo: memory, files, answers
+	$(BIN)/python -c 'import gradio' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.support.load --minutes $(or $(LOAD_MINUTES),60)
 
 test-processors: setup ## run the tests as several processors would, older instruction sets and two threads; an hour
 	$(BIN)/python tools/test_processors.py

@@ -1,6 +1,8 @@
-"""Paths as people write them."""
+"""Paths as people write them, and named in the errors about them."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -27,3 +29,14 @@ def user_path(path: str | os.PathLike[str]) -> Path:
             f"{path} begins with the name of a user whose home folder is not known: write the whole path, or ./{path} "
             "for what is called so here"
         ) from error
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Add a path to system errors without one, such as those from reading or writing an open file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error

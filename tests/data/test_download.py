@@ -154,7 +154,7 @@ def test_a_full_disk_is_no_mirrors_fault(server, tmp_path, monkeypatch):
     server.bodies = {"/a/letters.gz": PACKED, "/b/letters.gz": PACKED}
     with pytest.raises(OSError, match="No space left on device") as error:
         fetch("mine", tmp_path, source=source_of(server, "a", "b"))
-    assert error.value.filename == str(tmp_path / "mine")
+    assert error.value.filename == str(tmp_path / "mine" / "letters.gz.partial")
     assert not (tmp_path / "mine" / "letters.gz").exists()
 
 

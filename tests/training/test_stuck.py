@@ -1,5 +1,7 @@
 """A training that stands still says so once; one that learns, or has learnt, says nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,10 +9,11 @@ from matcaps.models import EMCapsNet
 from matcaps.report import collect_run, make_report
 from matcaps.training import LossSettings, train
 from matcaps.training import stuck as stuck_module
+from matcaps.training.checkpoint_files import read_checkpoint
 from matcaps.training.loop import Callback
 from matcaps.training.module import Training
 from matcaps.training.record import read_json, read_metrics
-from tests.support.runs import STEPS, Stop, StoppedError, tiny_settings
+from tests.support.runs import AT_EVERY_STEP, STEPS, Stop, StoppedError, tiny_settings
 
 SETTINGS = tiny_settings(epochs=4, views_every=0, loss=LossSettings(margin_schedule="constant"))
 
@@ -57,6 +60,31 @@ def test_it_is_not_said_again_when_the_run_goes_on(recwarn, tmp_path):
     train(SETTINGS, tmp_path, resume=True, callbacks=[NoGradient()])
     assert len(of(recwarn, "the gradient has vanished")) == 1
     assert any("the gradient has vanished" in one for one in read_json(tmp_path / "results.json")["warnings"])
+
+
+class Watched(Callback):
+    """Keep what the watch counted at each epoch's end."""
+
+    def __init__(self):
+        self.counts = []
+
+    def on_validation_start(self, loop, training):
+        watch = next(one for one in loop.callbacks if isinstance(one, stuck_module.StuckWatch))
+        self.counts.append((torch.stack(watch._norms), watch._predicted.clone(), watch._shown.clone()))
+
+
+def test_an_epoch_that_was_interrupted_is_watched_whole(tmp_path):
+    """What was seen of it before is in the checkpoint: warnings do not depend on interruptions."""
+    whole, resumed = Watched(), Watched()
+    settings = replace(SETTINGS, epochs=1, checkpoint_minutes=AT_EVERY_STEP)
+    train(settings, tmp_path / "whole", callbacks=[whole])
+    with pytest.raises(StoppedError):
+        train(settings, tmp_path / "run", callbacks=[Stop("on_train_batch_start", 3)])
+    train(settings, tmp_path / "run", resume=True, callbacks=[resumed])
+    for one, other in zip(whole.counts[0], resumed.counts[0], strict=True):
+        assert torch.equal(one, other)
+    states = [read_checkpoint(tmp_path / name / "checkpoints" / "after-epoch.ckpt") for name in ("whole", "run")]
+    assert states[0]["callbacks"]["StuckWatch"] == states[1]["callbacks"]["StuckWatch"]
 
 
 @pytest.mark.filterwarnings("default")

@@ -1,6 +1,6 @@
 """``matcaps demo``."""
 
-from matcaps.cli.parsing import PLAIN, SOURCE, add_accelerator, make_parser, out
+from matcaps.cli.parsing import PLAIN, SOURCE, add_accelerator, err, make_parser, out
 
 _DEFAULT = "tutorial-mnist"
 
@@ -24,7 +24,7 @@ def demo_command(arguments: list[str]) -> int:
     parsed = parser.parse_args(arguments)
     if parsed.port is not None and not 1 <= parsed.port <= 65535:
         raise ValueError(f"port must be from 1 to 65535; got {parsed.port}")
-    from matcaps.demo.ports import check_address
+    from matcaps.demo.ports import check_address, is_open_to_others
 
     check_address(parsed.host, parsed.port)
     try:
@@ -49,5 +49,11 @@ def demo_command(arguments: list[str]) -> int:
         browser=not parsed.no_browser,
     )
     out.print(f"demo of {parsed.run}: {server.url} (stop it with Ctrl-C)", **PLAIN)
+    if is_open_to_others(parsed.host):
+        err.print(
+            f"matcaps demo: warning: {parsed.host} is open to other machines: everybody who can reach this one can use "
+            "the page and upload pictures to it; there is no password",
+            **PLAIN,
+        )
     server.wait()
     return 0

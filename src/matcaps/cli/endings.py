@@ -10,11 +10,19 @@ from matcaps.cli.parsing import PLAIN, err
 from matcaps.data.names import short_name
 from matcaps.training.stopping import StoppedBySignal
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_ADVICE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "raise the limit on a file's size (ulimit -f)",
+    errno.EROFS: "make the file system writable, or choose another folder",
+    errno.EIO: "see whether the disk, or the connection to it, has failed",
+    errno.EINTR: "try again",
+}
+"""What helps, by the number of the system's error."""
+
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EPIPE, errno.EIO, errno.EFBIG)
 LONGEST = 1000
 """Characters of a line about what went wrong; a message may repeat what a damaged file holds."""
-
-_OF_WRITING = (*_FULL, errno.EPIPE, errno.EIO, errno.EFBIG)
 
 
 def report_stopped(command: str, stop: KeyboardInterrupt) -> int:
@@ -58,11 +66,21 @@ def describe_failure(command: str, error: Exception) -> str:
         return short_name(" ".join(str(error).split()), LONGEST)  # a YAML error has eight lines
     if error.filename is not None:
         where = f"{os.fsdecode(error.filename)}: "
-    else:  # errors from a run's files always have a name
-        where = "standard output: " if error.errno in _OF_WRITING else ""
-    hint = ""
-    if error.errno in _FULL:
-        hint = ": free some space" + (
-            ", then continue the run with matcaps train --resume" if command == "train" else ""
-        )
-    return f"{where}{error.strerror}{hint}"
+    else:
+        where = "standard output: " if error.errno in _OF_WRITING and _is_of_printing(error) else ""
+    hint = _ADVICE.get(error.errno or 0, "")
+    if hint:
+        hint += {
+            "train": ", then continue the run with matcaps train --resume",
+            "experiment": ", then give the same command again to continue",
+        }.get(command, "")
+    return f"{where}{error.strerror}{hint and f': {hint}'}"
+
+
+def _is_of_printing(error: BaseException) -> bool:
+    """Whether an error without a path came of printing; those about files that are read or written have one."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    return module.split(".")[0] in ("rich", "argparse") or module.startswith("matcaps.cli")

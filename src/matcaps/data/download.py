@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from matcaps._paths import named_errors
 from matcaps.data.files import FileStatus, check_file, file_sha256, new_md5
 from matcaps.data.roots import data_root
 from matcaps.data.sources import Archive, DataFile, DataSource, get_source
@@ -37,7 +38,7 @@ class _BrokenOffError(_MirrorError):
     """The connection broke before the end; the bytes received are kept."""
 
 
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO)
 _FAILURES = (_MirrorError, OSError, http.client.HTTPException, zipfile.BadZipFile, zlib.error, EOFError)
 
 
@@ -202,7 +203,7 @@ def _download(url: str, partial: Path, limit: int, report: Callable[[int], None]
         if response.status != 206 or not _starts_at(response.headers.get("Content-Range", ""), have):
             have = 0
         expected = response.headers.get("Content-Length")
-        with partial.open("ab" if have else "wb") as target:
+        with named_errors(partial), partial.open("ab" if have else "wb") as target:
             done = start = have
             report(done)
             for chunk in _chunks(response):
@@ -249,7 +250,7 @@ def _extract_from_archive(folder: Path, file: DataFile, archive: Archive, progre
             raise _MirrorError(f"the zip file does not hold {file.content_name}")
         digest, done = new_md5(), 0
         # the member is written under our own file name, and never longer than it should be
-        with archived.open(names[0]) as member, target.open("wb") as output:
+        with named_errors(target), archived.open(names[0]) as member, target.open("wb") as output:
             while chunk := member.read(_CHUNK):
                 done += len(chunk)
                 if done > file.content_size:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from matcaps._paths import named_errors
 from matcaps.data.idx import DECOMPRESSION_ERRORS, is_gzip, open_maybe_gzip
 from matcaps.data.roots import data_root
 from matcaps.data.sources import DataFile, get_source
@@ -72,7 +73,7 @@ def find_files(name: str, files: list[DataFile], root: str | Path | None) -> lis
 def file_sha256(path: Path) -> str:
     """The sha256 of a file on disk, hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with named_errors(path), path.open("rb") as stream:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
@@ -91,7 +92,7 @@ def content_md5(path: Path) -> str:
     """
     digest = new_md5()
     try:
-        with open_maybe_gzip(path) as stream:
+        with named_errors(path), open_maybe_gzip(path) as stream:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
     except DECOMPRESSION_ERRORS as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from matcaps._paths import user_path
+from matcaps._paths import named_errors, user_path
 from matcaps.data.dataset import ImageDataset
 from matcaps.data.images import shown
 from matcaps.data.layouts import Layout
@@ -229,7 +229,8 @@ def _rows(path: Path) -> Iterable[tuple[int, str, str]]:
             f"groups must be a CSV file with the columns {FILE} and {GROUP}; there is none at {path}"
         )
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with named_errors(path):
+            text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{shown(path)} must be UTF-8; byte {error.start} is not: save it as CSV in UTF-8") from error
     first = text.partition("\n")[0]

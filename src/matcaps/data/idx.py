@@ -12,6 +12,8 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from matcaps._paths import named_errors
+
 _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 22
@@ -19,7 +21,7 @@ _CHUNK = 1 << 22
 
 def is_gzip(path: Path) -> bool:
     """Whether a file is compressed, by its first bytes and not by its name."""
-    with path.open("rb") as file:
+    with named_errors(path), path.open("rb") as file:
         return file.read(2) == _GZIP_MAGIC
 
 
@@ -83,7 +85,7 @@ def read_idx(path: str | os.PathLike[str], *, digest: "hashlib._Hash | None" = N
         ValueError: the file is no idx file, ends early, goes on too long or is damaged.
     """
     path = Path(path)
-    with open_maybe_gzip(path) as file:
+    with named_errors(path), open_maybe_gzip(path) as file:
         start = read_exactly(file, 4, path)
         zero, code, ndim = struct.unpack(">HBB", start)
         if zero != 0 or code not in _DTYPES or not 1 <= ndim <= 8:

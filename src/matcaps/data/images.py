@@ -1,5 +1,6 @@
 """Read one image from a file: check it, turn it upright, remove transparency, resize it to a square."""
 
+import errno
 import hashlib
 import importlib
 import importlib.util
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from matcaps._paths import user_path
+from matcaps._paths import named_errors, user_path
 from matcaps.data.averaging import average_blocks
 from matcaps.data.names import printable
 from matcaps.data.pixels import eight_bits, has_transparency, turned_upright
@@ -30,6 +31,8 @@ _NEEDS = {".heic": "pillow-heif", ".heif": "pillow-heif", ".hif": "pillow-heif"}
 # A decoder of these gives the same pixels in every version, so that a picture is known by them in whatever format.
 _EXACT = ("PNG", "BMP", "DIB", "GIF", "PPM", "TIFF")
 _EXACT_IN_TIFF = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "group3", "group4")
+_OF_THE_MACHINE = (errno.EIO, errno.EINTR, errno.EMFILE, errno.ENFILE)
+"""Errors of the system that say nothing of the file, which may be a good one."""
 _DIM = 16
 _PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 
@@ -134,14 +137,23 @@ def read_known_image(
         raise
     except (MemoryError, RecursionError):
         raise
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise _unreadable(path, error) from error
+        with named_errors(path):
+            raise
     except Exception as error:  # decoders of damaged files raise nearly anything; whatever it is, the file is named
-        reason = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
-        needed = missing_decoder(path.suffix.lower())
-        advice = "repair it or remove it" if needed is None else f"pip install {needed}, or save it as PNG"
-        raise ValueError(f"{shown(path)} cannot be read as an image ({shown(reason)}): {advice}") from error
+        raise _unreadable(path, error) from error
     pixels = _fitted(plain, image_size, fit)
     is_dim = upright.mode.startswith("I") and int(np.asarray(plain).max()) <= _DIM
     return ReadImage(np.repeat(pixels, 2, 0) if channels == 2 else pixels, key, is_dim)
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    reason = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
+    needed = missing_decoder(path.suffix.lower())
+    advice = "repair it or remove it" if needed is None else f"pip install {needed}, or save it as PNG"
+    return ValueError(f"{shown(path)} cannot be read as an image ({shown(reason)}): {advice}")
 
 
 def check_reading(image_size: int, channels: int, fit: str, transparency: str) -> None:

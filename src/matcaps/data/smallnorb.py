@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from matcaps._paths import named_errors
 from matcaps.data.averaging import average_blocks
 from matcaps.data.dataset import ImageDataset
 from matcaps.data.files import describe_origin, find_files, new_md5
@@ -81,7 +82,7 @@ def read_norb_matrix(path: str | os.PathLike[str], *, digest: "hashlib._Hash | N
         ValueError: the magic number is unknown, or the file ends early, goes on too long or is damaged.
     """
     path = Path(path)
-    with open_maybe_gzip(path) as file:
+    with named_errors(path), open_maybe_gzip(path) as file:
         shape, dtype, header = _read_header(file, path)
         body = read_exactly(file, math.prod(shape) * dtype.itemsize, path)
         expect_end(file, path)
@@ -100,7 +101,7 @@ def _image_chunks(file: BinaryIO, path: Path, count: int) -> Iterator[bytes]:
 
 def _read_images(path: Path, count: int, size: int, digest: "hashlib._Hash") -> NDArray[np.uint8]:
     images = np.empty((count, 2, size, size), np.uint8)
-    with open_maybe_gzip(path) as file:
+    with named_errors(path), open_maybe_gzip(path) as file:
         shape, dtype, header = _read_header(file, path)
         if dtype != np.uint8 or shape != (count, 2, PUBLISHED_SIZE, PUBLISHED_SIZE):
             expected = f"uint8 [{count}, 2, {PUBLISHED_SIZE}, {PUBLISHED_SIZE}], as many as the category file has"

@@ -1,5 +1,6 @@
-"""Check whether a page can be served at an address, before anything is loaded."""
+"""Check whether a page can be served at an address, before anything is loaded, and who could reach it there."""
 
+import ipaddress
 import socket
 
 
@@ -21,3 +22,13 @@ def check_address(host: str, port: int | None = None) -> None:
     except OSError as error:
         where = f"{host} cannot be used" if port is None else f"port {port} of {host} cannot be used"
         raise OSError(f"{where} ({error.strerror or error}): give another --port, or another --host") from error
+
+
+def is_open_to_others(host: str) -> bool:
+    """Whether other machines may reach what is served at an address.
+
+    Args:
+        host: name or address of this machine, for which :func:`check_address` raises no error.
+    """
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return not all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)

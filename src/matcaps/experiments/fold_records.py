@@ -1,6 +1,5 @@
 """Read the results of trainings with left-out objects: the error and log-loss of each object."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from matcaps.data.settings import DataSettings, SplitSettings
 from matcaps.experiments.differences import differences
 from matcaps.experiments.plan import DIVERGED_NAME
 from matcaps.inference.saved import evaluate_saved
+from matcaps.models.files import file_digest
 from matcaps.models.sources import WEIGHTS_NAME
 from matcaps.training.record import (
     METRICS_NAME,
@@ -199,7 +199,7 @@ def _tested_again(folder: Path, attribute: str, root: str | None, memory: Path |
     weights = folder / WEIGHTS_NAME
     if not weights.is_file():
         raise FileNotFoundError(f"it has no weights in {folder}")
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    digest = file_digest(weights)
     stored = read_json(memory) if memory is not None and memory.is_file() else {}
     if digest not in stored:
         stored[digest] = evaluate_saved(str(folder), root=root, by=attribute).to_dict()

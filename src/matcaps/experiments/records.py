@@ -1,6 +1,5 @@
 """Read the results of an experiment's trials."""
 
-import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -9,6 +8,7 @@ from typing import Any, Literal
 
 from matcaps.experiments.differences import differences
 from matcaps.experiments.plan import DIVERGED_NAME, MEASURE_FILES, Experiment, Row, trial_name
+from matcaps.models.files import file_digest
 from matcaps.models.sources import WEIGHTS_NAME
 from matcaps.training.record import (
     METRICS_NAME,
@@ -64,10 +64,7 @@ class TrialRecord:
 
 def weights_digests(folders: Iterable[Path], base: Path) -> dict[str, str]:
     """SHA-256 of the weights in some trainings' folders, by the folder's path below ``base``."""
-    return {
-        folder.relative_to(base).as_posix(): hashlib.sha256((folder / WEIGHTS_NAME).read_bytes()).hexdigest()
-        for folder in folders
-    }
+    return {folder.relative_to(base).as_posix(): file_digest(folder / WEIGHTS_NAME) for folder in folders}
 
 
 def read_measured(path: Path, base: Path) -> dict[str, Any]:

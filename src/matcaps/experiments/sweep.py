@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from filelock import FileLock
 
+from matcaps._paths import named_errors
 from matcaps._progress import watched
 from matcaps.experiments.folds import fold_experiment
 from matcaps.experiments.plan import make_trials
@@ -87,7 +88,8 @@ def read_space(path: Path) -> Space:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}: give a YAML file of settings to search; docs/sweeps.md has one")
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with named_errors(path):
+            entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} must be a YAML file: {error}") from error
     if not isinstance(entries, dict) or not entries:
@@ -168,7 +170,7 @@ def open_study(sweep: Sweep) -> optuna.Study:
         "settings": dict(sweep.begun_with or {}),
     }
     own = json.loads(json.dumps(own))
-    with _alone(sweep):
+    with _journal_named(sweep), _alone(sweep):
         study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(sweep.folder / JOURNAL_NAME))),
             study_name=sweep.name,
@@ -213,18 +215,20 @@ def run_sweep(
     """
     study = open_study(sweep)
     tried_here: set[int] = set()
-    while True:
-        with _alone(sweep):
-            trial = _left_behind(study, sweep, tried_here) or _new(study, num_trials, seed)
-        if trial is None:
-            return study
-        tried_here.add(trial.number)
-        try:
-            with held(_lock_of(sweep, trial.number), sweep.folder / f"trial {trial.number}"):
-                _judge(study, trial, sweep, num_trials, callbacks, say)
-        except RunBusyError:  # its own process was quicker to come back
-            continue
-        _write_best(study, sweep)
+    with _journal_named(sweep):
+        while True:
+            with _alone(sweep):
+                trial = _left_behind(study, sweep, tried_here) or _new(study, num_trials, seed)
+            if trial is None:
+                _write_best(study, sweep)  # a process may have ended between the last trial and this
+                return study
+            tried_here.add(trial.number)
+            try:
+                with held(_lock_of(sweep, trial.number), sweep.folder / f"trial {trial.number}"):
+                    _judge(study, trial, sweep, num_trials, callbacks, say)
+            except RunBusyError:  # its own process was quicker to come back
+                continue
+            _write_best(study, sweep)
 
 
 def _new(study: optuna.Study, num_trials: int, seed: int) -> optuna.Trial | None:
@@ -315,6 +319,18 @@ def _write_best(study: optuna.Study, sweep: Sweep) -> None:
 
 def _lock_of(sweep: Sweep, number: int) -> Path:
     return sweep.folder / f".trial{number}.lock"
+
+
+@contextmanager
+def _journal_named(sweep: Sweep) -> Iterator[None]:
+    """Errors about Optuna's journal name it; of a lock that could not be given back Optuna makes a RuntimeError."""
+    with named_errors(sweep.folder / JOURNAL_NAME):
+        try:
+            yield
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 @contextmanager

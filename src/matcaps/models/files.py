@@ -1,11 +1,14 @@
 """Files that are written completely or not at all."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from matcaps._paths import named_errors
 
 
 @contextmanager
@@ -40,26 +43,42 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def named_errors(path: Path) -> Iterator[None]:
-    """Add a path to system errors without one, such as those from writing to an open file."""
+def put_back(path: Path) -> Iterator[None]:
+    """If the block fails, restore the file that was there, or remove the one that was not: for files that only fit
+    each other.
+    """
+    with named_errors(path):
+        before = path.read_bytes() if path.is_file() else None
     try:
         yield
-    except OSError as error:
-        if error.filename is not None or error.errno is None:
-            raise
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+    except BaseException:
+        with suppress(OSError):  # the first error is the one to report
+            if before is None:
+                path.unlink(missing_ok=True)
+            elif path.read_bytes() != before:
+                with whole_file(path) as partial:
+                    partial.write_bytes(before)
+        raise
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read an object of JSON.
 
     Raises:
+        OSError: it cannot be read; the error always has a path.
         ValueError: it is not JSON, or no object.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        with named_errors(path):
+            values = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold an object; got {type(values).__name__}")
     return values
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with named_errors(path):
+        return hashlib.sha256(path.read_bytes()).hexdigest()

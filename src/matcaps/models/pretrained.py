@@ -1,6 +1,5 @@
 """Save and load a model: ``model.safetensors`` and ``config.json``, nothing that could execute code."""
 
-import hashlib
 import json
 import warnings
 from collections.abc import Callable
@@ -11,12 +10,12 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from matcaps._paths import user_path
+from matcaps._paths import named_errors, user_path
 from matcaps.models.config import CONFIGS, EARLIER_IMPLEMENTATIONS, IMPLEMENTATIONS, ModelConfig
-from matcaps.models.files import whole_file
+from matcaps.models.files import file_digest, put_back, whole_file
 from matcaps.models.modules import build_model, describe, named_tensors, unwrap
 from matcaps.models.sources import CONFIG_NAME, DECODER_NAME, WEIGHTS_NAME, read_config, resolve_folder
 from matcaps.models.transfer import Tuned, transfer
@@ -70,8 +69,13 @@ def save_pretrained(model: nn.Module, folder: str | PathLike[str], **metadata: o
     weights = _storable(model)
     folder = user_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(folder / WEIGHTS_NAME) as weights_path, whole_file(folder / CONFIG_NAME) as config_path:
-        weights_path.write_bytes(save(weights, metadata={"format": "pt"}))  # save_file does not report a full disk
+    with (
+        put_back(folder / CONFIG_NAME),
+        whole_file(folder / WEIGHTS_NAME) as weights_path,
+        whole_file(folder / CONFIG_NAME) as config_path,
+    ):
+        with named_errors(folder / WEIGHTS_NAME):
+            weights_path.write_bytes(save(weights, metadata={"format": "pt"}))  # save_file does not report a full disk
         config_path.write_text(config + "\n", encoding="utf-8")
     (folder / DECODER_NAME).unlink(missing_ok=True)  # it was trained on the earlier model's poses
 
@@ -104,7 +108,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ValueError: it is not a complete safetensors file, or a number in it is not finite.
     """
     try:
-        weights = load_file(path)
+        with named_errors(path):
+            weights = load(path.read_bytes())  # load_file says of any error that there is no such file
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file, or is incomplete: {error}") from error
     for name, tensor in weights.items():
@@ -212,7 +217,7 @@ def load_tuned(source: str | PathLike[str], changes: dict[str, Any]) -> Tuned:
 
 def weights_digest(source: str | PathLike[str]) -> str:
     """SHA-256 of a saved model's weights, in hexadecimal."""
-    return hashlib.sha256((resolve_folder(source) / WEIGHTS_NAME).read_bytes()).hexdigest()
+    return file_digest(resolve_folder(source) / WEIGHTS_NAME)
 
 
 def _storable(module: nn.Module) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from matcaps._paths import named_errors
 from matcaps.models.files import whole_file
 
 CHECKPOINTS_NAME = "checkpoints"
@@ -32,7 +33,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     what = f"{path} is not a complete checkpoint of tensors and plain values"
     advice = "remove it to continue from an earlier one"
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with named_errors(path):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's message would advise loading with code execution
         raise ValueError(f"{what}: it is damaged, or contains objects that need code: {advice}") from error
     except OSError:

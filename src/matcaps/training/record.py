@@ -14,7 +14,7 @@ import torch
 import yaml
 
 import matcaps
-from matcaps._paths import user_path
+from matcaps._paths import named_errors, user_path
 from matcaps.models.files import read_json as read_json
 from matcaps.models.files import whole_file
 from matcaps.training.settings import TrainSettings
@@ -53,7 +53,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no {path.name} in {path.parent}: is it the folder of a run?")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with named_errors(path):
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict):
@@ -95,7 +96,7 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with named_errors(path), path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         for row in rows:
             _ = int(row["epoch"]), int(row["step"]), [float(value) for value in row.values() if value]

@@ -16,14 +16,13 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from matcaps._paths import user_path
+from matcaps._paths import named_errors, user_path
 from matcaps.data import DataBundle, ImageDataset, appearance
 from matcaps.data.build import Part
 from matcaps.data.loader import PreparedImages
 from matcaps.data.names import check_class_names
 from matcaps.models import BaselineCNN, EMCapsNet, PoseDecoder, create_model, model_config
 from matcaps.models.config import BaselineCNNConfig
-from matcaps.models.files import named_errors
 from matcaps.models.freezing import freeze
 from matcaps.models.pretrained import describe_model, from_pretrained, save_weights
 from matcaps.models.sources import DECODER_NAME

@@ -1,0 +1,1 @@
+"""What days of training, and a crowd of visitors of the demo, do to memory, files and answers: ``make test-load``."""
