@@ -26,7 +26,7 @@ PERMISSIVE = re.compile(
 WEAK = re.compile(r"MPL-2\.0|Mozilla Public License 2\.0 \(MPL 2\.0\)")
 """Binds who changes their files; they are used unchanged, and nothing of them is in matcaps's packages."""
 KNOWN = {
-    "docutils": "BSD; GPL for two tools for Emacs that are not installed",
+    "docutils": "public domain and BSD; GPL for tools for Emacs that are not installed",
     "cuda-bindings": "NVIDIA's own: may be used, is not passed on",
     "nvidia-cuda-nvrtc": "NVIDIA's own: may be used, is not passed on",
 }
