@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from matcaps.capsules import POSE_COMPONENTS
 from matcaps.layers.routings.base import Step, VoteRouting
+from matcaps.layers.shared_batch import normalise_whole, present_share
 from matcaps.routing import Children, RoutingSpec
 
 
@@ -32,8 +33,8 @@ class VariationalBayesRouting(VoteRouting):
         super().__init__(kinds, num_parents, iterations=iterations, spec=spec)
         self.beta_use = nn.Parameter(torch.zeros(num_parents))
         self.beta_activation = nn.Parameter(torch.zeros(num_parents))
-        self.normalise_pose = nn.BatchNorm1d(num_parents, affine=False)
-        self.normalise_logit = nn.BatchNorm1d(num_parents, affine=False)
+        self.normalise_pose = nn.BatchNorm2d(num_parents, affine=False)
+        self.normalise_logit = nn.BatchNorm2d(num_parents, affine=False)
 
     def iterate(self, children: Children) -> Iterator[Step]:
         assignment = children.uniform
@@ -60,5 +61,10 @@ class VariationalBayesRouting(VoteRouting):
     def _parents(self, mean: Tensor, log_weight: Tensor, log_precision: Tensor) -> tuple[Tensor, Tensor]:
         entropy = (POSE_COMPONENTS * math.log(2 * math.pi * math.e) - log_precision) / 2
         logit = self.beta_activation - (log_weight.exp() * entropy + self.beta_use)
-        pose = self.normalise_pose(mean.flatten(0, -3)).view_as(mean)
-        return pose, self.normalise_logit(logit.flatten(0, -2)).view_as(logit).sigmoid()
+        pose = _normalise(self.normalise_pose, mean.flatten(0, -3).unsqueeze(-1)).view_as(mean)
+        return pose, _normalise(self.normalise_logit, logit.flatten(0, -2)[..., None, None]).view_as(logit).sigmoid()
+
+
+def _normalise(norm: nn.BatchNorm2d, values: Tensor) -> Tensor:
+    """Batch normalisation ``[N, J, ...]``, of several processes over their whole batch."""
+    return normalise_whole(values, norm) if norm.training and present_share() is not None else norm(values)
