@@ -54,12 +54,15 @@ class StuckWatch(Callback):
         self._loaded: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        epoch = {"norms": torch.tensor(self._norms), "predicted": self._predicted, "shown": self._shown}
-        return {"said": self.warnings, "since": self._since, "epoch": epoch}
+        state: dict[str, Any] = {"said": self.warnings, "since": self._since}
+        if self._norms:  # within an epoch
+            norms = torch.stack(self._norms)
+            state["epoch"] = {"norms": norms, "predicted": self._predicted, "shown": self._shown}
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.warnings, self._since = dict(state_dict["said"]), dict(state_dict["since"])
-        self._loaded = state_dict.get("epoch")  # an earlier version's checkpoint has none
+        self._loaded = state_dict.get("epoch")  # none between epochs, and in an earlier version's checkpoint
 
     def on_train_epoch_start(self, loop: Loop, training: Training) -> None:
         self._norms = []
