@@ -48,7 +48,7 @@ def test_the_whole_record_of_tiny_cases(monkeypatch, tmp_path, capsys):
     (path,) = tmp_path.glob("bench-*.json")
     record = json.loads(path.read_text())
     assert set(record) == {"machine", "layers", "networks", "threads", "growth"}
-    assert record["layers"][0]["rows"]["reference"]["ratio"] > 1
+    assert record["layers"][0]["rows"]["reference"]["ratio"] > 0  # how fast, one round on a busy machine does not tell
     assert str(path) in capsys.readouterr().out
 
 
