@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from matcaps.models import EMCapsNet, create_model
-from matcaps.models.export.comparison import difference
+from matcaps.models.export.comparison import Comparison, difference
 from matcaps.models.export.graph import expected_outputs
 from matcaps.models.export.onnx_file import reader
 
@@ -33,7 +33,7 @@ def images_for(network: Any, count: int, size: int | None = None) -> Tensor:
 
 
 def assert_computes_the_same(path: Path, network: nn.Module, *, trace: bool, size: int | None = None) -> None:
-    """Hold an ONNX file to its network in float64, to 1e-4, at every batch size."""
+    """Hold an ONNX file to its network in float64, at every batch size, as :class:`Comparison` judges."""
     read = reader(path.read_bytes())
     assert read is not None
     exact = copy.deepcopy(network).double()
@@ -42,4 +42,6 @@ def assert_computes_the_same(path: Path, network: nn.Module, *, trace: bool, siz
         found, expected = read(images), expected_outputs(exact, images.double(), trace=trace)
         assert list(found) == list(expected)
         assert all(found[name].shape == value.shape for name, value in expected.items())
-        assert difference(found, expected) < 1e-4
+        own = expected_outputs(network, images, trace=trace)
+        compared = Comparison(difference(found, expected), difference(own, expected))
+        assert compared.is_close, compared
