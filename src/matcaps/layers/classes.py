@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from matcaps._numbers import check_count
 from matcaps.capsules import POSE_COMPONENTS, Capsules, CapsulesLike, as_capsules
 from matcaps.layers.calibration import calibrate_routing
-from matcaps.layers.evidence import make_routing_parameters
-from matcaps.layers.routings import make_routing
+from matcaps.layers.choice import choose_routing
 from matcaps.layers.transformation import random_transformations, transform_poses
 from matcaps.routing import RoutingIteration, RoutingSpec
 
@@ -104,18 +103,16 @@ class ClassCapsules(nn.Module):
             annealing=annealing,
             implementation=implementation,
         )
-        self.routing = (
-            make_routing_parameters(
-                num_classes,
-                inverse_temperature=inverse_temperature,
-                spec=spec,
-                normalise=normalise,
-                matrix_size=weight_deviation,
-                gain=gain,
-                shared_beta_activation=shared_beta_activation,
-            )
-            if routing == "em"
-            else make_routing(routing, in_capsules, num_classes, iterations=len(inverse_temperature), spec=spec)
+        self.routing = choose_routing(
+            routing,
+            in_capsules,
+            num_classes,
+            inverse_temperature=inverse_temperature,
+            spec=spec,
+            normalise=normalise,
+            matrix_size=weight_deviation,
+            gain=gain,
+            shared_beta_activation=shared_beta_activation,
         )
 
     def forward(self, capsules: CapsulesLike, coordinates: Tensor | None = None) -> Capsules:

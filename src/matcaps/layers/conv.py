@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from matcaps._numbers import check_count
 from matcaps.capsules import Capsules, CapsulesLike, as_capsules
 from matcaps.layers.calibration import calibrate_routing
-from matcaps.layers.evidence import make_routing_parameters
+from matcaps.layers.choice import choose_routing
 from matcaps.layers.parameters import option
-from matcaps.layers.routings import make_routing
 from matcaps.layers.transformation import random_transformations, transform_poses
 from matcaps.routing import RoutingIteration, RoutingSpec
 
@@ -93,19 +92,15 @@ class ConvCapsules(nn.Module):
             )
         )
         spec = RoutingSpec(stride, competition, activation_rule, variance_floor, annealing, implementation)
-        self.routing = (
-            make_routing_parameters(
-                num_capsules,
-                inverse_temperature=inverse_temperature,
-                spec=spec,
-                normalise=normalise,
-                matrix_size=weight_deviation,
-                gain=gain,
-            )
-            if routing == "em"
-            else make_routing(
-                routing, kernel_size**2 * in_capsules, num_capsules, iterations=len(inverse_temperature), spec=spec
-            )
+        self.routing = choose_routing(
+            routing,
+            kernel_size**2 * in_capsules,
+            num_capsules,
+            inverse_temperature=inverse_temperature,
+            spec=spec,
+            normalise=normalise,
+            matrix_size=weight_deviation,
+            gain=gain,
         )
 
     @property

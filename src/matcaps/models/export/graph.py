@@ -102,9 +102,9 @@ class _CapsNetGraph(nn.Module):
     def forward(self, images: Tensor) -> Outputs:
         traces: Outputs = {}
 
-        def route(name: str, routing: Any, capsules: Capsules, coordinates: Tensor | None = None) -> Capsules:
+        def route(name: str, routing: Any, capsules: Capsules, *coordinates: Tensor | None) -> Capsules:
             if not isinstance(routing, _Routing):  # a routing other than EM, whose layer is as it is
-                return routing(capsules, coordinates) if name == "class_capsules" else routing(capsules)
+                return routing(capsules, *coordinates)
             states = routing(capsules)
             if self.trace:
                 traces.setdefault(CHILDREN, capsules.activations)
