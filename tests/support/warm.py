@@ -51,13 +51,18 @@ class WarmCommand:
         return (self.folder / "err.txt").read_text(encoding="utf-8")
 
 
-def _run(arguments: tuple[str, ...], folder: str, prepare: Callable[[], None] | None) -> None:
+def stand_alone(folder: str | os.PathLike[str]) -> None:
+    """Make this forked process a session of its own, in a folder to whose ``out.txt`` and ``err.txt`` it prints."""
     os.setsid()
     os.chdir(folder)
     for name, number in (("out.txt", 1), ("err.txt", 2)):
         file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         os.dup2(file, number)
         os.close(file)
+
+
+def _run(arguments: tuple[str, ...], folder: str, prepare: Callable[[], None] | None) -> None:
+    stand_alone(folder)
     sys.argv = ["matcaps", *arguments]
     if prepare is not None:
         prepare()

@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 
 from tests.support.faults.shim import FAULTS, arm, compile_shim
+from tests.support.warm import stand_alone
 
 _IMPORTED = (
     "matcaps.training.run",
@@ -104,13 +105,8 @@ class Server:
 
 
 def _begin(arguments: list[str], place: Path, fault: str | None, number: int) -> None:
-    os.setsid()
-    os.chdir(place)
+    stand_alone(place)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for name, descriptor in (("out.txt", 1), ("err.txt", 2)):
-        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-        os.dup2(file, descriptor)
-        os.close(file)
     sys.argv = ["matcaps", *arguments]
     if fault is not None:
         arm(place / "run", FAULTS[fault], number, place / "calls.txt")
