@@ -4,8 +4,7 @@
 
 #include <stdint.h>
 
-// Children whose votes are computed and whose sum is formed at a time: votes are read while they are near, and shorter sums
-// round less.
+// Children whose sums are formed at a time: shorter sums round less, and their matrices stay near for a second look.
 constexpr int64_t kChunk = 16;
 
 // One record for each window and block of parents, in vectors of `lanes` parents.
@@ -35,9 +34,7 @@ struct Job {
   int64_t children;       // of one window
   int64_t weight_period;  // children after which the weights repeat
   int64_t lanes, blocks;  // parents side by side in a vector; vectors that hold all parents
-  int64_t tile;           // children whose votes the scratch holds, of one block: all, or one chunk
   bool one_window, child_competition, standardised, relative;
-  bool keep_votes;        // the votes of a window's parents all fit into the scratch
   Real variance_floor, annealing;
   const Real* poses;
   const Real* activations;
@@ -87,9 +84,6 @@ struct Sums {
 // Working memory of one task.
 template <class Real>
 struct Scratch {
-  Real* votes;        // [block or 1][4 rows][tile][4][lanes]
-  Real* share;        // [child][lanes]
-  Real* grad_data;    // [child][lanes]
   Real* poses;        // [child][16], of one window
   Real* activations;  // [child]
   Real* uniform;      // [child]

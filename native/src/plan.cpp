@@ -66,9 +66,6 @@ Plan<Real>::Plan(const matcaps_problem& p) : kernels_(matcaps::kernels<Real>()) 
   job.windows = job.out_height * job.out_width;
   job.lanes = kernels_.lanes;
   job.blocks = (p.parent_types + job.lanes - 1) / job.lanes;
-  const int64_t child_bytes = 16 * job.lanes * int64_t(sizeof(Real));
-  job.keep_votes = !job.child_competition && job.children * job.blocks * child_bytes <= kVoteBytes;
-  job.tile = job.children * child_bytes <= kVoteBytes ? job.children : kChunk;
   job.variance_floor = Real(p.variance_floor);
   job.annealing = Real(p.annealing);
   job.poses = static_cast<const Real*>(p.poses);
@@ -99,13 +96,10 @@ Workspace<Real>::Workspace(const Plan<Real>& plan, bool backward) : scratch_{} {
     int64_t size;
   };
   const Part parts[] = {
-      {&scratch_.votes, (job.keep_votes ? job.blocks : 1) * 16 * job.tile * job.lanes},
-      {&scratch_.share, job.children * job.lanes},
       {&scratch_.poses, job.children * 16},
       {&scratch_.activations, job.children},
       {&scratch_.uniform, job.children},
       {&scratch_.parents, 4 * padded_parents},
-      {&scratch_.grad_data, backward ? job.children * job.lanes : 0},
       {&scratch_.grad_poses, backward ? job.children * 16 : 0},
       {&scratch_.grad_activations, backward ? job.children : 0},
       {&scratch_.factors, backward ? job.iterations * 4 * 16 * job.lanes : 0},

@@ -10,9 +10,6 @@
 
 namespace matcaps {
 
-// Bytes of votes that a task keeps at hand: they should stay in a core's second-level cache beside the matrices.
-constexpr int64_t kVoteBytes = 256 * 1024;
-
 template <class Real>
 class Plan {
  public:

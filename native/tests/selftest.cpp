@@ -108,7 +108,7 @@ void run_twice(const matcaps_problem& problem, bool keep_state) {
 // Calls do(problem) for awkward sizes and all settings.
 template <class Do>
 void each_problem(Do&& act) {
-  // Children of a window on both sides of a chunk (16) and of what fits kVoteBytes, with vectors of any size. Images
+  // Children of a window on both sides of a chunk (16), with vectors of any size, and more than the caches hold. Images
   // are shared out whole to four threads if they are four, and else window by window.
   const int64_t sizes[][8] = {
       // batch, height, width, child types, parent types, kernel, stride, iterations
@@ -119,8 +119,8 @@ void each_problem(Do&& act) {
       {5, 7, 6, 2, 17, 3, 3, 4},
       {1, 9, 8, 3, 16, 5, 2, 2},
       {1, 4, 4, 63, 9, 3, 1, 3},
-      {1, 6, 5, 6, 35, 5, 1, 2},   // the votes of one block of parents fit, those of all blocks do not
-      {1, 5, 6, 43, 5, 5, 1, 2},   // those of one block do not fit either: computed again chunk by chunk
+      {1, 6, 5, 6, 35, 5, 1, 2},
+      {1, 5, 6, 43, 5, 5, 1, 2},
   };
   for (const auto& size : sizes)
     for (int setting = 0; setting < 48; ++setting) {

@@ -103,38 +103,38 @@ void activate_window_backward(const Job<Real>& job, const BackwardImage<Real>& i
   }
 }
 
-// out[child] = constant + sum over the components of D (linear + square D)
+// out[child] = constant + sum over the components of D (linear + square D), with D = vote - mean
 template <class Real, int N>
-INLINE void quadratic_forms(const Votes<Real, N>& votes, int64_t count, const Real* mean,
-                            const Vector<Real, N>* linear, const Vector<Real, N>* square, Vector<Real, N> constant,
-                            Real* out) {
+APART void quadratic_forms(const Job<Real>& job, const Real* poses, int64_t block, const Real* mean,
+                            const Real* linear, const Real* square, Vector<Real, N> constant, Real* out) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
-  for_groups<4>(count, [&](auto group, int64_t n) {
-    constexpr int G = decltype(group)::size;
-    V total[G]{};  // apart from the constant, which may be large; each row apart: shorter sums round less
-    for (int row = 0; row < 4; ++row) {
-      const Real* v = votes.at(row, n);
-      V sum[G]{};
-      UNROLL for (int c = 0; c < 4; ++c) {
-        const V m = L::load_once(mean + (row * 4 + c) * N), a = linear[row * 4 + c], b = square[row * 4 + c];
-        UNROLL for (int i = 0; i < G; ++i) {
-          const V d = L::load(v + (i * 4 + c) * N) - m;
-          sum[i] += d * (a + b * d);
+  constexpr int R = kRows<Real, N>;
+  Real start[16 * N];
+  start_at<Real, N>(mean, nullptr, start);
+  for_each_stretch<Real, N>(
+      job, block, 0, job.children, mean, start, [&](int64_t from, int64_t to, const Real* matrix, const Real* at) {
+        for (int64_t n = from; n < to; ++n, matrix += job.blocks * 16 * N) {
+          V total{};  // apart from the constant, which may be large; each row apart: shorter sums round less
+          UNROLL for (int row = 0; row < 4; row += R) {
+            V d[4 * R], sum[R]{};
+            vote_rows<Real, N, R>(poses + n * 16 + row * 4, matrix, at + row * 4 * N, d);
+            UNROLL for (int i = 0; i < 4 * R; ++i) {
+              const int h = row * 4 + i;
+              sum[i / 4] += d[i] * (L::load(linear + h * N) + L::load(square + h * N) * d[i]);
+            }
+            UNROLL for (int r = 0; r < R; ++r) total += sum[r];
+          }
+          L::store(out + n * N, total + constant);
         }
-      }
-      UNROLL for (int i = 0; i < G; ++i) total[i] += sum[i];
-    }
-    UNROLL for (int i = 0; i < G; ++i) L::store(out + (n + i) * N, total[i] + constant);
-  });
+      });
 }
 
 template <class Real, int N>
 void m_step_of_block_backward(const Job<Real>& job, const BackwardImage<Real>& image, const Sums<Real>& sums,
-                              int64_t t, int64_t window, int64_t block, bool ready, Scratch<Real>& scratch) {
+                              int64_t t, int64_t window, int64_t block, Scratch<Real>& scratch) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
-  const Votes<Real, N> votes = votes_of_block<Real, N>(job, scratch, block);
   const Real* record =
       image.statistics + t * job.windows * job.blocks * kRecord * N + record_at(job, window, block);
   Real* grad = image.grad_record + t * grad_records_size(job) + grad_record_at(job, window, block);
@@ -143,20 +143,16 @@ void m_step_of_block_backward(const Job<Real>& job, const BackwardImage<Real>& i
   const V grad_cost = L::load(grad + kGradCost * N);
   const bool last = t + 1 == job.iterations;
 
-  Total<V> first[16], second[16];
+  Moments<Real, N> logits;
   if (!last) {
     const Real* grad_logit = image.grad_logit + t * assignment_size(job) + at;
-    V mean[16];
-    for (int h = 0; h < 16; ++h) mean[h] = L::load(record + (kMean + h) * N);
-    for_each_chunk<Real, N>(job, scratch.poses, block, votes, ready,
-                            [&](const Votes<Real, N>& chunk, int64_t begin, int64_t count) {
-                              add_moments<Real, N>(chunk, grad_logit + begin * N, count, mean, first, second);
-                            });
-    ready = true;
+    moments_about<Real, N>(job, scratch.poses, block, record + kMean * N,
+                           [&](int64_t n) { return L::load(grad_logit + n * N); }, logits);
   }
   const auto has_data = mass > Real(kEmptyMass);
   const V inverse_mass = has_data ? Real(1) / (has_data ? mass : V{} + Real(1)) : V{};
-  V constant{}, linear[16], square[16];
+  V constant{};
+  Real linear[16 * N], square[16 * N];
   for (int h = 0; h < 16; ++h) {
     const V spread = L::load(record + (kSpread + h) * N);
     const V inverse = Real(1) / (spread + job.variance_floor);
@@ -164,26 +160,24 @@ void m_step_of_block_backward(const Job<Real>& job, const BackwardImage<Real>& i
     if (last) {
       grad_mean = L::load(grad + (kGradMean + h) * N);
     } else {
-      grad_mean = job.annealing * inverse * first[h].sum;
+      grad_mean = job.annealing * inverse * logits.first[h].sum;
       grad_variance += Real(0.5) * job.annealing * inverse *
-                       (second[h].sum * inverse - L::load(grad + kLogitSum * N));
+                       (logits.second[h].sum * inverse - L::load(grad + kLogitSum * N));
     }
     L::store(grad + (kGradMean + h) * N, grad_mean);
     L::store(grad + (kGradVariance + h) * N, grad_variance);
     constant -= grad_variance * spread;
-    linear[h] = grad_mean * inverse_mass;
-    square[h] = grad_variance * inverse_mass;
+    L::store(linear + h * N, grad_mean * inverse_mass);
+    L::store(square + h * N, grad_variance * inverse_mass);
   }
   constant = constant * inverse_mass + grad_cost * L::load(record + kDescription * N);
 
   // the gradient of R·a
-  Real* out = t ? image.grad_logit + (t - 1) * assignment_size(job) + at : scratch.grad_data;
-  if (t == 0) prepare_factors<Real, N>(job, image, window, block, scratch);
-  for_each_chunk<Real, N>(
-      job, scratch.poses, block, votes, ready, [&](const Votes<Real, N>& chunk, int64_t begin, int64_t count) {
-        quadratic_forms<Real, N>(chunk, count, record + kMean * N, linear, square, constant, out + begin * N);
-        if (t == 0) sweep<Real, N>(job, image, sums, window, block, begin, count, chunk, scratch);
-      });
+  if (t == 0)
+    sweep<Real, N>(job, image, sums, window, block, {record + kMean * N, linear, square, constant}, scratch);
+  else
+    quadratic_forms<Real, N>(job, scratch.poses, block, record + kMean * N, linear, square, constant,
+                             image.grad_logit + (t - 1) * assignment_size(job) + at);
 }
 
 template <class Real, int N>
@@ -192,7 +186,7 @@ void m_step_backward(const Job<Real>& job, const BackwardImage<Real>& image, con
   for (int64_t block = 0; block < job.blocks; ++block) {
     for (int64_t window = begin; window < end; ++window) {
       gather(job, image.poses, image.activations, window, scratch);
-      m_step_of_block_backward<Real, N>(job, image, sums, t, window, block, false, scratch);
+      m_step_of_block_backward<Real, N>(job, image, sums, t, window, block, scratch);
       if (t == 0) scatter(job, window, sums, scratch);
     }
   }
@@ -212,9 +206,8 @@ void windows_backward(const Job<Real>& job, const BackwardImage<Real>& image, co
     gather(job, image.poses, image.activations, window, scratch);
     for (int64_t t = job.iterations - 1; t >= 0; --t) {
       activate_window_backward<Real, N>(job, image, sums, t, window, scratch);
-      const bool ready = job.keep_votes && t + 1 < job.iterations;
       for (int64_t block = 0; block < job.blocks; ++block)
-        m_step_of_block_backward<Real, N>(job, image, sums, t, window, block, ready, scratch);
+        m_step_of_block_backward<Real, N>(job, image, sums, t, window, block, scratch);
       if (t == 0) break;
       const int64_t at = (t - 1) * assignment_size(job) + assignment_at(job, window, 0);
       scratch.places[0] = image.grad_logit + at;

@@ -5,18 +5,26 @@
 
 namespace {
 
-// The windows that cover the children at (row, column). offsets are relative to the buffers' beginnings.
+// The windows along one side that cover a place: from `last` down to `first`; the place is child place - window * stride of
+// theirs.
+struct Cover {
+  int64_t first, last;
+};
+template <class Real>
+INLINE Cover cover_of(const Job<Real>& job, int64_t place, int64_t windows) {
+  const int64_t before = place - job.kernel_size + 1;  // the first place of the first window that could cover it
+  const int64_t last = place / job.stride;
+  return {before > 0 ? (before + job.stride - 1) / job.stride : 0, last < windows ? last : windows - 1};
+}
+
+// Calls visit(window, its first child at this place) for the windows that cover the children at (row, column).
 template <class Real, class Visit>
-INLINE void for_each_cover(const Job<Real>& job, int64_t row, int64_t column, Visit visit) {
-  for (int64_t k = 0; k < job.kernel_size; ++k) {
-    const int64_t y = row - k;
-    if (y < 0 || y % job.stride || y / job.stride >= job.out_height) continue;
-    for (int64_t l = 0; l < job.kernel_size; ++l) {
-      const int64_t x = column - l;
-      if (x < 0 || x % job.stride || x / job.stride >= job.out_width) continue;
-      visit(y / job.stride * job.out_width + x / job.stride, (k * job.kernel_size + l) * job.child_types);
-    }
-  }
+INLINE void for_each_cover(const Job<Real>& job, int64_t row, const Cover& rows, int64_t column, const Cover& columns,
+                           Visit visit) {
+  for (int64_t y = rows.last; y >= rows.first; --y)
+    for (int64_t x = columns.last; x >= columns.first; --x)
+      visit(y * job.out_width + x,
+            ((row - y * job.stride) * job.kernel_size + column - x * job.stride) * job.child_types);
 }
 
 // The parents that compete for a child are those of the one or more windows that cover it. `places` has a pair for each
@@ -110,9 +118,10 @@ void compete(const Job<Real>& job, const ForwardImage<Real>& image, int64_t t, i
   Real* assignment = image.assignment + t * image.assignment_step;
   const Real* records = image.statistics + t * image.statistics_step;
   for (int64_t row = begin_row; row < end_row; ++row) {
+    const Cover rows = cover_of(job, row, job.out_height);
     for (int64_t column = 0; column < job.width; ++column) {
       int64_t count = 0;
-      for_each_cover(job, row, column, [&](int64_t window, int64_t child) {
+      for_each_cover(job, row, rows, column, cover_of(job, column, job.out_width), [&](int64_t window, int64_t child) {
         scratch.places[2 * count] = assignment + assignment_at(job, window, 0) + child * N;
         scratch.places[2 * count++ + 1] = records + record_at(job, window, 0);
       });
@@ -128,9 +137,10 @@ void compete_backward(const Job<Real>& job, const BackwardImage<Real>& image, co
   Real* grad = image.grad_logit + (t - 1) * assignment_size(job);
   const Real* assignment = image.assignment + (t - 1) * assignment_size(job);
   for (int64_t row = begin_row; row < end_row; ++row) {
+    const Cover rows = cover_of(job, row, job.out_height);
     for (int64_t column = 0; column < job.width; ++column) {
       int64_t count = 0;
-      for_each_cover(job, row, column, [&](int64_t window, int64_t child) {
+      for_each_cover(job, row, rows, column, cover_of(job, column, job.out_width), [&](int64_t window, int64_t child) {
         const int64_t at = assignment_at(job, window, 0) + child * N;
         scratch.places[2 * count] = grad + at;
         scratch.places[2 * count++ + 1] = assignment + at;
@@ -143,7 +153,7 @@ void compete_backward(const Job<Real>& job, const BackwardImage<Real>& image, co
   }
 }
 
-// Competition within windows: all iterations of a window in one visit, its votes computed once if they fit.
+// Competition within windows: all iterations of a window in one visit.
 template <class Real, int N>
 void windows_forward(const Job<Real>& job, const ForwardImage<Real>& image, int64_t begin, int64_t end,
                      Scratch<Real>& scratch) {
@@ -151,7 +161,7 @@ void windows_forward(const Job<Real>& job, const ForwardImage<Real>& image, int6
     gather(job, image.poses, image.activations, window, scratch);
     for (int64_t t = 0; t < job.iterations; ++t) {
       for (int64_t block = 0; block < job.blocks; ++block)
-        m_step_of_block<Real, N>(job, image, t, window, block, job.keep_votes && t > 0, scratch);
+        m_step_of_block<Real, N>(job, image, t, window, block, scratch);
       activate_window<Real, N>(job, image, t, window, scratch);
       if (t + 1 == job.iterations) break;
       scratch.places[0] = image.assignment + t * image.assignment_step + assignment_at(job, window, 0);

@@ -8,161 +8,160 @@ namespace {
 
 constexpr double kEmptyMass = 1e-20;
 constexpr double kDeviationOffset = 1e-9;
+constexpr double kFar = 8;  // variances: what a centre may be away from the mean, at the cost of three bits of the spread
 
-// share = assignment * activation / mass of every child; returns the mass.
+// What weighs the votes in the M-step: R·a, where `assignment` is null the uniform assignment's.
 template <class Real, int N>
-Vector<Real, N> compute_shares(const Job<Real>& job, const Scratch<Real>& scratch, int64_t block,
-                               const Real* assignment, Real* share) {
+struct Data {
+  const Real* assignment;
+  const Real* uniform;
+  const Real* activations;
+  INLINE Vector<Real, N> operator()(int64_t n) const {
+    typedef Lanes<Real, N> L;
+    return assignment ? L::load(assignment + n * N) * activations[n] : L::all(uniform[n] * activations[n]);
+  }
+};
+
+// The sums over a window's children of their weights, of weight D and of weight D², with D = vote - centre.
+template <class Real, int N>
+struct Moments {
+  Total<Vector<Real, N>> weight, first[16], second[16];
+};
+
+// Adds those of the children [begin, end), for rows `row` and on of the votes.
+template <class Real, int N, class Weight>
+APART void add_moments(const Job<Real>& job, const Real* poses, int64_t block, int64_t begin, int64_t end, int row,
+                        const Real* centre, Real* start, Weight weight_of, Moments<Real, N>& moments) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
-  const Bits<Real, N> parent = is_parent<Real, N>(job, block);
-  Total<V> total;
-  for (int64_t begin = 0; begin < job.children; begin += kChunk) {
-    const int64_t end = begin + kChunk < job.children ? begin + kChunk : job.children;
-    V sum{};
-    for (int64_t n = begin; n < end; ++n) {
-      const V data = assignment ? L::load(assignment + n * N) * scratch.activations[n]
-                                : (parent ? L::all(scratch.uniform[n] * scratch.activations[n]) : V{});
-      L::store(share + n * N, data);
-      sum += data;
-    }
-    total.add(sum);
+  constexpr int R = kRowsOfMoments<Real, N>;
+  V weight{}, sum[4 * R]{}, squares[4 * R]{};
+  for_each_stretch<Real, N>(
+      job, block, begin, end, centre, start, [&](int64_t from, int64_t to, const Real* matrix, const Real* at) {
+        for (int64_t n = from; n < to; ++n, matrix += job.blocks * 16 * N) {
+          V d[4 * R];
+          same_vote_rows<Real, N, R>(poses + n * 16 + row * 4, matrix, at + row * 4 * N, d);
+          const V w = weight_of(n);
+          weight += w;
+          UNROLL for (int i = 0; i < 4 * R; ++i) {
+            const V wd = w * d[i];
+            sum[i] += wd;
+            squares[i] += wd * d[i];
+          }
+        }
+      });
+  if (row == 0) moments.weight.add(weight);
+  UNROLL for (int i = 0; i < 4 * R; ++i) {
+    moments.first[row * 4 + i].add(sum[i]);
+    moments.second[row * 4 + i].add(squares[i]);
   }
-  const V mass = total.sum;
-  const auto has_data = mass > Real(kEmptyMass);
-  const V inverse = Real(1) / (has_data ? mass : V{} + Real(1));
-  for (int64_t n = 0; n < job.children; ++n)
-    L::store(share + n * N, has_data ? L::load(share + n * N) * inverse : V{});
-  return mass;
 }
 
-// Weighted mean of the votes of a few children, or 0: somewhere among the votes.
-template <class Real, int N>
-INLINE void mean_of_chunk(const Votes<Real, N>& votes, const Real* share, int64_t count, Vector<Real, N>* mean) {
-  typedef Lanes<Real, N> L;
-  typedef typename L::V V;
-  V total{};
-  for (int64_t n = 0; n < count; ++n) total += L::load(share + n * N);
-  const auto has_data = total > Real(0);
-  const V inverse = has_data ? Real(1) / (has_data ? total : V{} + Real(1)) : V{};
-  for (int row = 0; row < 4; ++row) {
-    V sum[4]{};
-    for (int64_t n = 0; n < count; ++n) {
-      const V s = L::load(share + n * N) * inverse;
-      const Real* v = votes.at(row, n);
-      UNROLL for (int c = 0; c < 4; ++c) sum[c] += s * L::load(v + c * N);
-    }
-    UNROLL for (int c = 0; c < 4; ++c) mean[row * 4 + c] = sum[c];
-  }
-}
-
-// first += sum weight D and second += sum weight D², with D = vote - centre, over a chunk of children
-template <class Real, int N>
-INLINE void add_moments(const Votes<Real, N>& votes, const Real* weight, int64_t count,
-                        const Vector<Real, N>* centre, Total<Vector<Real, N>>* first,
-                        Total<Vector<Real, N>>* second) {
-  typedef Lanes<Real, N> L;
-  typedef typename L::V V;
-  for (int row = 0; row < 4; ++row) {
-    V m[4], sum[4]{}, squares[4]{};
-    UNROLL for (int c = 0; c < 4; ++c) m[c] = centre[row * 4 + c];
-    for (int64_t n = 0; n < count; ++n) {
-      const V w = L::load_once(weight + n * N);
-      const Real* v = votes.at(row, n);
-      UNROLL for (int c = 0; c < 4; ++c) {
-        const V d = L::load(v + c * N) - m[c];
-        const V wd = w * d;
-        sum[c] += wd;
-        squares[c] += wd * d;
-      }
-    }
-    UNROLL for (int c = 0; c < 4; ++c) {
-      first[row * 4 + c].add(sum[c]);
-      second[row * 4 + c].add(squares[c]);
-    }
-  }
+template <class Real, int N, class Weight>
+INLINE void moments_about(const Job<Real>& job, const Real* poses, int64_t block, const Real* centre,
+                          Weight weight_of, Moments<Real, N>& moments) {
+  moments = Moments<Real, N>{};
+  Real start[16 * N];
+  start_at<Real, N>(centre, nullptr, start);
+  for_each_chunk(job, [&](int64_t begin, int64_t end) {
+    for (int row = 0; row < 4; row += kRowsOfMoments<Real, N>)
+      add_moments<Real, N>(job, poses, block, begin, end, row, centre, start, weight_of, moments);
+  });
 }
 
 // out[child] = constant + sum over the components of (vote - mean)^2 * scale
 template <class Real, int N>
-INLINE void squared_distances(const Votes<Real, N>& votes, int64_t count, const Real* mean,
-                              const Vector<Real, N>* scale, Vector<Real, N> constant, Real* out) {
+APART void squared_distances(const Job<Real>& job, const Real* poses, int64_t block, const Real* mean,
+                              const Real* scale, Vector<Real, N> constant, Real* out) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
-  for_groups<4>(count, [&](auto group, int64_t n) {
-    constexpr int G = decltype(group)::size;
-    V total[G]{};  // apart from the constant, which may be large; each row apart: shorter sums round less
-    for (int row = 0; row < 4; ++row) {
-      const Real* v = votes.at(row, n);
-      V sum[G]{};
-      UNROLL for (int c = 0; c < 4; ++c) {
-        const V m = L::load_once(mean + (row * 4 + c) * N), s = scale[row * 4 + c];
-        UNROLL for (int i = 0; i < G; ++i) {
-          const V d = L::load(v + (i * 4 + c) * N) - m;
-          sum[i] += (d * d) * s;
+  constexpr int R = kRows<Real, N>;
+  Real start[16 * N];
+  start_at<Real, N>(mean, nullptr, start);
+  for_each_stretch<Real, N>(
+      job, block, 0, job.children, mean, start, [&](int64_t from, int64_t to, const Real* matrix, const Real* at) {
+        for (int64_t n = from; n < to; ++n, matrix += job.blocks * 16 * N) {
+          V total{};  // apart from the constant, which may be large; each row apart: shorter sums round less
+          UNROLL for (int row = 0; row < 4; row += R) {
+            V d[4 * R], sum[R]{};
+            vote_rows<Real, N, R>(poses + n * 16 + row * 4, matrix, at + row * 4 * N, d);
+            UNROLL for (int i = 0; i < 4 * R; ++i) sum[i / 4] += (d[i] * d[i]) * L::load(scale + (row * 4 + i) * N);
+            UNROLL for (int r = 0; r < R; ++r) total += sum[r];
+          }
+          L::store(out + n * N, total + constant);
         }
-      }
-      UNROLL for (int i = 0; i < G; ++i) total[i] += sum[i];
-    }
-    UNROLL for (int i = 0; i < G; ++i) L::store(out + (n + i) * N, total[i] + constant);
-  });
+      });
 }
 
-// Mean and spread (the variance without its floor) of a block's votes, in one visit that takes them relative to a centre:
-// the mean of the iteration before, or of the first chunk. A centre that proves further from the mean than a standard
-// deviation would cost digits of the spread; then the visit is made once more, about the mean found.
+// Mean and spread (the variance without its floor) of a block's votes, and the mass of its data, in one visit that takes
+// the votes relative to a centre: the mean of the iteration before, or of the first chunk. A centre that proves further
+// from the mean than a standard deviation would cost digits of the spread; then the visit is made once more, about the mean
+// found.
 template <class Real, int N>
-INLINE void mean_and_spread(const Job<Real>& job, const Scratch<Real>& scratch, int64_t block,
-                            const Votes<Real, N>& votes, bool ready, const Real* last_mean, Vector<Real, N>* mean,
+INLINE void mean_and_spread(const Job<Real>& job, const Real* poses, int64_t block, const Data<Real, N>& data,
+                            const Real* last_mean, Vector<Real, N>& mass, Vector<Real, N>* mean,
                             Vector<Real, N>* spread) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
-  if (last_mean)
-    for (int h = 0; h < 16; ++h) mean[h] = L::load(last_mean + h * N);
+  Real centre[16 * N];
+  auto mean_of = [](V sum, V mass) {  // where there are data; else 0, or NaN
+    const auto has_data = mass > Real(kEmptyMass);
+    return sum * (has_data ? Real(1) / (has_data ? mass : V{} + Real(1)) : V{});
+  };
+  if (last_mean) {
+    for (int h = 0; h < 16; ++h) L::store(centre + h * N, L::load(last_mean + h * N));
+  } else {
+    Moments<Real, N> some;
+    Real start[16 * N]{};
+    for (int h = 0; h < 16; ++h) L::store(centre + h * N, V{});
+    for (int row = 0; row < 4; row += kRowsOfMoments<Real, N>)
+      add_moments<Real, N>(job, poses, block, 0, kChunk < job.children ? kChunk : job.children, row, centre, start, data,
+                           some);
+    for (int h = 0; h < 16; ++h) L::store(centre + h * N, mean_of(some.first[h].sum, some.weight.sum));
+  }
+  Moments<Real, N> moments;
   for (int visit = 0; visit < 2; ++visit) {
-    Total<V> first[16], second[16];
-    for_each_chunk<Real, N>(job, scratch.poses, block, votes, ready,
-                            [&](const Votes<Real, N>& chunk, int64_t begin, int64_t count) {
-                              const Real* share = scratch.share + begin * N;
-                              if (begin == 0 && !visit && !last_mean)
-                                mean_of_chunk<Real, N>(chunk, share, count, mean);
-                              add_moments<Real, N>(chunk, share, count, mean, first, second);
-                            });
-    ready = true;
+    moments_about<Real, N>(job, poses, block, centre, data, moments);
+    mass = is_parent<Real, N>(job, block) ? moments.weight.sum : V{};
+    if (L::any(mass != mass)) {  // such parents have no data: then a vote is NaN or leaves no trace
+      auto known = [&](int64_t n) { return mass == mass ? data(n) : V{}; };
+      if (!last_mean) for (int h = 0; h < 16; ++h) L::store(centre + h * N, mass == mass ? L::load(centre + h * N) : V{});
+      moments_about<Real, N>(job, poses, block, centre, known, moments);
+    }
     Bits<Real, N> is_far{};
     for (int h = 0; h < 16; ++h) {
-      const V rest = first[h].sum, square = rest * rest;
-      spread[h] = second[h].sum - square;
+      const V rest = mean_of(moments.first[h].sum, mass), square = rest * rest;
+      spread[h] = mean_of(moments.second[h].sum, mass) - square;
       spread[h] = spread[h] < Real(0) ? V{} : spread[h];  // NaN stays NaN
-      mean[h] += rest;
-      is_far |= square > spread[h] + job.variance_floor;
+      mean[h] = L::load(centre + h * N) + rest;
+      is_far |= square > Real(kFar) * (spread[h] + job.variance_floor);
     }
     if (!L::any(is_far)) break;
+    for (int h = 0; h < 16; ++h) L::store(centre + h * N, mean[h]);
   }
 }
 
 template <class Real, int N>
 void m_step_of_block(const Job<Real>& job, const ForwardImage<Real>& image, int64_t t, int64_t window, int64_t block,
-                     bool ready, Scratch<Real>& scratch) {
+                     Scratch<Real>& scratch) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
-  const Votes<Real, N> votes = votes_of_block<Real, N>(job, scratch, block);
   Real* record = image.statistics + t * image.statistics_step + record_at(job, window, block);
   const int64_t at = assignment_at(job, window, block);
   const Real* assignment = t ? image.assignment + (t - 1) * image.assignment_step + at : nullptr;
-  const V mass = compute_shares<Real, N>(job, scratch, block, assignment, scratch.share);
-
-  V mean[16], spread[16];
+  V mass, mean[16], spread[16];
   const Real* last_mean = t ? record - image.statistics_step + kMean * N : nullptr;
-  mean_and_spread<Real, N>(job, scratch, block, votes, ready, last_mean, mean, spread);
+  mean_and_spread<Real, N>(job, scratch.poses, block, {assignment, scratch.uniform, scratch.activations}, last_mean, mass,
+                           mean, spread);
 
-  V log_sum[4]{}, scale[16];
+  V log_sum[4]{};
+  Real scale[16 * N];
   for (int h = 0; h < 16; ++h) {
     L::store(record + (kMean + h) * N, mass > Real(kEmptyMass) ? mean[h] : V{} * mean[h]);
     L::store(record + (kSpread + h) * N, spread[h]);
     const V variance = spread[h] + job.variance_floor;
     log_sum[h % 4] += logarithm<Real, N>(variance);
-    scale[h] = (Real(-0.5) * job.annealing) / variance;
+    L::store(scale + h * N, (Real(-0.5) * job.annealing) / variance);
   }
   const V log_determinant = (log_sum[0] + log_sum[1]) + (log_sum[2] + log_sum[3]);
   L::store(record + kMass * N, mass);
@@ -171,11 +170,7 @@ void m_step_of_block(const Job<Real>& job, const ForwardImage<Real>& image, int6
 
   Real* out = image.assignment + t * image.assignment_step + at;
   const V constant = (Real(-0.5) * job.annealing) * log_determinant;
-  for_each_chunk<Real, N>(job, scratch.poses, block, votes, true,
-                          [&](const Votes<Real, N>& chunk, int64_t begin, int64_t count) {
-                            squared_distances<Real, N>(chunk, count, record + kMean * N, scale, constant,
-                                                       out + begin * N);
-                          });
+  squared_distances<Real, N>(job, scratch.poses, block, record + kMean * N, scale, constant, out);
 }
 
 // Activations of one window's parents, and of the last iteration the results.
@@ -237,7 +232,7 @@ void m_step(const Job<Real>& job, const ForwardImage<Real>& image, int64_t t, in
   for (int64_t block = 0; block < job.blocks; ++block) {  // outside: a block's matrices stay in the cache
     for (int64_t window = begin; window < end; ++window) {
       gather(job, image.poses, image.activations, window, scratch);
-      m_step_of_block<Real, N>(job, image, t, window, block, false, scratch);
+      m_step_of_block<Real, N>(job, image, t, window, block, scratch);
     }
   }
 }

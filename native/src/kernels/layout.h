@@ -78,9 +78,9 @@ INLINE void for_each_run(const Job<Real>& job, int64_t window, Part part) {
 template <class Real>
 void gather(const Job<Real>& job, const Real* poses, const Real* activations, int64_t window, Scratch<Real>& scratch) {
   for_each_run(job, window, [&](int64_t n, int64_t child, int64_t count) {
-    for (int64_t i = 0; i < count * 16; ++i) scratch.poses[n * 16 + i] = poses[child * 16 + i];
-    for (int64_t i = 0; i < count; ++i) scratch.activations[n + i] = activations[child + i];
-    for (int64_t i = 0; i < count; ++i) scratch.uniform[n + i] = job.uniform[child + i];
+    __builtin_memcpy(scratch.poses + n * 16, poses + child * 16, count * 16 * sizeof(Real));
+    __builtin_memcpy(scratch.activations + n, activations + child, count * sizeof(Real));
+    __builtin_memcpy(scratch.uniform + n, job.uniform + child, count * sizeof(Real));
   });
 }
 

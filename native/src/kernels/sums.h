@@ -1,4 +1,4 @@
-// Sums over the lanes of many vectors at once, by folding halves and transposing small squares.
+// Sums over the lanes of sixteen vectors at once: halves are folded onto one another, two vectors at a time.
 #pragma once
 
 #include "vector.h"
@@ -15,58 +15,38 @@
 
 namespace {
 
-template <class Real>
-struct Fold;
-
-template <>
-struct Fold<float> {
-  typedef Lanes<float, 4> L;
-  typedef L::V V;
-  // to[i] += sum of the lanes of from[i], i < 4
-  static INLINE void four(const V* from, float* to) {
-    const V a = shuffled(from[0], from[1], 0, 4, 1, 5) +
-                shuffled(from[0], from[1], 2, 6, 3, 7);
-    const V b = shuffled(from[2], from[3], 0, 4, 1, 5) +
-                shuffled(from[2], from[3], 2, 6, 3, 7);
-    const V sums = shuffled(a, b, 0, 1, 4, 5) + shuffled(a, b, 2, 3, 6, 7);
-    L::store(to, L::load(to) + sums);
-  }
-  static constexpr int width = 4;
+template <int...>
+struct Numbers {};
+template <int N, int... I>
+struct NumbersTo : NumbersTo<N - 1, N - 1, I...> {};
+template <int... I>
+struct NumbersTo<0, I...> {
+  typedef Numbers<I...> type;
 };
 
-template <>
-struct Fold<double> {
-  typedef Lanes<double, 2> L;
-  typedef L::V V;
-  static INLINE void four(const V* from, double* to) {
-    for (int i = 0; i < 4; i += 2) {
-      const V sums = shuffled(from[i], from[i + 1], 0, 2) +
-                     shuffled(from[i], from[i + 1], 1, 3);
-      L::store(to + i, L::load(to + i) + sums);
-    }
-  }
-  static constexpr int width = 2;
-};
-
-template <class Real, int N>
-INLINE Vector<Real, Fold<Real>::width> fold(Vector<Real, N> v) {
-  if constexpr (N == Fold<Real>::width) {
-    return v;
-  } else {
-    union {
-      Vector<Real, N> whole;
-      Vector<Real, N / 2> half[2];
-    } both = {v};
-    return fold<Real, N / 2>(both.half[0] + both.half[1]);
-  }
+// In every 2 H lanes: the upper H of a added to the lower, and beside them those of b.
+template <int H, class V, int... I>
+INLINE V folded(V a, V b, Numbers<I...>) {
+  constexpr int N = sizeof...(I);
+  return shuffled(a, b, (I % (2 * H) < H ? I : N + I)...) +
+         shuffled(a, b, (I % (2 * H) < H ? I + H : N + I - H)...);
 }
 
-// to[i] += sum of the lanes of from[i], i < 4
+// Puts the sums of the lanes of v[0] ... v[N - 1] into the lanes of v[0].
+template <class Real, int N, int H>
+INLINE void fold_lanes(Vector<Real, N>* v) {
+  UNROLL for (int i = 0; i < H; ++i) v[i] = folded<H>(v[i], v[i + H], typename NumbersTo<N>::type());
+  if constexpr (H > 1) fold_lanes<Real, N, H / 2>(v);
+}
+
+// to[i] += sum of the lanes of v[i], i < 16; v is used up
 template <class Real, int N>
-INLINE void add_lane_sums(const Vector<Real, N>* from, Real* to) {
-  const Vector<Real, Fold<Real>::width> folded[4] = {fold<Real, N>(from[0]), fold<Real, N>(from[1]),
-                                                     fold<Real, N>(from[2]), fold<Real, N>(from[3])};
-  Fold<Real>::four(folded, to);
+INLINE void add_lane_sums(Vector<Real, N>* v, Real* to) {
+  typedef Lanes<Real, N> L;
+  UNROLL for (int i = 0; i < 16; i += N) {
+    fold_lanes<Real, N, N / 2>(v + i);
+    L::store(to + i, L::load(to + i) + v[i]);
+  }
 }
 
 }  // namespace

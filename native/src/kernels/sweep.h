@@ -56,43 +56,42 @@ INLINE void prepare_factors(const Job<Real>& job, const BackwardImage<Real>& ima
   }
 }
 
-// grad[child] of the votes of G children from n on, every iteration's contribution:
-// data (grad mean + 2 grad variance D) - grad logit · precision · D, with D = vote - mean
-template <class Real, int N, int G>
-INLINE void vote_gradients(const Job<Real>& job, const BackwardImage<Real>& image, int64_t at, int64_t n,
-                           const Votes<Real, N>& votes, int64_t tile_n, const Vector<Real, N>* first_data,
-                           const Real* last_mean, const Scratch<Real>& scratch, Vector<Real, N> (*grad)[16]) {
+// The gradients of the votes of G children from n on, every iteration's contribution; `vote` holds the votes, and then the
+// gradients: data (grad mean + 2 grad variance D) - grad logit · precision · D, with D = vote - mean of the iteration.
+// T is the number of iterations, or 0: then what multiplies the factors is read again for each component.
+template <class Real, int N, int G, int T>
+INLINE void vote_gradients(const Job<Real>& job, const Real* grad_logit, const Real* last_mean,
+                           const Scratch<Real>& scratch, Vector<Real, N> (*vote)[16]) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
-  const int64_t size = assignment_size(job), last = job.iterations - 1;
-  const Real* assignment = image.assignment + at + n * N;
-  const Real* grad_logit = image.grad_logit + at + n * N;
-  Real* data = scratch.data;  // [iteration][G][lanes]
-  for (int64_t t = 0; t <= last; ++t)
-    UNROLL for (int i = 0; i < G; ++i)
-      L::store(data + (t * G + i) * N, t ? L::load(assignment + (t - 1) * size + i * N) * scratch.activations[n + i]
-                                         : first_data[i]);
+  const int64_t size = assignment_size(job), iterations = T ? T : job.iterations;
+  V data[T ? T : 1][G], logit[T ? T : 1][G];
+  UNROLL for (int t = 0; t < T; ++t) {
+    UNROLL for (int i = 0; i < G; ++i) {
+      data[t][i] = L::load_once(scratch.data + (t * G + i) * N);
+      if (t + 1 < T) logit[t][i] = L::load_once(grad_logit + t * size + i * N);
+    }
+  }
   for (int h = 0; h < 16; ++h) {
     V slope[G]{}, offset[G]{};
     const Real* f = factors_of<Real, N>(job, scratch, h, 0);
-    for (int64_t t = 0; t <= last; ++t, f += kFactors * N) {
+    UNROLL for (int64_t t = 0; t < iterations; ++t, f += kFactors * N) {
       const V a = L::load_once(f + kData * N), b = L::load_once(f + kDataOffset * N);
       UNROLL for (int i = 0; i < G; ++i) {
-        const V d = L::load_once(data + (t * G + i) * N);
+        const V d = T ? data[t][i] : L::load_once(scratch.data + (t * G + i) * N);
         slope[i] += d * a;
         offset[i] += d * b;
       }
-      if (t == last) break;
+      if (t + 1 == iterations) break;
       const V c = L::load_once(f + kLogit * N), e = L::load_once(f + kLogitOffset * N);
       UNROLL for (int i = 0; i < G; ++i) {
-        const V g = L::load_once(grad_logit + t * size + i * N);
+        const V g = T ? logit[t][i] : L::load_once(grad_logit + t * size + i * N);
         slope[i] -= g * c;
         offset[i] -= g * e;
       }
     }
-    const V mean = L::load(last_mean + h * N);
-    UNROLL for (int i = 0; i < G; ++i)
-      grad[i][h] = slope[i] * (L::load(votes.at(h / 4, tile_n + i) + h % 4 * N) - mean) + offset[i];
+    const V mean = L::load_once(last_mean + h * N);
+    UNROLL for (int i = 0; i < G; ++i) vote[i][h] = slope[i] * (vote[i][h] - mean) + offset[i];
   }
 }
 
@@ -102,72 +101,101 @@ INLINE void pose_and_weight_gradients(const Vector<Real, N>* grad, const Real* p
                                       Real* grad_pose, Real* grad_weight) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
-  for (int row = 0; row < 4; row += 2) {
-    V first[4], second[4];
+  V sum[16];
+  UNROLL for (int k = 0; k < 4; ++k) {
     UNROLL for (int c = 0; c < 4; ++c) {
-      UNROLL for (int k = 0; k < 4; ++k) {
-        const V w = L::load(weight + (k * 4 + c) * N);
-        first[k] = c ? first[k] + grad[row * 4 + c] * w : grad[row * 4] * w;
-        second[k] = c ? second[k] + grad[row * 4 + 4 + c] * w : grad[row * 4 + 4] * w;
+      const V w = L::load_once(weight + (k * 4 + c) * N);
+      V total = L::load(grad_weight + (k * 4 + c) * N);
+      UNROLL for (int row = 0; row < 4; ++row) {
+        sum[row * 4 + k] = c ? sum[row * 4 + k] + grad[row * 4 + c] * w : grad[row * 4 + c] * w;
+        total += pose[row * 4 + k] * grad[row * 4 + c];
       }
-    }
-    add_lane_sums<Real, N>(first, grad_pose + row * 4);
-    add_lane_sums<Real, N>(second, grad_pose + row * 4 + 4);
-  }
-  for (int k = 0; k < 4; k += 2) {
-    V first[4], second[4];
-    UNROLL for (int c = 0; c < 4; ++c) {
-      first[c] = L::load(grad_weight + (k * 4 + c) * N);
-      second[c] = L::load(grad_weight + (k * 4 + 4 + c) * N);
-    }
-    UNROLL for (int row = 0; row < 4; ++row) {
-      UNROLL for (int c = 0; c < 4; ++c) {
-        first[c] += pose[row * 4 + k] * grad[row * 4 + c];
-        second[c] += pose[row * 4 + k + 1] * grad[row * 4 + c];
-      }
-    }
-    UNROLL for (int c = 0; c < 4; ++c) {
-      L::store(grad_weight + (k * 4 + c) * N, first[c]);
-      L::store(grad_weight + (k * 4 + 4 + c) * N, second[c]);
+      L::store(grad_weight + (k * 4 + c) * N, total);
     }
   }
+  add_lane_sums<Real, N>(sum, grad_pose);
 }
+
+// What the sweep needs of the first iteration to give the gradient of R·a: constant + D (linear + square D), summed over the
+// components, with D = vote - mean.
+template <class Real, int N>
+struct FirstStep {
+  const Real* mean;
+  const Real* linear;
+  const Real* square;
+  Vector<Real, N> constant;
+};
 
 template <class Real, int N, int G>
-INLINE void sweep_children(const Job<Real>& job, const BackwardImage<Real>& image, const Sums<Real>& sums,
-                           int64_t window, int64_t block, int64_t n, const Votes<Real, N>& votes, int64_t tile_n,
-                           const Scratch<Real>& scratch) {
+INLINE void sweep_children(const Job<Real>& job, const BackwardImage<Real>& image, const Sums<Real>& sums, int64_t at,
+                           int64_t block, int64_t n, const Real* matrix, const Real* offset,
+                           const FirstStep<Real, N>& first, const Real* last_mean, const Scratch<Real>& scratch) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
-  V grad[G][16], data[G];
+  constexpr int R = kRows<Real, N>;
+  V vote[G][16], total[G]{};
   const Bits<Real, N> parent = is_parent<Real, N>(job, block);
+  const int64_t size = assignment_size(job), step = job.blocks * 16 * N;
+  UNROLL for (int i = 0; i < G; ++i)
+    UNROLL for (int row = 0; row < 4; row += R)
+      same_vote_rows<Real, N, R>(scratch.poses + (n + i) * 16 + row * 4, matrix + i * step, offset ? offset + row * 4 * N : nullptr,
+                                 vote[i] + row * 4);
+  for (int row = 0; row < 4; ++row) {
+    V sum[G]{};
+    UNROLL for (int h = row * 4; h < row * 4 + 4; ++h) {
+      const V mean = L::load_once(first.mean + h * N), a = L::load_once(first.linear + h * N);
+      const V b = L::load_once(first.square + h * N);
+      UNROLL for (int i = 0; i < G; ++i) {
+        const V d = vote[i][h] - mean;
+        sum[i] += d * (a + b * d);
+      }
+    }
+    UNROLL for (int i = 0; i < G; ++i) total[i] += sum[i];
+  }
   for (int i = 0; i < G; ++i) {
     const V uniform = parent ? L::all(scratch.uniform[n + i]) : V{};
-    data[i] = uniform * scratch.activations[n + i];
+    const Real activation = scratch.activations[n + i];
+    L::store(scratch.data + i * N, uniform * activation);
+    for (int64_t t = 1; t < job.iterations; ++t)
+      L::store(scratch.data + (t * G + i) * N,
+               L::load(image.assignment + at + (t - 1) * size + (n + i) * N) * activation);
     // the first assignment is constant: the gradient of R·a goes to the activation alone
-    scratch.grad_activations[n + i] += L::sum(uniform * L::load(scratch.grad_data + (n + i) * N));
+    scratch.grad_activations[n + i] += L::sum(uniform * (total[i] + first.constant));
   }
-  const Real* last_mean = image.statistics + (job.iterations - 1) * job.windows * job.blocks * kRecord * N +
-                          record_at(job, window, block) + kMean * N;
-  vote_gradients<Real, N, G>(job, image, assignment_at(job, window, block), n, votes, tile_n, data, last_mean, scratch,
-                             grad);
+  const Real* grad_logit = image.grad_logit + at + n * N;
+  switch (job.iterations) {
+    case 1: vote_gradients<Real, N, G, 1>(job, grad_logit, last_mean, scratch, vote); break;
+    case 2: vote_gradients<Real, N, G, 2>(job, grad_logit, last_mean, scratch, vote); break;
+    case 3: vote_gradients<Real, N, G, 3>(job, grad_logit, last_mean, scratch, vote); break;
+    default: vote_gradients<Real, N, G, 0>(job, grad_logit, last_mean, scratch, vote);
+  }
+  const int64_t weight_at = matrix - job.weight;
   for (int i = 0; i < G; ++i) {
-    const int64_t weight_at = ((n + i) % job.weight_period * job.blocks + block) * 16 * N;
-    pose_and_weight_gradients<Real, N>(grad[i], scratch.poses + (n + i) * 16, job.weight + weight_at,
-                                       scratch.grad_poses + (n + i) * 16, sums.grad_weight + weight_at);
+    pose_and_weight_gradients<Real, N>(vote[i], scratch.poses + (n + i) * 16, matrix + i * step,
+                                       scratch.grad_poses + (n + i) * 16, sums.grad_weight + weight_at + i * step);
     if (sums.grad_coordinates)
       for (int h = 0; h < 16; ++h)
-        sums.grad_coordinates[(n + i) / job.weight_period * 16 + h] += double(L::sum(grad[i][h]));
+        sums.grad_coordinates[(n + i) / job.weight_period * 16 + h] += double(L::sum(vote[i][h]));
   }
 }
 
-// The children [begin, begin + count), whose votes are a chunk.
 template <class Real, int N>
 void sweep(const Job<Real>& job, const BackwardImage<Real>& image, const Sums<Real>& sums, int64_t window,
-           int64_t block, int64_t begin, int64_t count, const Votes<Real, N>& chunk, const Scratch<Real>& scratch) {
-  for_groups<4>(count, [&](auto group, int64_t n) {
-    sweep_children<Real, N, decltype(group)::size>(job, image, sums, window, block, begin + n, chunk, n, scratch);
-  });
+           int64_t block, const FirstStep<Real, N>& first, const Scratch<Real>& scratch) {
+  prepare_factors<Real, N>(job, image, window, block, scratch);
+  const int64_t at = assignment_at(job, window, block);
+  const Real* last_mean = image.statistics + (job.iterations - 1) * job.windows * job.blocks * kRecord * N +
+                          record_at(job, window, block) + kMean * N;
+  const Real none[16 * N]{};
+  Real offset[16 * N];
+  for_each_stretch<Real, N>(
+      job, block, 0, job.children, none, job.coordinates ? offset : nullptr, [&](int64_t from, int64_t to, const Real* matrix, const Real* start) {
+        for_groups<4>(to - from, [&](auto group, int64_t n) {
+          sweep_children<Real, N, decltype(group)::size>(job, image, sums, at, block, from + n,
+                                                         matrix + n * job.blocks * 16 * N, start, first, last_mean,
+                                                         scratch);
+        });
+      });
 }
 
 }  // namespace

@@ -6,6 +6,8 @@
 #include "../job.h"
 
 #define INLINE inline __attribute__((always_inline))
+// A loop of its own, so that what lives around it takes none of its registers.
+#define APART __attribute__((noinline))
 #define UNROLL _Pragma("GCC unroll 16")
 
 namespace {
@@ -40,17 +42,18 @@ struct Lanes {
   };
   static INLINE V load(const Real* from) { return reinterpret_cast<const Unaligned*>(from)->v; }
   static INLINE void store(Real* to, V v) { reinterpret_cast<Unaligned*>(to)->v = v; }
-  // A load that stays in a register. Where one vector meets two others, compilers like to load it twice; loads are then
-  // what the loop waits for.
-  static INLINE V load_once(const Real* from) {
-    V v = load(from);
+  // A value as it is, in a register: nothing that the compiler knows of where it comes from goes into what follows.
+  static INLINE V kept(V v) {
 #if defined(__x86_64__)
-    __asm__("" : "+x"(v));
+    __asm__("" : "+v"(v));
 #elif defined(__aarch64__)
     __asm__("" : "+w"(v));
 #endif
     return v;
   }
+  // A load that stays in a register. Where one vector meets two others, compilers like to load it twice; loads are then
+  // what the loop waits for.
+  static INLINE V load_once(const Real* from) { return kept(load(from)); }
   static INLINE V all(Real x) { return x - V{}; }
   static INLINE V maximum(V a, V b) { return a > b ? a : b; }
   static INLINE bool any(B b) {
@@ -68,22 +71,24 @@ struct Lanes {
     if constexpr (N == 1) {
       return v[0];
     } else {
-      typedef Lanes<Real, N / 2> Half;
-      Real both[N];
-      store(both, v);
-      return Half::sum(Half::load(both) + Half::load(both + N / 2));
+      const Halves both = {v};
+      return Lanes<Real, N / 2>::sum(both.half[0] + both.half[1]);
     }
   }
   static INLINE Real largest(V v) {
     if constexpr (N == 1) {
       return v[0];
     } else {
-      typedef Lanes<Real, N / 2> Half;
-      Real both[N];
-      store(both, v);
-      return Half::largest(Half::maximum(Half::load(both), Half::load(both + N / 2)));
+      const Halves both = {v};
+      return Lanes<Real, N / 2>::largest(Lanes<Real, N / 2>::maximum(both.half[0], both.half[1]));
     }
   }
+
+ private:
+  union Halves {
+    V whole;
+    Vector<Real, N / 2 ? N / 2 : 1> half[2];
+  };
 };
 
 }  // namespace

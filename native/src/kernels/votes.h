@@ -1,74 +1,96 @@
-// The votes of some children of a window for one block of parents: pose times matrix, a parent to a lane.
+// The votes of some children of a window for one block of parents: pose times matrix, a parent to a lane. Votes are
+// computed where a pass needs them and never leave the registers: they would take more time to store and to load again.
 #pragma once
 
 #include "layout.h"
 
 namespace {
 
-// Votes lie as [4 rows of the matrix][child of the tile][4 columns][lanes]: a pass over one row keeps its four means in
-// registers and reads one stream.
+// Vector registers of the machine: what a pass may keep at hand.
 template <class Real, int N>
-struct Votes {
-  Real* base;
-  int64_t row_step;
-  INLINE Real* at(int row, int64_t child) const { return base + row * row_step + child * 4 * N; }
-};
-
-template <class Real, int N>
-INLINE Votes<Real, N> votes_of_block(const Job<Real>& job, const Scratch<Real>& scratch, int64_t block) {
-  const int64_t kept = job.keep_votes ? block : 0;
-  return {scratch.votes + kept * 16 * job.tile * N, job.tile * 4 * N};
+constexpr int registers() {
+#if defined(__aarch64__)
+  return 32;
+#else
+  return sizeof(Vector<Real, N>) == 64 ? 32 : 16;
+#endif
 }
 
-// Children [begin, end) of the window, to places [to, ...) of the tile.
+// Rows of votes that are computed side by side where little else needs registers, and where two sums of each do.
 template <class Real, int N>
-void compute_votes(const Job<Real>& job, const Real* poses, int64_t block, int64_t begin, int64_t end,
-                   const Votes<Real, N>& votes, int64_t to) {
+constexpr int kRows = registers<Real, N>() == 32 ? 4 : 2;
+template <class Real, int N>
+constexpr int kRowsOfMoments = registers<Real, N>() == 32 ? 2 : 1;
+
+// D = start + pose · matrix, R rows of it: `pose`, `start` and `D` begin at the first of these rows.
+template <class Real, int N, int R>
+INLINE void vote_rows(const Real* pose, const Real* weight, const Real* start, Vector<Real, N>* d) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
-  int64_t weight_index = begin % job.weight_period;  // with coordinates, the period is the number of child types
-  const Real* offset = job.coordinates ? job.coordinates + begin / job.weight_period * 16 : nullptr;
-  for (int64_t n = begin; n < end; ++n, ++to) {
-    const Real* p = poses + n * 16;
-    const Real* w = job.weight + (weight_index * job.blocks + block) * 16 * N;
-    constexpr int R = sizeof(V) == 64 ? 4 : 2;  // rows at a time: their sums stay in registers, AVX-512 has twice as many
-    for (int row = 0; row < 4; row += R, p += 4 * R) {
-      V sum[R][4];
-      UNROLL for (int k = 0; k < 4; ++k) {
-        UNROLL for (int c = 0; c < 4; ++c) {
-          const V wc = L::load_once(w + (k * 4 + c) * N);
-          UNROLL for (int r = 0; r < R; ++r) sum[r][c] = k ? sum[r][c] + p[4 * r + k] * wc : p[4 * r] * wc;
-        }
-      }
-      if (offset) {
-        UNROLL for (int r = 0; r < R; ++r)
-          UNROLL for (int c = 0; c < 4; ++c) sum[r][c] += L::all(offset[(row + r) * 4 + c]);
-      }
-      UNROLL for (int r = 0; r < R; ++r) {
-        Real* out = votes.at(row + r, to);
-        UNROLL for (int c = 0; c < 4; ++c) L::store(out + c * N, sum[r][c]);
-      }
-    }
-    if (++weight_index == job.weight_period) {
-      weight_index = 0;
-      if (offset) offset += 16;
+  __asm__("" : "+r"(start));  // loaded for each child: kept in registers, it would leave too few for the sums
+  UNROLL for (int i = 0; i < 4 * R; ++i) d[i] = L::load(start + i * N);
+  UNROLL for (int k = 0; k < 4; ++k) {
+    UNROLL for (int c = 0; c < 4; ++c) {
+      const V w = L::load_once(weight + (k * 4 + c) * N);
+      UNROLL for (int r = 0; r < R; ++r) d[4 * r + c] += pose[4 * r + k] * w;
     }
   }
 }
 
-// Calls pass(votes, first child, children) for each chunk of children, whose votes lie from place 0 of what it gets.
-// Votes that are kept have a place for each child of the window and are computed once (`ready`); the others are computed
-// for this pass, and read while they are in the nearest cache.
-template <class Real, int N, class Pass>
-INLINE void for_each_chunk(const Job<Real>& job, const Real* poses, int64_t block, const Votes<Real, N>& votes,
-                           bool ready, Pass pass) {
-  const bool kept = job.tile == job.children;
-  for (int64_t begin = 0; begin < job.children; begin += kChunk) {
-    const int64_t end = begin + kChunk < job.children ? begin + kChunk : job.children;
-    const int64_t place = kept ? begin : 0;
-    if (!ready || !kept) compute_votes<Real, N>(job, poses, block, begin, end, votes, place);
-    pass(Votes<Real, N>{votes.at(0, place), votes.row_step}, begin, end - begin);
+// D = pose · matrix + start, or without one pose · matrix: sixteen more additions, and the same vote to the last bit wherever
+// it is computed. That is what a mean and the distances from it need: where one child holds all the data, its distance from
+// the mean is 0.
+template <class Real, int N, int R>
+INLINE void same_vote_rows(const Real* pose, const Real* weight, const Real* start, Vector<Real, N>* d) {
+  typedef Lanes<Real, N> L;
+  typedef typename L::V V;
+  __asm__("" : "+r"(start));
+  UNROLL for (int k = 0; k < 4; ++k) {
+    UNROLL for (int c = 0; c < 4; ++c) {
+      const V w = L::load_once(weight + (k * 4 + c) * N);
+      UNROLL for (int r = 0; r < R; ++r) {
+        // of the first two products, always the second is fused into the sum
+        d[4 * r + c] = k ? d[4 * r + c] + pose[4 * r + k] * w : L::kept(pose[4 * r] * w);
+      }
+    }
   }
+  if (start)
+    UNROLL for (int i = 0; i < 4 * R; ++i) d[i] += L::load(start + i * N);
+}
+
+// Where the votes of a pass are counted from: -centre, plus the coordinates of the children's place.
+template <class Real, int N>
+INLINE void start_at(const Real* centre, const Real* offset, Real* start) {
+  typedef Lanes<Real, N> L;
+  for (int h = 0; h < 16; ++h)
+    L::store(start + h * N, (offset ? L::all(offset[h]) : typename L::V{}) - L::load(centre + h * N));
+}
+
+// Calls visit(begin, end, matrices of the first child, start) for the children [begin, end) of a window, of class capsules
+// for those of each place: the matrices repeat there, and coordinates are added. `start` is what start_at has made of the
+// centre, and changes with the coordinates.
+template <class Real, int N, class Visit>
+INLINE void for_each_stretch(const Job<Real>& job, int64_t block, int64_t begin, int64_t end, const Real* centre,
+                             Real* start, Visit visit) {
+  const Real* weight = job.weight + block * 16 * N;
+  if (!job.one_window) {
+    visit(begin, end, weight + begin * job.blocks * 16 * N, start);
+    return;
+  }
+  while (begin < end) {
+    const int64_t place = begin / job.weight_period, first = place * job.weight_period;
+    const int64_t stop = first + job.weight_period < end ? first + job.weight_period : end;
+    if (job.coordinates) start_at<Real, N>(centre, job.coordinates + place * 16, start);
+    visit(begin, stop, weight + (begin - first) * job.blocks * 16 * N, start);
+    begin = stop;
+  }
+}
+
+// Calls pass(first child, end) for each chunk of a window's children.
+template <class Real, class Pass>
+INLINE void for_each_chunk(const Job<Real>& job, Pass pass) {
+  for (int64_t begin = 0; begin < job.children; begin += kChunk)
+    pass(begin, begin + kChunk < job.children ? begin + kChunk : job.children);
 }
 
 }  // namespace
