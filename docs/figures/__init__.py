@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from . import annealing, competition, iterations, losses, scale, votes
+from . import annealing, competition, iterations, losses, roofline, scale, votes
 from .style import DARK, LIGHT, Theme, save
 
 FIGURES: dict[str, Callable[[Theme], Figure]] = {
@@ -18,6 +18,7 @@ FIGURES: dict[str, Callable[[Theme], Figure]] = {
     "spread-loss": losses.draw,
     "annealing": annealing.draw,
     "scale": scale.draw,
+    "roofline": roofline.draw,
 }
 README = "iterations"
 """The figure that the README shows."""

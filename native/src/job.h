@@ -119,7 +119,8 @@ struct Kernels {
                            Scratch<Real>&);
   void (*exp)(const Real* from, Real* to, int64_t count);
   void (*log)(const Real* from, Real* to, int64_t count);
-  double (*fma_burst)(int64_t rounds);  // returns the floating-point operations done
+  // So many loads of `count` numbers of data with each four multiply-adds; returns the floating-point operations done.
+  double (*fma_burst)(const Real* data, int64_t count, int loads, int64_t rounds);
 };
 
 struct Target {

@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "driver.h"
+#include "memory.h"
 #include "targets.h"
 #include "threads.h"
 
@@ -54,18 +55,23 @@ int matcaps_fail_in_task(int threads, char* error, size_t error_size) {
   });
 }
 
-int matcaps_fma_peak(int threads, int double_precision, double seconds, double* flops_per_second, char* error,
-                     size_t error_size) {
+int matcaps_fma_peak(int threads, int double_precision, int loads, int64_t bytes, double seconds,
+                     double* flops_per_second, char* error, size_t error_size) {
   return guarded(error, error_size, [&] {
     const Target& target = matcaps::current_target();
     std::mutex mutex;
     double rate = 0;
     matcaps::parallel(threads, threads, [&](int64_t, int64_t) {
       typedef std::chrono::steady_clock Clock;
+      const matcaps::Buffer<char> data = matcaps::Buffer<char>::zeros(bytes);
+      auto burst = [&](const auto& kernels, auto zero) {
+        typedef decltype(zero) Real;
+        return kernels.fma_burst(reinterpret_cast<const Real*>(data.get()), bytes / int64_t(sizeof(Real)), loads, 20000);
+      };
       const Clock::time_point start = Clock::now();
       double flops = 0, elapsed = 0;
       while (elapsed < seconds) {
-        flops += double_precision ? target.double_precision.fma_burst(20000) : target.single_precision.fma_burst(20000);
+        flops += double_precision ? burst(target.double_precision, double()) : burst(target.single_precision, float());
         elapsed = std::chrono::duration<double>(Clock::now() - start).count();
       }
       std::lock_guard<std::mutex> lock(mutex);

@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 // Raised whenever these functions, the layout of matcaps_problem or that of the saved state change.
-#define MATCAPS_ABI 3
+#define MATCAPS_ABI 4
 
 // One routing of a batch. All tensors are contiguous, in float or (double_precision) double.
 typedef struct matcaps_problem {
@@ -71,8 +71,9 @@ MATCAPS_EXPORT int matcaps_backward(const matcaps_problem* problem, char* error,
 
 // For tests and measurements.
 MATCAPS_EXPORT int matcaps_fail_in_task(int threads, char* error, size_t error_size);
-MATCAPS_EXPORT int matcaps_fma_peak(int threads, int double_precision, double seconds, double* flops_per_second,
-                                    char* error, size_t error_size);
+// Operations a second of fused multiply-adds, of which each four load so many vectors (0 to 4) out of `bytes` of memory.
+MATCAPS_EXPORT int matcaps_fma_peak(int threads, int double_precision, int loads, int64_t bytes, double seconds,
+                                    double* flops_per_second, char* error, size_t error_size);
 MATCAPS_EXPORT void matcaps_exp(const void* from, void* to, int64_t count, int double_precision);
 MATCAPS_EXPORT void matcaps_log(const void* from, void* to, int64_t count, int double_precision);
 

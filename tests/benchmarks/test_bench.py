@@ -1,11 +1,13 @@
 """What the benchmark counts, and that each of its tables can be made."""
 
 import json
+import sys
 
 import pytest
+import torch
 
 from benchmarks.cases import GROWTH, LAYERS, Layer, Network
-from benchmarks.cpu import bench
+from benchmarks.cpu import bench, roofline
 from benchmarks.measure import interleave, peak_memory, summary
 from matcaps.routing import native
 
@@ -58,3 +60,21 @@ def test_peak_memory_is_that_of_a_process_of_its_own():
         pytest.skip("this system does not tell a process's peak memory")
     large = peak_memory(Layer("large", 8, 16, 4, 14), "reference")
     assert large > small + 30  # its votes alone are 10 MiB
+
+
+@pytest.mark.skipif(native.LIBRARY is None, reason=str(native.MISSING))
+def test_roofline(tmp_path, monkeypatch, capsys):
+    options = ["--rounds", "1", "--seconds", "0", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["roofline", *options])
+    threads = torch.get_num_threads()
+    try:
+        roofline.main()
+    finally:
+        torch.set_num_threads(threads)
+    [path] = tmp_path.glob("roofline-*.json")
+    record = json.loads(path.read_text())
+    rates = {(row["level"], row["loads"]): row["rate"] for row in record["multiply_adds"]}
+    assert len(rates) == 15
+    assert min(rates.values()) > 0
+    assert [layer["name"] for layer in record["layers"]] == ["8→16", "32→32"]
+    assert "of the peak" in capsys.readouterr().out

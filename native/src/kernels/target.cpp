@@ -26,23 +26,46 @@ void log_of(const Real* from, Real* to, int64_t count) {
   }
 }
 
-// Twelve independent chains: enough to hide the latency of a fused multiply-add everywhere.
-template <class Real, int N>
-double fma_burst(int64_t rounds) {
-  typedef typename Lanes<Real, N>::V V;
+// Twelve independent chains: enough to hide the latency of a fused multiply-add everywhere. Loads of each four multiply-adds
+// add a vector of memory in place of one in a register.
+template <class Real, int N, int Loads>
+double burst(const Real* data, int64_t count, int64_t rounds) {
+  typedef Lanes<Real, N> L;
+  typedef typename L::V V;
   V x[12];
   for (int i = 0; i < 12; ++i) x[i] = V{} + Real(i);
-  V a = V{} + Real(0.999), b = V{} + Real(0.001);
-  __asm__ volatile("" : : : "memory");
+  const V a = L::kept(V{} + Real(0.999)), b = L::kept(V{} + Real(0.001));
+  constexpr int64_t step = 3 * Loads * N;
+  int64_t at = 0;
   for (int64_t round = 0; round < rounds; ++round) {
-    UNROLL for (int i = 0; i < 12; ++i) x[i] = x[i] * a + b;
-    UNROLL for (int i = 0; i < 12; ++i) x[i] = x[i] * a + b;
+    const Real* from = data + at;
+    UNROLL for (int i = 0; i < 12; ++i) {
+      V added = b;
+      if constexpr (Loads > 0)
+        if (i % 4 < Loads) added = L::load_once(from + (i / 4 * Loads + i % 4) * N);
+      x[i] = L::kept(x[i] * a + added);
+    }
+    if constexpr (Loads > 0) {
+      at += step;
+      if (at + step > count) at = 0;
+    }
   }
   V sum{};
   for (int i = 0; i < 12; ++i) sum += x[i];
-  volatile Real keep = Lanes<Real, N>::sum(sum);
+  volatile Real keep = L::sum(sum);
   (void)keep;
-  return double(rounds) * 24 * 2 * N;
+  return double(rounds) * 12 * 2 * N;
+}
+
+template <class Real, int N>
+double fma_burst(const Real* data, int64_t count, int loads, int64_t rounds) {
+  switch (count >= 12 * N ? loads : 0) {
+    case 1: return burst<Real, N, 1>(data, count, rounds);
+    case 2: return burst<Real, N, 2>(data, count, rounds);
+    case 3: return burst<Real, N, 3>(data, count, rounds);
+    case 4: return burst<Real, N, 4>(data, count, rounds);
+    default: return burst<Real, N, 0>(data, count, rounds);
+  }
 }
 
 template <class Real, int N>

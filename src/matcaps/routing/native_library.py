@@ -15,7 +15,7 @@ TARGET_VARIABLE = "MATCAPS_NATIVE_TARGET"
 """Environment variable: the instruction set to use instead of the best that the processor has: baseline, avx2, avx512
 or neon. For bit-identical results on different processors, and for tests."""
 
-ABI = 3
+ABI = 4
 """The version of the interface that this file uses; the library must have the same."""
 
 _MESSAGE_SIZE = 512
@@ -88,6 +88,8 @@ class Library:
         self._functions.matcaps_fma_peak.argtypes = [
             ctypes.c_int,
             ctypes.c_int,
+            ctypes.c_int,
+            ctypes.c_int64,
             ctypes.c_double,
             ctypes.POINTER(ctypes.c_double),
             ctypes.c_char_p,
@@ -138,11 +140,27 @@ class Library:
         """Raise what a failure inside one of its threads raises; for tests."""
         self._call(self._functions.matcaps_fail_in_task, threads)
 
-    def fma_peak(self, threads: int, dtype: torch.dtype = torch.float32, seconds: float = 0.2) -> float:
-        """Measure the floating-point operations a second that nothing but fused multiply-adds reaches."""
+    def fma_peak(
+        self,
+        threads: int,
+        dtype: torch.dtype = torch.float32,
+        seconds: float = 0.2,
+        *,
+        loads: int = 0,
+        memory: int = 0,
+    ) -> float:
+        """Measure the floating-point operations a second of fused multiply-adds.
+
+        Args:
+            threads: how many threads do so at once.
+            dtype: float32 or float64.
+            seconds: how long.
+            loads: of each four multiply-adds, how many load a vector from memory, 0 to 4.
+            memory: bytes from which each thread loads, one after the other, again and again.
+        """
         rate = ctypes.c_double()
         is_double = int(dtype == torch.float64)
-        self._call(self._functions.matcaps_fma_peak, threads, is_double, seconds, ctypes.byref(rate))
+        self._call(self._functions.matcaps_fma_peak, threads, is_double, loads, memory, seconds, ctypes.byref(rate))
         return rate.value
 
     def elementwise(self, name: str, x: torch.Tensor) -> torch.Tensor:
