@@ -93,10 +93,8 @@ def main() -> None:
             ("forward", "backward"), layer["seconds"], layer["operations"], layer["bytes"], strict=True
         ):
             rate = operations / seconds
-            print(
-                f"{layer['name']:8}{kind:10}{seconds * 1e3:8.1f} ms{rate / 1e9:8.1f} · 10⁹ a second, {rate / peak:.0%} of "
-                f"the peak, {operations / moved:.1f} operations a byte"
-            )
+            line = f"{layer['name']:8}{kind:10}{seconds * 1e3:8.1f} ms{rate / 1e9:8.1f} · 10⁹ a second"
+            print(f"{line}, {rate / peak:.0%} of the peak, {operations / moved:.1f} operations a byte")
     print(f"\n{write_record('roofline', {'machine': machine(), **found}, options.output)}")
 
 

@@ -70,10 +70,10 @@ int matcaps_fma_peak(int threads, int double_precision, int loads, int64_t bytes
       };
       const Clock::time_point start = Clock::now();
       double flops = 0, elapsed = 0;
-      while (elapsed < seconds) {
+      do {
         flops += double_precision ? burst(target.double_precision, double()) : burst(target.single_precision, float());
         elapsed = std::chrono::duration<double>(Clock::now() - start).count();
-      }
+      } while (elapsed < seconds);
       std::lock_guard<std::mutex> lock(mutex);
       rate += flops / elapsed;
     });
