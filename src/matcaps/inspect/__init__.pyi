@@ -38,6 +38,8 @@ from .traversal import PosesDisplay as PosesDisplay
 from .traversal import PoseTraversal as PoseTraversal
 from .traversal import pose_traversal as pose_traversal
 from .traversal import true_poses as true_poses
+from .turn import TurnProbe as TurnProbe
+from .turn import turn_probe as turn_probe
 from .viewpoint import ViewpointDisplay as ViewpointDisplay
 from .viewpoint import ViewpointProbe as ViewpointProbe
 from .viewpoint import has_viewpoints as has_viewpoints

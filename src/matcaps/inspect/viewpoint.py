@@ -18,6 +18,7 @@ from matcaps.inspect.probe import linear_probe, principal_components
 from matcaps.inspect.response import ResponseDisplay
 from matcaps.inspect.style import COLOURS, new_figure
 from matcaps.inspect.traversal import true_poses
+from matcaps.inspect.turn import TurnProbe, turn_probe
 from matcaps.models import BaselineCNN
 from matcaps.models.modes import device_of
 
@@ -177,6 +178,7 @@ class ViewpointDisplay(Display):
     probe: ViewpointProbe
     title: str
     has_cnn: bool
+    turn: TurnProbe | None = None
     caption: ClassVar[str] = (
         "What the pose encodes of the viewpoint: how well a linear probe reads the viewpoint, or known shifts and "
         "rotations, from it. For azimuths the probe means little."
@@ -216,11 +218,16 @@ class ViewpointDisplay(Display):
             features |= {"CNN, 16 components": penultimate, whole: penultimate}
             widths[whole] = penultimate.shape[1]
         result = viewpoint_probe(features, dataset, widths=widths)
-        return cls(result, "What a linear probe reads", inspection.cnn is not None)
+        narrow = {name: values for name, values in features.items() if name not in widths}
+        try:
+            turn = turn_probe(narrow, dataset)
+        except ValueError:  # of some images alone too few are 20° apart
+            turn = None
+        return cls(result, "What a linear probe reads", inspection.cnn is not None, turn)
 
     @property
     def numbers(self) -> dict[str, Any]:
-        return self.probe.to_dict()
+        return {**self.probe.to_dict(), **({} if self.turn is None else {"turn": self.turn.to_dict()})}
 
     @property
     def sentences(self) -> dict[str, str]:
@@ -235,6 +242,14 @@ class ViewpointDisplay(Display):
             "near 0 for any features: the toys' azimuths do not start from the same side, and front and back look "
             "alike to a linear probe; conclude nothing from it"
         )
+        if self.turn is not None:
+            shares = []
+            for name, linear, left in zip(
+                self.turn.features, self.turn.linear.tolist(), self.turn.left.tolist(), strict=True
+            ):
+                by_matrix = "" if left != left else f" (one 4×4 matrix from the left: {100 * left:.0f} %)"
+                shares.append(f"{name} {100 * linear:.0f} %{by_matrix}")
+            sentences["a turn of 20°, share of the change that one linear map a toy foretells"] = ", ".join(shares)
         if not self.has_cnn:
             sentences["CNN"] = "left out: name a CNN's run with --cnn to compare"
         return sentences
