@@ -214,6 +214,9 @@ def test_config_of_the_other_architecture(saved):
     [
         ("", "is not JSON"),
         ("{", "is not JSON"),
+        ('{"a":' + "9" * 5000 + "}", r"config\.json is not JSON: Exceeds the limit"),
+        ("[" * 100_000, r"config\.json must nest at most 100 deep"),
+        ('{"a":' + "[" * 100 + "]" * 100 + "}", r"config\.json must nest at most 100 deep"),
         ("\xff\xfe", "is not JSON|must be an object"),
         ("[]", "must hold an object; got list"),
         ("{}", 'must be an object whose "architecture" is one of'),

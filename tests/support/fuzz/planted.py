@@ -13,11 +13,11 @@ def _traceback(path: Path) -> None:
 
 
 def _slow(path: Path) -> None:
-    time.sleep(5)
+    time.sleep(2.5)
 
 
 def _hungry(path: Path) -> None:
-    bytearray(3 << 30)[:: 1 << 12] = b"x" * (3 << 18)
+    assert b"x" * (1100 << 20)
 
 
 def _runs_code(path: Path) -> None:
@@ -42,8 +42,8 @@ def _planted(fault: Callable[[Path], None]) -> Callable[[], Reader]:
 
 WORDS = {
     "planted-traceback": "KeyError",
-    "planted-slow": "timeout",
-    "planted-hungry": "out-of-memory",
+    "planted-slow": "takes 2.",
+    "planted-hungry": "takes 1,1",
     "planted-code": "os.system",
     "planted-writes": "for writing",
     "planted-silence": "no line to show",
