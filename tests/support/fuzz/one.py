@@ -118,10 +118,13 @@ def main(name: str, folder: Path, options: list[str]) -> None:
     def try_one(content: bytes) -> None:
         nonlocal reading
         path.write_bytes(content)
-        reading = True
         try:
             with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), Costs():
-                reader.read(path)
+                reading = True
+                try:
+                    reader.read(path)
+                finally:
+                    reading = False
         except REFUSED as error:
             line = describe_failure("eval", error)
             if line != printable(line).replace("\n", " ") or not 0 < len(line) <= LONGEST:
@@ -130,7 +133,6 @@ def main(name: str, folder: Path, options: list[str]) -> None:
             counts[1] += 1
         finally:
             counts[0] += 1
-            reading = False
 
     def mutate(content: bytes, longest: int, seed: int) -> bytes:
         chance = random.Random(seed)
