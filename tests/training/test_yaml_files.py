@@ -47,6 +47,18 @@ def test_what_cannot_be_read_is_refused_at_once(text, reason, loader, tmp_path, 
     assert time.process_time() - began < 2
 
 
+def test_numbers_that_nothing_can_hold(loader, tmp_path, monkeypatch):
+    """Found by fuzzing: a whole number of 4,200 digits was an OverflowError."""
+    monkeypatch.setattr(yaml_files, "_LOADER", loader)
+    path = tmp_path / "settings.yaml"
+    for large in (2**64, -(2**63) - 1, 10**4200):
+        path.write_text(f"model: {{implementation: [{large}]}}")
+        with pytest.raises(ValueError, match=r"settings\.yaml must have whole numbers of at most 64 bits; got one of"):
+            read_settings(path)
+    path.write_text(f"seed: {2**64 - 1}")
+    assert read_settings(path) == {"seed": 2**64 - 1}
+
+
 def test_anchors_are_read(loader, tmp_path, monkeypatch):
     monkeypatch.setattr(yaml_files, "_LOADER", loader)
     path = tmp_path / "a.yaml"

@@ -6,7 +6,6 @@ processes, also of several machines, work on it, and any of them can be killed.
 """
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from matcaps._numbers import is_finite
 from matcaps._paths import named_errors
 from matcaps._progress import watched
 from matcaps.experiments.folds import fold_experiment
@@ -105,7 +105,7 @@ def _read_entry(name: str, entry: Any) -> Choice | Range:
         )
     low, high, log = entry["low"], entry["high"], entry.get("log", False)
     for bound in (low, high):
-        if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
+        if isinstance(bound, bool) or not isinstance(bound, int | float) or not is_finite(bound):
             hint = ": YAML wants a dot in it, 1.0e-3" if isinstance(bound, str) else ""
             raise ValueError(f"{name} must have numbers as low and high; got {bound!r}{hint}")
     if not isinstance(log, bool):

@@ -69,7 +69,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: it cannot be read; the error always has a path.
-        ValueError: it is not JSON, no object, or nested too deeply.
+        ValueError: it is not JSON or no object, or :func:`check_plain` refuses it.
     """
     try:
         with named_errors(path):
@@ -80,12 +80,25 @@ def read_json(path: Path) -> dict[str, Any]:
         raise _too_deep(path) from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold an object; got {type(values).__name__}")
+    check_plain(path, values)
+    return values
+
+
+def check_plain(path: Path, values: Any) -> None:
+    """Refuse what Python can hold, but little can be done with.
+
+    Raises:
+        ValueError: values of a file are nested more than :data:`MOST_NESTED` deep, or a whole number in it has more
+            than 64 bits, which neither a tensor nor, at 1,024, a float can hold.
+    """
     level: list[Any] = [values]
     for _ in range(MOST_NESTED):
+        for one in level:
+            if isinstance(one, int) and not -(1 << 63) <= one < 1 << 64:
+                raise ValueError(f"{path} must have whole numbers of at most 64 bits; got one of {one.bit_length():,}")
         level = [one for outer in level for one in _inside(outer)]
     if level:
         raise _too_deep(path)
-    return values
 
 
 def _inside(value: Any) -> Iterable[Any]:

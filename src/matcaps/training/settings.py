@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from matcaps._numbers import is_finite
 from matcaps.data.settings import DataSettings
 from matcaps.models.config import EARLIER_IMPLEMENTATIONS
 from matcaps.training.network_fields import network_fields
@@ -43,7 +44,7 @@ OF_PRETRAINED = ("pretrained", "pretrained_sha256", "freeze", "recalibrate")
 def _positive(settings: object, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
-        if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+        if value is not None and not (isinstance(value, int | float) and is_finite(value) and value > 0):
             raise ValueError(f"{name} must be positive; got {value!r}")
 
 

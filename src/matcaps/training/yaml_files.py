@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from matcaps._paths import named_errors
-from matcaps.models.files import MOST_NESTED
+from matcaps.models.files import MOST_NESTED, check_plain
 
 MOST_CHARACTERS = 200_000
 """Of a file, every alias counted as what it stands for; the settings of a run have 2,300."""
@@ -24,14 +24,17 @@ def read_yaml(path: Path) -> Any:
     Raises:
         OSError: it cannot be read; the error always has a path.
         ValueError: it is not YAML; has a value that its type does not allow, such as a date with a thirteenth month; is
-            nested more than :data:`matcaps.models.files.MOST_NESTED` deep; or has more than :data:`MOST_CHARACTERS`.
+            nested more than :data:`matcaps.models.files.MOST_NESTED` deep; has more than :data:`MOST_CHARACTERS`; or a
+            whole number in it has more than 64 bits.
     """
     with named_errors(path), path.open("rb") as file:
         content = file.read(4 * MOST_CHARACTERS + 1)
     try:
-        return parse_yaml(content.decode("utf-8"))
+        values = parse_yaml(content.decode("utf-8"))
     except Exception as error:  # what makes values of texts raises nearly anything
         raise ValueError(f"{path} is not YAML: {error}") from error
+    check_plain(path, values)
+    return values
 
 
 def parse_yaml(text: str) -> Any:
