@@ -264,6 +264,10 @@ class TrainSettings:
     test: Literal["never", "end"] = "end"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.recipe, str) or not self.recipe or set(self.recipe) & set("/\\\0"):
+            raise ValueError(
+                f"recipe must be a name without a path, since a run's folder is named by it; got {self.recipe!r}"
+            )
         _one_of(self, "precision", ("32-true", "bf16-mixed"))
         _one_of(self, "accelerator", get_args(Accelerator))
         _positive(self, "checkpoint_minutes")
