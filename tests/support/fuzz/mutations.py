@@ -11,9 +11,6 @@ import yaml
 
 from matcaps.training.yaml_files import parse_yaml
 
-Mutation = Callable[[bytes, random.Random, Callable[[bytes], bytes]], bytes]
-"""From a file, chance and a mutation of plain bytes to another file; an exception where the form is lost."""
-
 
 def _nested(depth: int) -> list[Any]:
     value: list[Any] = []

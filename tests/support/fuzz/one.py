@@ -1,4 +1,4 @@
-"""Fuzz one reader in this process: ``python -m tests.support.fuzz.one READER FOLDER [libFuzzer's options]``."""
+"""Fuzz a reader in this process: ``python -m tests.support.fuzz.one READER FOLDER MEGABYTES [libFuzzer options]``."""
 
 import contextlib
 import os
@@ -14,15 +14,10 @@ from pathlib import Path
 import atheris
 import numpy as np
 
-with atheris.instrument_imports(include=["PIL"]):
-    import PIL.Image
-
-    PIL.Image.init()
-
 from matcaps.cli.endings import LONGEST, describe_failure
 from matcaps.data.names import printable
 from tests.support.fuzz.planted import PLANTED
-from tests.support.fuzz.readers import readers
+from tests.support.fuzz.reader import Reader
 
 COUNTS_NAME = "counts"
 """In the folder: how many files were tried, and how many of them were read; two int64."""
@@ -37,9 +32,6 @@ FORBIDDEN = (
 )
 """Audit events of code that a file has no business to run; https://docs.python.org/3/library/audit_events.html."""
 
-
-MEGABYTES = 1024
-"""What reading one file may take at most, above what the process held before."""
 
 SECONDS = 2
 """What it may take at most, the time not counted in which the processor worked for others."""
@@ -59,7 +51,14 @@ def seconds_waited() -> float:
 
 
 class Costs:
-    """What the block took, memory at its peak and time; more than any file may take raises :exc:`NotRefusedError`."""
+    """What the block took, memory at its peak and time; more than any file may take raises :exc:`NotRefusedError`.
+
+    Args:
+        megabytes: at most, above what the process held before.
+    """
+
+    def __init__(self, megabytes: int):
+        self._megabytes = megabytes
 
     def __enter__(self) -> None:
         with open("/proc/self/clear_refs", "w") as peak:  # Linux forgets the highest so far
@@ -69,11 +68,11 @@ class Costs:
 
     def __exit__(self, *_: object) -> None:
         seconds = time.monotonic() - self._began
+        megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - self._memory) >> 10
+        if megabytes > self._megabytes:
+            raise NotRefusedError(f"takes {megabytes:,} MB")
         if seconds > SECONDS and (seconds := seconds - (seconds_waited() - self._waited)) > SECONDS:
             raise NotRefusedError(f"takes {seconds:.1f} s")
-        megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - self._memory) >> 10
-        if megabytes > MEGABYTES:
-            raise NotRefusedError(f"takes {megabytes:,} MB")
 
 
 def instrument(package: str) -> None:
@@ -86,11 +85,22 @@ def instrument(package: str) -> None:
                 atheris.instrument_func(one)
 
 
-def main(name: str, folder: Path, options: list[str]) -> None:
+def make_reader(name: str, folder: Path) -> Reader:
+    """A reader, with Pillow's Python seen by Atheris."""
+    with atheris.instrument_imports(include=["PIL"]):
+        import PIL.Image
+
+        PIL.Image.init()
+    from tests.support.fuzz.readers import readers
+
+    return readers(folder)[name]()
+
+
+def main(name: str, folder: Path, megabytes: int, options: list[str]) -> None:
     """Fuzz until libFuzzer's options say enough; the first fault ends the process, and its file stays in the folder."""
     here = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
     warnings.simplefilter("ignore")
-    reader = (readers(here) | PLANTED)[name]()
+    reader = PLANTED[name]() if name in PLANTED else make_reader(name, here)
     path = here / reader.name
     path.write_bytes(reader.files[0])
     reader.read(path)  # imports what it needs, and shows that a whole file is read
@@ -119,7 +129,7 @@ def main(name: str, folder: Path, options: list[str]) -> None:
         nonlocal reading
         path.write_bytes(content)
         try:
-            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), Costs():
+            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), Costs(megabytes):
                 reading = True
                 try:
                     reader.read(path)
@@ -151,4 +161,4 @@ def main(name: str, folder: Path, options: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])

@@ -7,7 +7,6 @@ import shutil
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import get_args
@@ -30,24 +29,8 @@ from matcaps.training.data_record import read_fingerprint
 from matcaps.training.decoding import load_decoder
 from matcaps.training.record import SETTINGS_NAME, read_json, read_metrics, read_run_settings
 from matcaps.training.settings import TrainSettings
-from tests.support.fuzz.mutations import Mutation, archive, json_text, safetensors, table, yaml_text
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A reader and whole files that it reads.
-
-    Attributes:
-        read: reads the file at this path, which stands where it would in a user's folder.
-        files: to begin from; the first is read without an error.
-        name: the file's.
-        mutation: one that keeps the files' form; None: bytes alone are changed.
-    """
-
-    read: Callable[[Path], object]
-    files: list[bytes]
-    name: str
-    mutation: Mutation | None = None
+from tests.support.fuzz.mutations import archive, json_text, safetensors, table, yaml_text
+from tests.support.fuzz.reader import Reader
 
 
 def readers(folder: Path) -> dict[str, Callable[[], Reader]]:
