@@ -12,8 +12,8 @@ import numpy as np
 
 from tests.support.fuzz.planted import PLANTED
 
-# What a file may take is measured by tests.support.fuzz.one, file by file; these end what does not come back at all; on a
-# busy machine half a minute can pass in which it is not run.
+# What a file may take is measured by tests.support.fuzz.one, file by file. These end what does not come back at all; on
+# a busy machine a process may not be run for half a minute.
 MOST_MEGABYTES = 4096
 MOST_SECONDS = 300
 
