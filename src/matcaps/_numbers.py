@@ -1,7 +1,7 @@
 """Checks of numbers that callers give, and numbers in words; free of torch."""
 
-import math
 import operator
+import sys
 from numbers import Real
 
 
@@ -13,9 +13,14 @@ def whole(value: object) -> int | None:
         return None
 
 
+def is_finite(value: Real | float) -> bool:
+    """Whether a number is finite as a float, too: ``math.isfinite`` raises for a whole one of more than 308 digits."""
+    return abs(value) <= sys.float_info.max
+
+
 def is_number(value: object) -> bool:
     """Whether a value is a finite number, and no truth value."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and is_finite(value)
 
 
 def plain(value: float) -> float:

@@ -285,6 +285,28 @@ def test_what_the_zip_file_replaced_is_not_removed_again(server, tmp_path):
     assert mine.read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("name", ["../../letters", "/letters", "a/../../../letters"])
+def test_a_name_in_a_zip_file_leaves_no_folder(server, get, tmp_path, name):
+    archive = Archive(f"{server.url}/all.zip", "all.zip", 10_000_000)
+    server.bodies = {"/all.zip": zip_of({"../../evil": b"x", name: CONTENT})}
+    assert get(source_of(server, "a", archive=archive)).read_bytes() == CONTENT
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "mine" / "letters"]
+
+
+@pytest.mark.parametrize("link", ["letters.gz.partial", "all.zip.partial", "letters.partial"])
+def test_a_link_in_a_strangers_folder_has_nothing_written_over(server, get, tmp_path, link):
+    """Found by trying: what the link named was replaced by what was downloaded."""
+    (tmp_path / "precious").write_bytes(b"mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / link).symlink_to(tmp_path / "precious")
+    archive = Archive(f"{server.url}/all.zip", "all.zip", 10_000_000)
+    server.bodies = {"/all.zip": zip_of({"letters": CONTENT})}
+    if link == "letters.gz.partial":
+        server.bodies = {"/a/letters.gz": PACKED}
+    get(source_of(server, "a", archive=archive))
+    assert (tmp_path / "precious").read_bytes() == b"mine"
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

@@ -9,12 +9,65 @@ from PIL import Image, TiffImagePlugin
 
 from matcaps.data import images as images_module
 from matcaps.data import load_image
+from matcaps.data import pixels as pixels_module
 from matcaps.data.images import endings, read_known_image
 
 
 def save(path, pixels, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
+
+
+def bands_of(rows, monkeypatch):
+    """Have large pictures begin at a few rows."""
+    monkeypatch.setattr(pixels_module, "_BAND", rows)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F"])
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_a_picture_read_in_bands_is_the_same(tmp_path, mode, fit, monkeypatch):
+    random = np.random.default_rng(0)
+    for height in (40, 57):
+        if mode == "I;16":
+            image = Image.fromarray(random.integers(0, 65536, (height, 40), dtype=np.uint16))
+        elif mode == "F":
+            image = Image.fromarray(random.random((height, 40), dtype=np.float32))
+        else:
+            image = Image.fromarray(random.integers(0, 256, (height, 40, 4), dtype=np.uint8))
+            image = image if mode == "RGBA" else image.convert("RGB" if mode in ("P", "CMYK") else "LA").convert(mode)
+        path = tmp_path / ("a.tif" if mode in ("F", "CMYK") else "a.png")
+        image.save(path)
+        for channels, size in ((1, 8), (3, 7)):
+            monkeypatch.undo()
+            whole = read_known_image(path, size, channels, fit=fit, transparency="auto")
+            bands_of(3 * 40, monkeypatch)
+            banded = read_known_image(path, size, channels, fit=fit, transparency="auto")
+            assert np.array_equal(whole.pixels, banded.pixels)
+            assert whole.key == banded.key
+
+
+def test_a_small_file_that_would_take_long_or_much_memory_is_refused(tmp_path, monkeypatch):
+    """Found by fuzzing: 679 bytes of JPEG 2000 took 3.4 s and 1.4 GB, 255 kB of JPEG with 310 scans 8.7 s."""
+    monkeypatch.setattr(images_module, "_MOST_VALUES", 3 * 100 * 100)
+    Image.new("RGB", (100, 100)).save(tmp_path / "just.png")
+    load_image(tmp_path / "just.png", 8, 3)
+    Image.new("RGB", (101, 100)).save(tmp_path / "large.png")
+    with pytest.raises(
+        ValueError, match=r"at most 10,000 pixels in a file of less than 1,000,000 bytes; got 101×100 in"
+    ):
+        load_image(tmp_path / "large.png", 8, 3)
+    monkeypatch.setattr(images_module, "_SMALL_FILE", 10)
+    load_image(tmp_path / "large.png", 8, 3)
+    Image.new("RGB", (90, 70), (200, 30, 10)).save(tmp_path / "a.jpg", progressive=True)
+    content = (tmp_path / "a.jpg").read_bytes()
+    last = content[content.rindex(b"\xff\xda") : -2]
+    (tmp_path / "b.jpg").write_bytes(content[:-2] + 20 * last + content[-2:])
+    load_image(tmp_path / "b.jpg", 8, 3)
+    (tmp_path / "c.jpg").write_bytes(content[:-2] + 60 * last + content[-2:])
+    with pytest.raises(
+        ValueError, match=r"c\.jpg cannot be read as an image \(it must have at most 50 scans; got 70\)"
+    ):
+        load_image(tmp_path / "c.jpg", 8, 3)
 
 
 def test_pixels_are_averaged_and_the_middle_is_kept(tmp_path):

@@ -78,7 +78,8 @@ def test_sliders_are_told_ranges_and_values(demo, reading):
     assert [len(told[name]) for name in ("low", "high", "values", "own")] == [16] * 4
     assert torch.allclose(panels.parse_pose(json.dumps(told)), reading.pose)
     assert panels.parse_pose("") is None
-    for bad in ("[", "[1]", '{"values": 3}', '{"values": ["a"]}', "null"):
+    large = f'{{"values": [1{"0" * 400}]}}'
+    for bad in ("[", "[1]", '{"values": 3}', '{"values": ["a"]}', "null", "[" * 100_000, large):
         with pytest.raises(ValueError, match="pose must be a list of numbers"):
             panels.parse_pose(bad)
     assert panels.pose_values(demo, None) == panels.pose_values(replace(demo, decoder=None), reading) == ""

@@ -86,7 +86,18 @@ def test_nothing_is_drawn():
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "3", '{"a": 1}', '["ab"]', "[[[0.1]]]", "[[[0.1, null]]]", "[[[2, 0]]]", "[[[NaN, 0]]]", "[" * 10_000],
+    [
+        "{",
+        "3",
+        '{"a": 1}',
+        '["ab"]',
+        "[[[0.1]]]",
+        "[[[0.1, null]]]",
+        "[[[2, 0]]]",
+        "[[[NaN, 0]]]",
+        "[" * 10_000,
+        f"[[[1{'0' * 400}, 0]]]",
+    ],
 )
 def test_bad_drawings(text):
     with pytest.raises(ValueError, match="the drawing"):

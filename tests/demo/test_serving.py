@@ -88,6 +88,15 @@ def test_an_upload_is_bounded_and_stays_in_its_folder(ask, place):
     assert not list(place.parent.rglob("evil.png"))[1:]
 
 
+def test_a_request_is_bounded(ask):
+    """Found by trying: sixty megabytes of JSON were read, and took 400 MB and a minute."""
+    for path in ("/gradio_api/run/predict", "/gradio_api/queue/join"):
+        answer = ask.post(path, content=b"[" * 2_000_001, headers={"content-type": "application/json"})
+        assert answer.status_code == 413
+        answer = ask.post(path, content=b"[" * 1_000_000, headers={"content-type": "application/json"})
+        assert 400 <= answer.status_code <= 500
+
+
 @pytest.mark.parametrize(
     "path", ["/etc/passwd", "../../../../../etc/passwd", "uploads/../../digits/config.json", "own"]
 )

@@ -142,7 +142,7 @@ def test_what_a_killed_process_left_is_gone_on_with(call, command):
         ("optimizer.ema_decay: {low: 0.5, high: 3.0}", "ema_decay must lie between 0 and 1"),
         ("loss.name: [spread, x]", "loss.name must be one of 'spread', 'margin', 'cross-entropy'; got 'x'"),
         ("[1, 2]", "must have a line for each setting"),
-        ("a: [", "must be a YAML file"),
+        ("a: [", "is not YAML"),
         ("data.batch_size: [4, 8]", "space and set must name different settings"),
     ],
 )

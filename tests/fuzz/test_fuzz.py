@@ -26,7 +26,8 @@ def test_every_reader_reads_a_whole_file(tmp_path):
 @needs_atheris
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_fault_is_caught(name, tmp_path):
-    command = [sys.executable, "-m", "tests.support.fuzz", name, "--seconds", "20", "--folder", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.support.fuzz", name, "--seconds", "20", "--megabytes", "100"]
+    command += ["--folder", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 1, done.stdout
     assert f"failed: {name}" in done.stdout

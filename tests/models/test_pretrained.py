@@ -214,6 +214,10 @@ def test_config_of_the_other_architecture(saved):
     [
         ("", "is not JSON"),
         ("{", "is not JSON"),
+        ('{"a":' + "9" * 5000 + "}", r"config\.json is not JSON: Exceeds the limit"),
+        (f'{{"a": [1{"0" * 400}]}}', r"config\.json must have whole numbers of at most 64 bits; got one of 1,329"),
+        ("[" * 100_000, r"config\.json must nest at most 100 deep"),
+        ('{"a":' + "[" * 100 + "]" * 100 + "}", r"config\.json must nest at most 100 deep"),
         ("\xff\xfe", "is not JSON|must be an object"),
         ("[]", "must hold an object; got list"),
         ("{}", 'must be an object whose "architecture" is one of'),

@@ -50,10 +50,15 @@ class AsRank:
 
 
 def launch(
-    world_size: int, *arguments: str, folder: Path, max_restarts: int = 0, last: Callable[[], None] | None = None
+    world_size: int,
+    *arguments: str,
+    folder: Path,
+    max_restarts: int = 0,
+    each: Callable[[], None] | None = None,
+    last: Callable[[], None] | None = None,
 ) -> list[WarmCommand]:
-    """Start ``matcaps`` in several processes, each in a folder ``0``, ``1``, ... of its own; ``last`` is called in the
-    last one first.
+    """Start ``matcaps`` in several processes, each in a folder ``0``, ``1``, ... of its own; ``each`` is called in
+    every one first, ``last`` instead in the last one.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -62,6 +67,8 @@ def launch(
     for rank in range(world_size):
         own = folder / str(rank)
         own.mkdir(exist_ok=True)
-        prepare = AsRank(rank, world_size, port, max_restarts, last if rank == world_size - 1 else None)
+        prepare = AsRank(
+            rank, world_size, port, max_restarts, last if last is not None and rank == world_size - 1 else each
+        )
         started.append(WarmCommand(*arguments, folder=own, prepare=prepare))
     return started

@@ -213,6 +213,10 @@ def test_unknown_recipe():
         ({"optimizer": {"ema_decay": 1.0}}, "ema_decay must lie between 0 and 1, or be None; got 1.0"),
         ({"optimizer": {"gradient_clip": 0}}, "gradient_clip must be positive; got 0"),
         ({"optimizer": {"schedule": "step"}}, "schedule must be one of constant, exponential, cosine, linear"),
+        ({"recipe": "../../elsewhere"}, "recipe must be a name without a path, since a run's folder is named by it"),
+        ({"recipe": 3}, "recipe must be a name without a path"),
+        ({"checkpoint_minutes": 10**400}, "checkpoint_minutes must be positive; got 1000"),
+        ({"data": {"split": {"validation_fraction": 10**400}}}, "validation_fraction must be a number from 0 to"),
         ({"optimizer": {"decay_steps": 0}}, "decay_steps must be positive; got 0"),
     ],
 )

@@ -122,11 +122,14 @@ def work_alone(environment: MutableMapping[str, str]) -> None:
 
 
 def _conclude(study: Any, folder: Path, recipe: str, changes: Any) -> int:
-    done = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
-    if not done:
+    from matcaps.experiments.sweep import journal_named
+
+    with journal_named(folder):
+        done = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
+        best = study.best_trial if done else None
+    if best is None:
         out.print(f"no trial came to its end: {folder}", **PLAIN)
         return 1
-    best = study.best_trial
     settings = (f"--{name}={value}" for name, value in changes(best.user_attrs["values"]).items())
     out.print(f"the best of {len(done)} trials that ended: {best.number + 1}, log-loss {best.value:.4f}", **PLAIN)
     out.print(f"to train it: {shlex.join(['matcaps', 'train', recipe, *settings])}", **PLAIN)

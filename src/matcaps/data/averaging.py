@@ -27,8 +27,9 @@ def average_blocks(images: NDArray[np.uint8], block: int) -> NDArray[np.uint8]:
         total = rows[..., 0::2, :] + rows[..., 1::2, :]
         return ((total + np.uint16(1) + ((total >> np.uint16(2)) & np.uint16(1))) >> np.uint16(2)).astype(np.uint8)
     height, width = images.shape[-2] // block, images.shape[-1] // block
-    blocks = images.reshape(*images.shape[:-2], height, block, width, block)
-    area = np.uint32(block * block)
-    total = blocks.sum(axis=(-3, -1), dtype=np.uint32)
-    to_even = (total // area) & np.uint32(area % 2 == 0)  # an odd area has no halves
-    return ((total + (area - np.uint32(1)) // np.uint32(2) + to_even) // area).astype(np.uint8)
+    exact = np.uint32 if block <= 4096 else np.uint64
+    rows = images.reshape(*images.shape[:-2], height, block, width * block).sum(axis=-2, dtype=exact)
+    total = rows.reshape(*rows.shape[:-1], width, block).sum(axis=-1, dtype=exact)
+    area = exact(block * block)
+    to_even = (total // area) & exact(area % 2 == 0)  # an odd area has no halves
+    return ((total + (area - exact(1)) // exact(2) + to_even) // area).astype(np.uint8)

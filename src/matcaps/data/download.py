@@ -158,8 +158,16 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+def _remove_link(partial: Path) -> None:
+    """A link in a folder that came from somebody else would have a file anywhere written over."""
+    if partial.is_symlink():
+        with named_errors(partial):
+            partial.unlink()
+
+
 def _download_patiently(url: str, partial: Path, limit: int, report: Callable[[int], None]) -> None:
     """Download; after a broken connection resume, as long as each attempt adds bytes."""
+    _remove_link(partial)
     for attempts_left in reversed(range(_ATTEMPTS)):
         before = _size(partial)
         try:
@@ -244,6 +252,7 @@ def _extract_from_archive(folder: Path, file: DataFile, archive: Archive, progre
             raise _MirrorError("the download is not a zip file")
         os.replace(partial, path)
     target = folder / f"{file.content_name}.partial"
+    _remove_link(target)
     with zipfile.ZipFile(path) as archived:
         names = [name for name in archived.namelist() if Path(name).name == file.content_name]
         if not names:

@@ -19,7 +19,7 @@ from torch import Tensor
 from matcaps._paths import named_errors, user_path
 from matcaps.data.averaging import average_blocks
 from matcaps.data.names import printable
-from matcaps.data.pixels import eight_bits, has_transparency, turned_upright
+from matcaps.data.pixels import bands, eight_bits, has_transparency, turned_upright
 from matcaps.data.settings import Fit, Transparency
 
 # Only formats that Pillow decodes by itself: EPS, for one, would start another program. Which of the later ones it has
@@ -38,6 +38,14 @@ _PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 
 MAX_PIXELS = 64_000_000
 """A larger image is refused before it is decoded: a small file can claim an enormous picture."""
+
+# What a small file may hold is decoded in two seconds and a gigabyte; a picture that needs its pixels has a large file.
+_SMALL_FILE = 1_000_000  # bytes
+_MOST_VALUES = 96_000_000  # of a small file: pixels times channels
+_MOST_SLOW_VALUES = 24_000_000
+_SLOW = ("JPEG2000",)
+_MOST_SCANS = 50  # of a JPEG file: each goes over the whole picture; usual are 1 to 10
+_START_OF_SCAN = b"\xff\xda"
 
 
 class ReadImage(NamedTuple):
@@ -127,12 +135,14 @@ def read_known_image(
             # The size is judged below; a decoder's other complaints are not for the caller of a library.
             warnings.simplefilter("ignore")
             with Image.open(path, formats=list(formats())) as image:
-                _check_size(image)
+                _check_size(image, path)
                 image.load()
                 upright = turned_upright(image)
                 key = _key(path, image, upright)
                 tags = getattr(image, "tag_v2", {})
                 plain = eight_bits(upright, transparency, colour=channels == 3, tags=tags)
+                is_deep = upright.mode.startswith("I")
+                del upright
     except FileNotFoundError:
         raise
     except (MemoryError, RecursionError):
@@ -144,8 +154,9 @@ def read_known_image(
             raise
     except Exception as error:  # decoders of damaged files raise nearly anything; whatever it is, the file is named
         raise _unreadable(path, error) from error
+    del image  # of the largest pictures a copy less takes a quarter of the memory
     pixels = _fitted(plain, image_size, fit)
-    is_dim = upright.mode.startswith("I") and int(np.asarray(plain).max()) <= _DIM
+    is_dim = is_deep and int(np.asarray(plain).max()) <= _DIM
     return ReadImage(np.repeat(pixels, 2, 0) if channels == 2 else pixels, key, is_dim)
 
 
@@ -167,20 +178,33 @@ def check_reading(image_size: int, channels: int, fit: str, transparency: str) -
             raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
 
 
-def _check_size(image: Image.Image) -> None:
+def _check_size(image: Image.Image, path: Path) -> None:
     width, height = image.size
     if width < 1 or height < 1:
         raise ValueError(f"it must have pixels; got {width}×{height}")
     if width * height > MAX_PIXELS:
         raise ValueError(f"it must have at most {MAX_PIXELS:,} pixels; got {width}×{height}")
+    num_bytes, channels = path.stat().st_size, len(image.getbands())
+    most = (_MOST_SLOW_VALUES if image.format in _SLOW else _MOST_VALUES) // channels
+    if num_bytes < _SMALL_FILE and width * height > most:
+        raise ValueError(
+            f"it must have at most {most:,} pixels in a file of less than {_SMALL_FILE:,} bytes; got "
+            f"{width}×{height} in {num_bytes:,}"
+        )
+    if image.format in ("JPEG", "MPO") and (scans := path.read_bytes().count(_START_OF_SCAN)) > _MOST_SCANS:
+        raise ValueError(f"it must have at most {_MOST_SCANS} scans; got {scans}")
 
 
 def _fitted(image: Image.Image, size: int, fit: Fit) -> NDArray[np.uint8]:
     """``[channels, size, size]``, uint8, of a picture in "L" or "RGB"."""
     width, height = image.size
     if width == height and width % size == 0:
-        pixels = np.asarray(image, dtype=np.uint8).reshape(width, width, -1).transpose(2, 0, 1)
-        return average_blocks(np.ascontiguousarray(pixels), width // size).copy()
+        block = width // size
+        parts = []
+        for band in bands(image, multiple=block):
+            pixels = np.asarray(band, dtype=np.uint8).reshape(band.height, width, -1).transpose(2, 0, 1)
+            parts.append(average_blocks(np.ascontiguousarray(pixels), block))
+        return np.concatenate(parts, axis=1)
     if fit == "crop" or width == height:
         fitted = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
     elif fit == "stretch":
@@ -195,9 +219,10 @@ def _fitted(image: Image.Image, size: int, fit: Fit) -> NDArray[np.uint8]:
 
 
 def _border_colour(image: Image.Image) -> int | tuple[int, ...]:
-    pixels = np.asarray(image, dtype=np.float64).reshape(image.height, image.width, -1)
-    edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    mean = tuple(int(level) for level in np.rint(edges.mean(axis=0)))
+    right, bottom = image.width, image.height
+    boxes = (0, 0, right, 1), (0, bottom - 1, right, bottom), (0, 0, 1, bottom), (right - 1, 0, right, bottom)
+    edges = [np.asarray(image.crop(box), dtype=np.float64).reshape(-1, len(image.getbands())) for box in boxes]
+    mean = tuple(int(level) for level in np.rint(np.concatenate(edges).mean(axis=0)))
     return mean[0] if len(mean) == 1 else mean
 
 
@@ -207,17 +232,20 @@ def _key(path: Path, image: Image.Image, upright: Image.Image) -> int:
     if image.format in _EXACT and (
         image.format != "TIFF" or str(image.info.get("compression", "raw")) in _EXACT_IN_TIFF
     ):
-        kind, plain = upright.mode, upright
+        modes = [upright.mode]
         if upright.mode in _PLAIN_MODES:
-            plain = upright.convert("RGBA" if has_transparency(upright) else "RGB")
-            if plain.mode == "RGBA" and plain.getchannel("A").getextrema() == (255, 255):
-                plain = plain.convert("RGB")
-            kind = plain.mode
-        pixels = np.asarray(plain)
-        if kind.startswith("I"):  # versions of Pillow differ in how they hold 16 bits
-            kind, pixels = "I", pixels.astype("<i4")
-        digest.update(f"{kind} {plain.size}".encode())
-        digest.update(np.ascontiguousarray(pixels).tobytes())
+            modes = ["RGBA" if has_transparency(upright) else "RGB"]
+            if modes == ["RGBA"] and all(
+                band.convert("RGBA").getchannel("A").getextrema() == (255, 255) for band in bands(upright)
+            ):
+                modes = ["RGBA", "RGB"]
+        deep = modes[-1].startswith("I")  # versions of Pillow differ in how they hold 16 bits
+        digest.update(f"{'I' if deep else modes[-1]} {upright.size}".encode())
+        for band in bands(upright):
+            for mode in modes:
+                band = band if band.mode == mode else band.convert(mode)
+            pixels = np.asarray(band)
+            digest.update(np.ascontiguousarray(pixels.astype("<i4") if deep else pixels))
     else:
         with path.open("rb") as file:
             while chunk := file.read(1 << 20):

@@ -1,6 +1,6 @@
 """Turn a decoded image of any mode into an upright picture with eight bits a channel, in grey or colour."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ _TURNS = {
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 _SIGNED, _WHITE_IS_ZERO = 2, 0
 _HARDLY_SHOWS = 64  # grey levels of 255
+_BAND = 1 << 22  # pixels
 
 
 def turned_upright(image: Image.Image) -> Image.Image:
@@ -34,6 +35,21 @@ def turned_upright(image: Image.Image) -> Image.Image:
         return image
     turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
     return image if turn is None else image.transpose(turn)
+
+
+def bands(image: Image.Image, multiple: int = 1) -> Iterator[Image.Image]:
+    """The rows of a picture, some at a time, so that what is made of them takes little memory.
+
+    Args:
+        image: of any mode.
+        multiple: of which the height of each but the last is one.
+    """
+    rows = max(1, _BAND // (image.width * multiple)) * multiple
+    if rows >= image.height:
+        yield image
+        return
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def has_transparency(image: Image.Image) -> bool:
@@ -61,30 +77,40 @@ def eight_bits(image: Image.Image, transparency: str, *, colour: bool, tags: Map
         converted = ImageCms.applyTransform(image, ImageCms.buildTransform(lab, srgb, "LAB", "RGB"))
         assert converted is not None
         image = converted
-    if transparency == "drop" or not has_transparency(image):
-        return image.convert(wanted)
-    return _on_background(image.convert("RGBA"), transparency).convert(wanted)
+    if transparency != "drop" and has_transparency(image):
+        image = _on_background(image, transparency)
+    return image if image.mode == wanted else image.convert(wanted)
 
 
 def _on_background(image: Image.Image, transparency: str) -> Image.Image:
-    """A picture in "RGBA" laid on white or black; for "auto" on black if it would hardly show on white."""
-    alpha = np.asarray(image.getchannel("A"), dtype=np.float64) / 255
-    if not alpha.any():
-        return image.convert("RGB")  # nothing would be visible: the alpha channel was left empty
+    """A picture of any mode laid on white or black, "RGB"; for "auto" on black if it would hardly show on white."""
+    weight, contrast = 0, 0  # of the distance from white, squared, weighted by opacity
+    for band in bands(image):
+        seen = band.convert("RGBA")
+        alpha = np.asarray(seen.getchannel("A"), dtype=np.uint32)  # times 255² it still fits
+        weight += int(alpha.sum(dtype=np.uint64))
+        if transparency == "auto" and alpha.any():
+            distance = 255 - np.asarray(seen.convert("RGB").convert("L"), dtype=np.uint32)
+            contrast += int((alpha * distance * distance).sum(dtype=np.uint64))
+    if weight == 0:
+        return image.convert("RGBA").convert("RGB")  # nothing would be visible: the alpha channel was left empty
     ground = transparency
     if transparency == "auto":
-        distance = 255.0 - np.asarray(image.convert("RGB").convert("L"), dtype=np.float64)
-        contrast = np.sqrt((alpha * distance**2).sum() / alpha.sum())
-        ground = "black" if contrast < _HARDLY_SHOWS else "white"
-    below = Image.new("RGBA", image.size, ground)
-    return Image.alpha_composite(below, image).convert("RGB")
+        ground = "black" if contrast < _HARDLY_SHOWS**2 * weight else "white"
+    laid = Image.new("RGB", image.size)
+    top = 0
+    for band in bands(image):
+        below = Image.new("RGBA", band.size, ground)
+        laid.paste(Image.alpha_composite(below, band.convert("RGBA")).convert("RGB"), (0, top))
+        top += band.height
+    return laid
 
 
 def _scaled(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     """Grey levels of more than eight bits, scaled by their range: "L", or "LA" where one level means transparent."""
     values = np.asarray(image)
     if image.mode == "F":
-        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+        if not (values.min() >= 0 and values.max() <= 1):  # as of NaN, too
             raise ValueError("its floating-point values must lie between 0 and 1: scale them")
         white = 1.0
     else:
@@ -105,9 +131,15 @@ def _scaled(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     clear = image.info.get("transparency")
     if not isinstance(clear, int):
         return grey
-    grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    grey.putalpha(Image.fromarray((values != clear).astype(np.uint8) * np.uint8(255)))
     return grey
 
 
 def _levels(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
-    return np.rint(values.astype(np.float64) * (255 / white)).astype(np.uint8)
+    levels = np.empty(values.shape, np.uint8)
+    rows = max(1, _BAND // max(1, values.shape[1]))
+    for top in range(0, len(values), rows):
+        band = values[top : top + rows].astype(np.float64)
+        band *= 255 / white
+        levels[top : top + rows] = np.rint(band, out=band)
+    return levels

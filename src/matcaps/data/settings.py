@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
+from matcaps._numbers import is_finite
 from matcaps._paths import user_path
 
 DataName = Literal["embedded", "mnist", "fashion-mnist", "smallnorb", "folder"]
@@ -27,7 +28,7 @@ def _check_number(
         return
     kind = int if whole else (int, float)
     expected = f"{'a whole number' if whole else 'a number'} from {low:g} to {high:g}"
-    good = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+    good = isinstance(value, kind) and not isinstance(value, bool) and is_finite(value) and low <= value <= high
     _check(good, name, expected, value)
 
 

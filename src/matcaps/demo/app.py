@@ -10,12 +10,14 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
 try:
     import gradio as gr  # pyright: ignore[reportMissingImports]
     from gradio.themes import Base, Default  # pyright: ignore[reportMissingImports]
+    from starlette.middleware import Middleware  # pyright: ignore[reportMissingImports]
 except ImportError as problem:
     raise ImportError(f'the demo needs Gradio ({problem}): pip install "matcaps[demo]"') from problem
 import torch
 
 from matcaps._version import __version__
 from matcaps.demo import panels
+from matcaps.demo.bounds import BoundedRequests
 from matcaps.demo.events import LIVE, QUIET
 from matcaps.demo.pictures import Prepared, read_upload
 from matcaps.demo.ports import check_address
@@ -95,6 +97,7 @@ def serve(
         show_error=True,
         max_file_size=MAX_UPLOAD,
         state_session_capacity=64,
+        app_kwargs={"middleware": [Middleware(BoundedRequests)]},
         theme=_theme(),
         css=_resource("page.css"),
     )

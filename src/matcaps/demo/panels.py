@@ -100,7 +100,7 @@ def parse_pose(text: str | None) -> Tensor | None:
         return None
     try:
         return torch.tensor([float(value) for value in json.loads(text)["values"]])
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError("the pose must be a list of numbers") from error
 
 

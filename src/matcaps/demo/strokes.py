@@ -35,7 +35,7 @@ def parse_strokes(text: str | None) -> list[list[tuple[float, float]]]:
         return []
     try:
         strokes = [[(float(x), float(y)) for x, y in stroke] for stroke in json.loads(text)]
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError("the drawing must be a list of strokes, each a list of points [x, y]") from error
     points = [value for stroke in strokes for point in stroke for value in point]
     if len(points) > 2 * MAX_POINTS:

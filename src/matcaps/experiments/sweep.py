@@ -6,16 +6,15 @@ processes, also of several machines, work on it, and any of them can be killed.
 """
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
 
+from matcaps._numbers import is_finite
 from matcaps._paths import named_errors
 from matcaps._progress import watched
 from matcaps.experiments.folds import fold_experiment
@@ -25,6 +24,7 @@ from matcaps.training.folder import RunBusyError, held
 from matcaps.training.loop import Callback
 from matcaps.training.record import RESULTS_NAME, read_json, write_json
 from matcaps.training.settings import TrainSettings
+from matcaps.training.yaml_files import read_yaml
 
 try:
     import optuna
@@ -87,11 +87,7 @@ def read_space(path: Path) -> Space:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}: give a YAML file of settings to search; docs/sweeps.md has one")
-    try:
-        with named_errors(path):
-            entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} must be a YAML file: {error}") from error
+    entries = read_yaml(path)
     if not isinstance(entries, dict) or not entries:
         raise ValueError(f"{path} must have a line for each setting, such as loss.name: [spread, cross-entropy]")
     return {str(name): _read_entry(str(name), entry) for name, entry in entries.items()}
@@ -109,7 +105,7 @@ def _read_entry(name: str, entry: Any) -> Choice | Range:
         )
     low, high, log = entry["low"], entry["high"], entry.get("log", False)
     for bound in (low, high):
-        if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
+        if isinstance(bound, bool) or not isinstance(bound, int | float) or not is_finite(bound):
             hint = ": YAML wants a dot in it, 1.0e-3" if isinstance(bound, str) else ""
             raise ValueError(f"{name} must have numbers as low and high; got {bound!r}{hint}")
     if not isinstance(log, bool):
@@ -170,7 +166,7 @@ def open_study(sweep: Sweep) -> optuna.Study:
         "settings": dict(sweep.begun_with or {}),
     }
     own = json.loads(json.dumps(own))
-    with _journal_named(sweep), _alone(sweep):
+    with journal_named(sweep.folder), _alone(sweep):
         study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(sweep.folder / JOURNAL_NAME))),
             study_name=sweep.name,
@@ -215,7 +211,7 @@ def run_sweep(
     """
     study = open_study(sweep)
     tried_here: set[int] = set()
-    with _journal_named(sweep):
+    with journal_named(sweep.folder):
         while True:
             with _alone(sweep):
                 trial = _left_behind(study, sweep, tried_here) or _new(study, num_trials, seed)
@@ -322,9 +318,11 @@ def _lock_of(sweep: Sweep, number: int) -> Path:
 
 
 @contextmanager
-def _journal_named(sweep: Sweep) -> Iterator[None]:
-    """Errors about Optuna's journal name it; of a lock that could not be given back Optuna makes a RuntimeError."""
-    with named_errors(sweep.folder / JOURNAL_NAME):
+def journal_named(folder: Path) -> Iterator[None]:
+    """Let errors about Optuna's journal in a sweep's folder name it, for whatever asks a study, since each question
+    reads it; of a lock that could not be given back Optuna makes a RuntimeError.
+    """
+    with named_errors(folder / JOURNAL_NAME):
         try:
             yield
         except RuntimeError as error:

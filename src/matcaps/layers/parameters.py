@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from matcaps._numbers import is_finite
 from matcaps.capsules import Capsules
 from matcaps.routing import (
     RoutingFit,
@@ -70,7 +71,9 @@ class RoutingParameters(nn.Module):
     ):
         super().__init__()
         schedule = list(inverse_temperature) if isinstance(inverse_temperature, Sequence) else []
-        if not schedule or not all(isinstance(value, int | float) and 0 < value < float("inf") for value in schedule):
+        if not schedule or not all(
+            isinstance(value, int | float) and is_finite(value) and value > 0 for value in schedule
+        ):
             raise ValueError(
                 "inverse_temperature must be a sequence of positive, finite numbers, one an iteration; "
                 f"got {inverse_temperature!r}"

@@ -3,12 +3,15 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from matcaps._paths import named_errors
+
+MOST_NESTED = 100
+"""Objects and lists within each other in a file of JSON or YAML; what walks through them would fail at some depth."""
 
 
 @contextmanager
@@ -66,16 +69,46 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: it cannot be read; the error always has a path.
-        ValueError: it is not JSON, or no object.
+        ValueError: it is not JSON or no object, or :func:`check_plain` refuses it.
     """
     try:
         with named_errors(path):
             values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # also a number of thousands of digits, which Python does not convert
         raise ValueError(f"{path} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise _too_deep(path) from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold an object; got {type(values).__name__}")
+    check_plain(path, values)
     return values
+
+
+def check_plain(path: Path, values: Any) -> None:
+    """Refuse what Python can hold, but little can be done with.
+
+    Raises:
+        ValueError: values of a file are nested more than :data:`MOST_NESTED` deep, or a whole number in it has more
+            than 64 bits, which neither a tensor nor, at 1,024, a float can hold.
+    """
+    level: list[Any] = [values]
+    for _ in range(MOST_NESTED):
+        for one in level:
+            if isinstance(one, int) and not -(1 << 63) <= one < 1 << 64:
+                raise ValueError(f"{path} must have whole numbers of at most 64 bits; got one of {one.bit_length():,}")
+        level = [one for outer in level for one in _inside(outer)]
+    if level:
+        raise _too_deep(path)
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _too_deep(path: Path) -> ValueError:
+    return ValueError(f"{path} must nest at most {MOST_NESTED} deep: it is damaged, or not what it is taken for")
 
 
 def file_digest(path: Path) -> str:

@@ -1,12 +1,13 @@
 """The options of a routing in one object, its tensors in another, and the geometry of its windows."""
 
 from dataclasses import dataclass
-from math import inf
 from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from matcaps._numbers import is_finite
 
 COMPETITIONS = ("child", "window")
 ACTIVATION_RULES = ("paper", "standardised", "relative")
@@ -63,7 +64,7 @@ class RoutingSpec:
 
 def is_positive(value: Any) -> bool:
     """Whether it is a number above 0, and finite."""
-    return isinstance(value, Real) and 0 < float(value) < inf
+    return isinstance(value, Real) and is_finite(value) and float(value) > 0
 
 
 class RoutingInputs(NamedTuple):

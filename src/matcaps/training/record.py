@@ -18,6 +18,7 @@ from matcaps._paths import named_errors, user_path
 from matcaps.models.files import read_json as read_json
 from matcaps.models.files import whole_file
 from matcaps.training.settings import TrainSettings
+from matcaps.training.yaml_files import read_yaml
 
 SETTINGS_NAME = "settings.yaml"
 METRICS_NAME = "metrics.csv"
@@ -52,11 +53,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no {path.name} in {path.parent}: is it the folder of a run?")
-    try:
-        with named_errors(path):
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of settings; got {type(values).__name__}")
     return values

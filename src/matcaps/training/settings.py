@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from matcaps._numbers import is_finite
 from matcaps.data.settings import DataSettings
 from matcaps.models.config import EARLIER_IMPLEMENTATIONS
 from matcaps.training.network_fields import network_fields
@@ -43,7 +44,7 @@ OF_PRETRAINED = ("pretrained", "pretrained_sha256", "freeze", "recalibrate")
 def _positive(settings: object, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
-        if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+        if value is not None and not (isinstance(value, int | float) and is_finite(value) and value > 0):
             raise ValueError(f"{name} must be positive; got {value!r}")
 
 
@@ -263,6 +264,10 @@ class TrainSettings:
     test: Literal["never", "end"] = "end"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.recipe, str) or not self.recipe or set(self.recipe) & set("/\\\0"):
+            raise ValueError(
+                f"recipe must be a name without a path, since a run's folder is named by it; got {self.recipe!r}"
+            )
         _one_of(self, "precision", ("32-true", "bf16-mixed"))
         _one_of(self, "accelerator", get_args(Accelerator))
         _positive(self, "checkpoint_minutes")

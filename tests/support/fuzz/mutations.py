@@ -9,13 +9,25 @@ from typing import Any
 
 import yaml
 
-Mutation = Callable[[bytes, random.Random, Callable[[bytes], bytes]], bytes]
-"""From a file, chance and a mutation of plain bytes to another file; an exception where the form is lost."""
+from matcaps.training.yaml_files import parse_yaml
+
+
+def _nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
 
 _VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 3, 1.5, 1e300, -0.0, float("inf"), float("nan"), 2**31, 2**63, 10**40, 10**5),
     *("", "x", "\0", "\x1b[31m", "../..", "/", "é\n", "name", [], {}, [[]], {"": 0}, [0] * 1000, "9" * 5000),
+    *(_nested(50), _nested(300), 10**4200),
 )
+
+
+# In C where PyYAML has it: much faster, and more files are tried.
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def json_text(content: bytes, chance: random.Random, _: Callable[[bytes], bytes]) -> bytes:
@@ -25,7 +37,8 @@ def json_text(content: bytes, chance: random.Random, _: Callable[[bytes], bytes]
 
 def yaml_text(content: bytes, chance: random.Random, _: Callable[[bytes], bytes]) -> bytes:
     """Change one value, name or entry of a YAML file."""
-    return yaml.safe_dump(_changed(yaml.safe_load(content), chance), sort_keys=False).encode()
+    changed = _changed(parse_yaml(content.decode()), chance)
+    return yaml.dump(changed, Dumper=_DUMPER, sort_keys=False).encode()
 
 
 def table(content: bytes, chance: random.Random, _: Callable[[bytes], bytes]) -> bytes:

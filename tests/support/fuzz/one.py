@@ -1,10 +1,12 @@
-"""Fuzz one reader in this process: ``python -m tests.support.fuzz.one READER FOLDER [libFuzzer's options]``."""
+"""Fuzz a reader in this process: ``python -m tests.support.fuzz.one READER FOLDER MEGABYTES [libFuzzer options]``."""
 
 import contextlib
 import os
 import random
+import resource
 import sys
 import tempfile
+import time
 import types
 import warnings
 from pathlib import Path
@@ -12,16 +14,10 @@ from pathlib import Path
 import atheris
 import numpy as np
 
-with atheris.instrument_imports(include=["PIL", "yaml"]):
-    import PIL.Image
-    import yaml  # noqa: F401
-
-    PIL.Image.init()
-
 from matcaps.cli.endings import LONGEST, describe_failure
 from matcaps.data.names import printable
 from tests.support.fuzz.planted import PLANTED
-from tests.support.fuzz.readers import readers
+from tests.support.fuzz.reader import Reader
 
 COUNTS_NAME = "counts"
 """In the folder: how many files were tried, and how many of them were read; two int64."""
@@ -29,38 +25,93 @@ COUNTS_NAME = "counts"
 REFUSED = (ValueError, OSError, TypeError)
 """What the command line says in one line; any other exception would be a traceback."""
 
-FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "ctypes.dlopen")
+FORBIDDEN = (
+    *("os.system", "os.exec", "os.posix_spawn", "os.fork", "os.spawn", "pty.spawn", "subprocess.Popen"),
+    *("socket.connect", "socket.bind", "socket.getaddrinfo", "ctypes.dlopen", "pickle.find_class", "marshal.loads"),
+    *("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.chmod", "os.truncate"),
+)
 """Audit events of code that a file has no business to run; https://docs.python.org/3/library/audit_events.html."""
+
+
+SECONDS = 2
+"""What it may take at most, the time not counted in which the processor worked for others."""
+
+
+FROM_WHOLE = 0.4
+"""How often a whole file is mutated, not one that was mutated before and is mostly refused for that already."""
 
 
 class NotRefusedError(Exception):
     """A file did what none may."""
 
 
+def seconds_waited() -> float:
+    """For how long this thread has waited for a processor, since its beginning."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+
+
+class Costs:
+    """What the block took, memory at its peak and time; more than any file may take raises :exc:`NotRefusedError`.
+
+    Args:
+        megabytes: at most, above what the process held before.
+    """
+
+    def __init__(self, megabytes: int):
+        self._megabytes = megabytes
+
+    def __enter__(self) -> None:
+        with open("/proc/self/clear_refs", "w") as peak:  # Linux forgets the highest so far
+            peak.write("5")
+        self._memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self._waited, self._began = seconds_waited(), time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        seconds = time.monotonic() - self._began
+        megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - self._memory) >> 10
+        if megabytes > self._megabytes:
+            raise NotRefusedError(f"takes {megabytes:,} MB")
+        if seconds > SECONDS and (seconds := seconds - (seconds_waited() - self._waited)) > SECONDS:
+            raise NotRefusedError(f"takes {seconds:.1f} s")
+
+
 def instrument(package: str) -> None:
     """Let Atheris see which lines of a package run; its import hook does not see a package installed as editable."""
-    modules = [module for name, module in sys.modules.items() if name.split(".")[0] == package]
+    modules = [module for name, module in sys.modules.items() if f"{name}.".startswith(f"{package}.")]
     owners = [*modules, *(one for module in modules for one in vars(module).values() if isinstance(one, type))]
     for owner in owners:
         for one in list(vars(owner).values()):
-            if isinstance(one, types.FunctionType) and one.__module__.split(".")[0] == package:
+            if isinstance(one, types.FunctionType) and f"{one.__module__}.".startswith(f"{package}."):
                 atheris.instrument_func(one)
 
 
-def main(name: str, folder: Path, options: list[str]) -> None:
+def make_reader(name: str, folder: Path) -> Reader:
+    """A reader, with Pillow's Python seen by Atheris."""
+    with atheris.instrument_imports(include=["PIL"]):
+        import PIL.Image
+
+        PIL.Image.init()
+    from tests.support.fuzz.readers import readers
+
+    return readers(folder)[name]()
+
+
+def main(name: str, folder: Path, megabytes: int, options: list[str]) -> None:
     """Fuzz until libFuzzer's options say enough; the first fault ends the process, and its file stays in the folder."""
     here = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
     warnings.simplefilter("ignore")
-    reader = (readers(here) | PLANTED)[name]()
+    reader = PLANTED[name]() if name in PLANTED else make_reader(name, here)
     path = here / reader.name
     path.write_bytes(reader.files[0])
     reader.read(path)  # imports what it needs, and shows that a whole file is read
-    instrument("matcaps")
+    for package in ("matcaps", "torch._weights_only_unpickler"):
+        instrument(package)
     corpus = folder / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
     for number, content in enumerate(reader.files):
         (corpus / f"whole-{number}").write_bytes(content)
     reading = False
+    nowhere = open(os.devnull, "w")  # noqa: SIM115
     counts = np.memmap(folder / COUNTS_NAME, np.int64, "w+", shape=2)  # libFuzzer ends the process without a word to it
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
@@ -77,10 +128,13 @@ def main(name: str, folder: Path, options: list[str]) -> None:
     def try_one(content: bytes) -> None:
         nonlocal reading
         path.write_bytes(content)
-        reading = True
         try:
-            with contextlib.redirect_stdout(None), contextlib.redirect_stderr(None):
-                reader.read(path)
+            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), Costs(megabytes):
+                reading = True
+                try:
+                    reader.read(path)
+                finally:
+                    reading = False
         except REFUSED as error:
             line = describe_failure("eval", error)
             if line != printable(line).replace("\n", " ") or not 0 < len(line) <= LONGEST:
@@ -89,10 +143,11 @@ def main(name: str, folder: Path, options: list[str]) -> None:
             counts[1] += 1
         finally:
             counts[0] += 1
-            reading = False
 
     def mutate(content: bytes, longest: int, seed: int) -> bytes:
         chance = random.Random(seed)
+        if chance.random() < FROM_WHOLE:
+            content = chance.choice(reader.files)
         if reader.mutation is not None and chance.random() < 0.7:
             with contextlib.suppress(Exception):  # the form is lost already
                 changed = reader.mutation(content, chance, lambda part: atheris.Mutate(part, len(part) + 64))
@@ -106,4 +161,4 @@ def main(name: str, folder: Path, options: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])

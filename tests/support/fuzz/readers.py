@@ -5,9 +5,11 @@ import io
 import json
 import shutil
 import struct
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from matcaps.data import load_image
 from matcaps.data.groups import read_groups
 from matcaps.data.idx import read_idx
 from matcaps.data.layouts import find_layout
+from matcaps.data.settings import Fit, Transparency
 from matcaps.data.smallnorb import read_norb_matrix
 from matcaps.models.pretrained import CONFIG_NAME, WEIGHTS_NAME
 from matcaps.models.sources import DECODER_NAME
@@ -26,24 +29,8 @@ from matcaps.training.data_record import read_fingerprint
 from matcaps.training.decoding import load_decoder
 from matcaps.training.record import SETTINGS_NAME, read_json, read_metrics, read_run_settings
 from matcaps.training.settings import TrainSettings
-from tests.support.fuzz.mutations import Mutation, archive, json_text, safetensors, table, yaml_text
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A reader and whole files that it reads.
-
-    Attributes:
-        read: reads the file at this path, which stands where it would in a user's folder.
-        files: to begin from; the first is read without an error.
-        name: the file's.
-        mutation: one that keeps the files' form; None: bytes alone are changed.
-    """
-
-    read: Callable[[Path], object]
-    files: list[bytes]
-    name: str
-    mutation: Mutation | None = None
+from tests.support.fuzz.mutations import archive, json_text, safetensors, table, yaml_text
+from tests.support.fuzz.reader import Reader
 
 
 def readers(folder: Path) -> dict[str, Callable[[], Reader]]:
@@ -100,7 +87,13 @@ def _image() -> Reader:
             image = image.convert(mode)
         image.save(content, kind)
         files.append(content.getvalue())
-    return Reader(lambda path: load_image(path, 8, 3), files, "picture.png")
+    ways = tuple(product(get_args(Fit), (1, 3), get_args(Transparency)))
+
+    def read(path: Path) -> object:
+        fit, channels, transparency = ways[zlib.crc32(path.read_bytes()) % len(ways)]
+        return load_image(path, 8, channels, fit=fit, transparency=transparency)
+
+    return Reader(read, files, "picture.png")
 
 
 def _saved(folder: Path) -> Path:

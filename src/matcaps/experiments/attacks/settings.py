@@ -1,8 +1,9 @@
 """Settings of the experiment with adversarial attacks; imports no torch."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from matcaps._numbers import is_finite
 
 
 def _check_whole(settings: object, name: str, least: int) -> None:
@@ -12,7 +13,7 @@ def _check_whole(settings: object, name: str, least: int) -> None:
 
 
 def _is_epsilon(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and is_finite(value) and value >= 0
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,10 @@
 """The allowed adversarial images: in the L∞ ball of ε around an image, and within the bounds of valid input."""
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from matcaps._numbers import is_finite
 from matcaps.data.random import Keys, uniform
 
 Bounds = tuple[Tensor | float, Tensor | float]
@@ -61,7 +60,7 @@ def check_space(images: Tensor, epsilon: float, bounds: Bounds) -> tuple[Tensor,
         raise TypeError(f"images must be floating point, as the network takes them; got {images.dtype}: transform them")
     if images.ndim != 4 or not len(images):
         raise ValueError(f"images must have shape [B, C, H, W] with B of at least 1; got {list(images.shape)}")
-    if not (math.isfinite(epsilon) and epsilon >= 0):
+    if not (is_finite(epsilon) and epsilon >= 0):
         raise ValueError(f"epsilon must be finite and at least 0; got {epsilon}")
     low, high = (torch.as_tensor(bound).to(images).expand_as(images) for bound in bounds)
     if not ((low <= images) & (images <= high)).all():
