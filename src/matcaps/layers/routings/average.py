@@ -1,12 +1,13 @@
 """No routing, two ways: every child's equal share to every parent, or a share drawn once and kept."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from matcaps.layers.routings.base import LinearActivation, Step, VoteRouting
-from matcaps.routing import Children, RoutingSpec
+from matcaps.routing import Children
 
 
 class Average(VoteRouting):
@@ -17,8 +18,8 @@ class Average(VoteRouting):
 
     kind = "average"
 
-    def __init__(self, kinds: int, num_parents: int, *, iterations: int, spec: RoutingSpec):
-        super().__init__(kinds, num_parents, iterations=iterations, spec=spec)
+    def __init__(self, kinds: int, num_parents: int, **settings: Any):
+        super().__init__(kinds, num_parents, **settings)
         self.activation = LinearActivation(num_parents)
 
     def assignment(self, children: Children) -> Tensor:
@@ -45,8 +46,8 @@ class RandomAssignment(Average):
 
     drawn: Tensor
 
-    def __init__(self, kinds: int, num_parents: int, *, iterations: int, spec: RoutingSpec):
-        super().__init__(kinds, num_parents, iterations=iterations, spec=spec)
+    def __init__(self, kinds: int, num_parents: int, **settings: Any):
+        super().__init__(kinds, num_parents, **settings)
         self.register_buffer("drawn", torch.randn(kinds, num_parents).softmax(dim=-1))
 
     def assignment(self, children: Children) -> Tensor:
