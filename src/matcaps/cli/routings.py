@@ -1,14 +1,16 @@
 """``matcaps experiment routings`` and ``matcaps table routings``."""
 
 from matcaps._paths import user_path
+from matcaps.cli.folds import read_changes, with_changes
 from matcaps.cli.parsing import PLAIN, make_parser, out
 from matcaps.cli.trials import add_trial_options, conclude, epoch_lines, write_table
 from matcaps.experiments.folds import TRAINING_TOYS
 from matcaps.experiments.plan import parse_list, parse_seeds, parse_shard
 from matcaps.experiments.routing_bench import CONTENDERS, ROUTINGS, Bench, contenders_named, search_jobs
-from matcaps.training.recipes import list_recipes
+from matcaps.training.recipes import list_recipes, recipe_settings
 
 _FOLDER = "runs/routings"
+_OF_ROWS = ("loss.name", "optimizer.learning_rate", "optimizer.matrix_learning_rate")
 
 
 def routings_command(arguments: list[str]) -> int:
@@ -23,6 +25,9 @@ def routings_command(arguments: list[str]) -> int:
     names = ", ".join(one.name for one in CONTENDERS)
     parser.add_argument(
         "--recipe", type=str, default="smallnorb", help=f"for data, loss and rates: one of {', '.join(list_recipes())}"
+    )
+    parser.add_argument(
+        "--set", type=str, action="append", default=[], help="a setting for all rows, as in matcaps experiment folds"
     )
     parser.add_argument("--only", type=str | None, help=f"rows, such as em-3,vb; default: all of {names}")
     parser.add_argument("--configurations", type=int, default=6, help="how many of each row's six are tried")
@@ -40,6 +45,10 @@ def routings_command(arguments: list[str]) -> int:
     folds = parse_list(parsed.folds)
     if not all(fold.isdecimal() for fold in folds):
         raise ValueError(f"folds must be toys' numbers, such as 4,6; got {parsed.folds!r}")
+    changes = read_changes(parsed["set"])
+    for name in changes:
+        if name.startswith("model.") or name in _OF_ROWS:
+            raise ValueError(f"set must not change {name}, which the rows of the bench set")
     bench = Bench(
         parsed.recipe,
         20 if parsed.epochs is None else parsed.epochs,
@@ -50,6 +59,8 @@ def routings_command(arguments: list[str]) -> int:
         not parsed.no_elevations,
         parsed.max_train_images,
         parsed.max_test_images,
+        tuple(parsed["set"]),
+        with_changes(recipe_settings(parsed.recipe), changes, f"experiment {ROUTINGS}"),
     )
     (part, parts), base = parse_shard(parsed.shard), user_path(parsed.folder)
     if not 1 <= part <= parts:

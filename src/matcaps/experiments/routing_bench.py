@@ -162,6 +162,8 @@ class Bench:
         elevations: whether the best configuration is also trained on low elevations alone.
         max_train_images: train on at most so many images; for a quick look.
         max_test_images: test on at most so many.
+        changes: settings in place of the recipe's, for all rows, such as ``"optimizer.ema_decay=0.98"``.
+        base: the recipe's settings with these changes; None: the recipe's.
     """
 
     recipe: str = "smallnorb"
@@ -173,6 +175,8 @@ class Bench:
     elevations: bool = True
     max_train_images: int | None = None
     max_test_images: int | None = None
+    changes: tuple[str, ...] = ()
+    base: TrainSettings | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_configurations <= 2 * len(_RATES):
@@ -188,7 +192,7 @@ class Bench:
 
     def begun_with(self) -> dict[str, Any]:
         """What must not change while it lasts; rows may be run in any order and at any time."""
-        values = {name: value for name, value in vars(self).items() if name != "contenders"}
+        values = {name: value for name, value in vars(self).items() if name not in ("contenders", "base")}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
@@ -215,7 +219,7 @@ def contenders_named(names: Sequence[str] | None) -> tuple[Contender, ...]:
 
 def configurations(bench: Bench, contender: Contender) -> tuple[Configuration, ...]:
     """The configurations of a row that the bench tries, in order."""
-    base = recipe_settings(bench.recipe)
+    base = recipe_settings(bench.recipe) if bench.base is None else bench.base
     first, second = contender.choices
     order = [(first, 1.0), (second, 1.0), *((one, rate) for one in (first, second) for rate in _RATES[1:])]
     return tuple(_configuration(base, contender, *one) for one in order[: bench.num_configurations])

@@ -222,6 +222,7 @@ def _distorted(row: BenchRow, kind: str, unit: str, amount: int) -> str:
 def _circumstances(bench: Bench) -> str:
     limits = [
         *([] if bench.max_train_images is None else [f"at most {bench.max_train_images:,} images to train on"]),
+        *([f"with {', '.join(bench.changes)}"] if bench.changes else []),
         *([] if bench.max_test_images is None else [f"at most {bench.max_test_images:,} to test on"]),
     ]
     return (
