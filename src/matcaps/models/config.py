@@ -5,8 +5,8 @@ from typing import Literal
 
 from matcaps._numbers import check_count, is_number, plain, whole
 
-IMPLEMENTATIONS = ("auto", "reference", "native", "cuda")
-"""The implementations of routing; :func:`matcaps.routing.available_implementations` lists those available here."""
+IMPLEMENTATIONS = ("auto", "reference", "native", "cuda", "compiled")
+"""The implementations of routing; :func:`matcaps.routing.available_implementations` lists those of EM here."""
 
 ROUTING_NAMES = ("em", "average", "random", "dynamic", "vb", "self", "heinsen", "attention")
 """The routings that a network may have; :data:`matcaps.layers.routings.ROUTINGS` has those other than EM."""
@@ -69,7 +69,8 @@ class EMCapsNetConfig:
         class_weight_deviation: standard deviation of the class capsules' initial matrices; with vector poses half.
         implementation: what computes the routing; all agree up to rounding: "auto" takes the fastest that supports the
             tensors (:func:`matcaps.routing.resolve_implementation`); "reference" can do everything that PyTorch can,
-            but is slower and holds all votes in memory; "native" (CPU) and "cuda" (GPU) are compiled.
+            but is slower and holds all votes in memory; "native" (CPU) and "cuda" (GPU) are compiled; "compiled", of
+            the other routings alone: their plain code by torch.compile, which needs a C++ compiler on a CPU.
     """
 
     in_channels: int = 1
@@ -100,7 +101,7 @@ class EMCapsNetConfig:
     normalisation: Literal["none", "batch"] = "none"
     conv_weight_deviation: float = 0.3
     class_weight_deviation: float = 0.01
-    implementation: Literal["auto", "reference", "native", "cuda"] = "auto"
+    implementation: Literal["auto", "reference", "native", "cuda", "compiled"] = "auto"
 
     def __post_init__(self) -> None:
         _check_counts(
@@ -146,6 +147,10 @@ class EMCapsNetConfig:
             raise ValueError(
                 f"implementation {self.implementation!r} computes EM alone; got routing {self.routing!r}: leave it "
                 "'auto'"
+            )
+        if self.routing == "em" and self.implementation == "compiled":
+            raise ValueError(
+                "implementation 'compiled' is of routings other than EM; got routing 'em': leave it 'auto'"
             )
         components = self.coordinate_components
         indices = [whole(component) for component in components] if isinstance(components, tuple | list) else [None]

@@ -1,7 +1,9 @@
 """What every routing other than EM is made of: iterations over votes in memory, parameters, calibration."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FunctionType
 from typing import NamedTuple
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -132,14 +134,15 @@ class VoteRouting(nn.Module):
             last = self.finish(self.last_step(capsules, weight, coordinates))
             return Capsules(last.pose.unflatten(-1, (POSE_SIZE, POSE_SIZE)), last.activation)
         num_images = self._images_at_once(capsules, weight)
+        step = compiled_step(self) if self.implementation == "compiled" else self.last_step
         blocks = [Capsules(*block) for block in zip(*(part.split(num_images) for part in capsules), strict=True)]
         if len(blocks) > 1 and torch.is_grad_enabled():
             steps = [
-                checkpoint(self.last_step, block, weight, coordinates, use_reentrant=False, preserve_rng_state=False)
+                checkpoint(step, block, weight, coordinates, use_reentrant=False, preserve_rng_state=False)
                 for block in blocks
             ]
         else:
-            steps = [self.last_step(block, weight, coordinates) for block in blocks]
+            steps = [step(block, weight, coordinates) for block in blocks]
         last = self.finish(Step(*(torch.cat(parts) for parts in zip(*steps, strict=True))))
         return Capsules(last.pose.unflatten(-1, (POSE_SIZE, POSE_SIZE)), last.activation)
 
@@ -181,6 +184,26 @@ class VoteRouting(nn.Module):
     def extra_repr(self) -> str:
         rank = "" if self.rank is None else f", rank={self.rank}"
         return f"{self.num_parents}, iterations={self.num_iterations}, competition={self.spec.competition!r}{rank}"
+
+
+_COMPILED: "WeakKeyDictionary[VoteRouting, Callable[..., Step]]" = WeakKeyDictionary()
+"""By layer what computes its blocks; not an attribute, so that a layer can be copied and pickled."""
+
+
+def compiled_step(routing: VoteRouting) -> Callable[..., Step]:
+    """:meth:`VoteRouting.last_step` of a layer by ``torch.compile``, compiled at its first call."""
+    if routing not in _COMPILED:
+        own = ref(routing)
+
+        def step(capsules: Capsules, weight: Tensor, coordinates: Tensor | None) -> Step:
+            routing = own()
+            assert routing is not None
+            return routing.last_step(capsules, weight, coordinates)
+
+        # torch counts recompilations by code object, and gives up after eight: each layer has one of its own
+        code = step.__code__.replace(co_name=f"step_{len(_COMPILED)}")
+        _COMPILED[routing] = torch.compile(FunctionType(code, globals(), None, None, step.__closure__), dynamic=False)
+    return _COMPILED[routing]
 
 
 def norm(vector: Tensor) -> Tensor:
