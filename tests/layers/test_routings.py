@@ -13,7 +13,7 @@ from matcaps.capsules import Capsules
 from matcaps.layers import ClassCapsules, ConvCapsules
 from matcaps.layers.routings import ROUTINGS, VoteRouting, base, make_routing
 from matcaps.models.config import ROUTING_NAMES, TABLE_ROUTINGS
-from matcaps.routing import Children, RoutingSpec
+from matcaps.routing import Children, RoutingSpec, gather_children
 
 NAMES = tuple(ROUTINGS)
 ITERATING = ("dynamic", "vb", "heinsen")
@@ -325,6 +325,27 @@ def test_a_rank_gives_the_routing_whose_tables_are_those_products(name):
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("name", ["average", "random"])
+@pytest.mark.parametrize("competition", ["child", "window", "class"])
+def test_without_votes_a_mean_is_that_of_the_votes(name, competition):
+    torch.manual_seed(5)
+    layer = ClassCapsules(3, 4, routing=name) if competition == "class" else ConvCapsules(3, 4, 3, 2, routing=name)
+    layer = layer.double()
+    if isinstance(layer, ConvCapsules):
+        layer.competition = competition
+    poses = drawn(2, 5, 7, 3, 4, 4, seed=6).requires_grad_()
+    activations = drawn(2, 5, 7, 3, seed=7).sigmoid()
+    activations[0] = 0  # a parent without data
+    capsules = Capsules(poses, activations.requires_grad_())
+    coordinates = layer.vote_offset(capsules, None) if isinstance(layer, ClassCapsules) else None
+    votes = layer.routing.iterate(gather_children(capsules, layer.weight, layer.routing.spec, coordinates))
+    results = [list(votes)[-1], layer.routing.last_step(capsules, layer.weight, coordinates)]
+    wanted = [poses, activations, layer.weight, *layer.routing.parameters()]
+    gradients = [torch.autograd.grad(step.pose.sin().sum() + step.activation.sum(), wanted) for step in results]
+    for found, expected in zip((*results[1][1:], *gradients[1]), (*results[0][1:], *gradients[0]), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_images_a_few_at_a_time_are_those_of_the_whole_batch(name, monkeypatch):
     """Values and gradients; the batch normalisation of variational Bayes is over the batch all the same."""
@@ -363,8 +384,9 @@ def test_votes_of_a_whole_batch_are_never_in_memory_together(name, monkeypatch):
     with Largest():
         parents = layer(capsules)
         (parents.poses.sum() + parents.activations.sum()).backward()
-    votes_of_an_image = 4 * 4 * 9 * 2 * 3 * 16
-    assert most <= max(votes_of_an_image, 8 * 6 * 6 * 2 * 16)
+    copies_of_an_image, children = 4 * 4 * 9 * 2 * 16, 8 * 6 * 6 * 2 * 16
+    votes_of_an_image = 3 * copies_of_an_image
+    assert most <= (max(votes_of_an_image, children) if layer.routing.holds_votes else 8 * copies_of_an_image)
 
 
 # --- layers and networks ---

@@ -1,4 +1,4 @@
-"""Other routings than EM behind the same layers, by name: for comparing them, in plain PyTorch, all votes in memory.
+"""Other routings than EM behind the same layers, by name: for comparing them, in plain PyTorch.
 
 Each file reads as its paper's procedure and says where it departs from it. They are written for matrix capsules: 4×4
 poses, an activation of each capsule's own, either competition.

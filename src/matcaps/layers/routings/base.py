@@ -43,10 +43,12 @@ class VoteRouting(nn.Module):
 
     Attributes:
         kind: the name of the routing in configurations.
+        holds_votes: whether routing has votes in memory.
         calibrated: a buffer, 1 once a batch has set the scales.
     """
 
     kind: str
+    holds_votes = True
     calibrated: Tensor
     shared_beta_activation = False
 
@@ -153,6 +155,8 @@ class VoteRouting(nn.Module):
 
     def _images_at_once(self, capsules: Capsules, weight: Tensor) -> int:
         """The number of images whose votes are in memory together."""
+        if not self.holds_votes:
+            return max(1, len(capsules.poses))
         rows, columns = capsules.activations.shape[1:3]
         windows = rows * columns  # for class capsules the whole map votes once
         if weight.ndim > 4:
