@@ -22,6 +22,7 @@ from matcaps.experiments.routing_figure import draw_routings
 from matcaps.experiments.routing_runs import best_configuration
 from matcaps.experiments.routing_table import gather_bench, make_routing_table
 from matcaps.models import create_model
+from matcaps.models.config import ROUTING_NAMES
 from matcaps.models.presets import PRESETS
 from matcaps.training.record import write_json
 from tests.support.norb import write_noise_norb
@@ -54,6 +55,12 @@ def test_every_row_is_tuned_as_much_and_differs_only_in_what_its_row_says():
     assert all(settings == alike[0] for settings in alike)
     rates = {(one.settings.optimizer.learning_rate, one.settings.optimizer.matrix_learning_rate) for one in ALL}
     assert rates == {(3e-3, 0.03), (1e-3, 0.01), (9e-3, 0.09), (3.3e-4, 3.3e-3)}
+
+
+def test_every_routing_is_on_the_bench():
+    assert {str(one.model.get("routing", "em")) for one in CONTENDERS if one.preset != "baseline-cnn"} == {
+        *ROUTING_NAMES
+    }
 
 
 def test_capsules_have_the_same_stem_and_the_same_votes():
