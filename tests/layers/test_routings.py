@@ -1,6 +1,8 @@
 """The routings other than EM: against plain loops, by their laws, and in networks."""
 
+import copy
 import math
+import pickle
 from pathlib import Path
 
 import pytest
@@ -389,6 +391,33 @@ def test_votes_of_a_whole_batch_are_never_in_memory_together(name, monkeypatch):
     assert most <= (max(votes_of_an_image, children) if layer.routing.holds_votes else 8 * copies_of_an_image)
 
 
+@pytest.mark.filterwarnings("ignore:::torch")
+def test_compiled_it_computes_the_same(monkeypatch):
+    """With the graphs that Inductor gets; it takes minutes itself."""
+    compile_by, compiled = torch.compile, []
+
+    def compile_quickly(function, **options):
+        compiled.append(function)
+        return compile_by(function, backend="aot_eager", **options)
+
+    monkeypatch.setattr(torch, "compile", compile_quickly)
+    monkeypatch.setitem(base.VOTES_AT_ONCE, "cpu", 1)
+    layer = ConvCapsules(2, 3, kernel_size=3, stride=1, routing="dynamic").double()
+    capsules = Capsules(drawn(3, 5, 4, 2, 4, 4, seed=4), drawn(3, 5, 4, 2, seed=5).sigmoid())
+    found = []
+    for implementation in ("auto", "compiled"):
+        layer.routing.implementation = implementation
+        parents = layer(capsules)
+        found.append([*parents, *torch.autograd.grad(parents.poses.sin().sum(), layer.weight)])
+        with torch.no_grad():
+            found[-1] += layer(capsules)
+    for plain, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, plain)
+    assert len(compiled) == 1  # once a layer, whatever the number of blocks
+    copied = copy.deepcopy(layer)  # what is compiled is no part of it
+    assert torch.equal(pickle.loads(pickle.dumps(copied)).weight, layer.weight)
+
+
 # --- layers and networks ---
 
 
@@ -465,6 +494,7 @@ def test_other_iterations():
     [
         ({"routing": "agreement"}, "routing must be one of"),
         ({"routing": "vb", "implementation": "native"}, "computes EM alone; got routing 'vb'"),
+        ({"implementation": "compiled"}, "implementation 'compiled' is of routings other than EM"),
         ({"routing": "vb", "routing_rank": 2}, "routing_rank must be left out with routing 'vb'; got 2: only self,"),
         ({"routing": "self", "routing_rank": 0}, "routing_rank must be a whole number of at least 1; got 0"),
         ({"routing": "vb", "normalisation": "batch", "activation_rule": "relative"}, "normalisation 'batch' is of EM"),
