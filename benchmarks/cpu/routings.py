@@ -58,10 +58,12 @@ def main() -> None:
         parser.error(f"names must be from {', '.join(ROUTINGS)}, and --rounds and --batch at least 1")
     contenders = [name for name in ROUTING_CONTENDERS if not (options.skip_compile and name == "compiled")]
     record: dict[str, Any] = {"machine": machine(), "cases": []}
+    path = None
     for name in options.names or ROUTINGS:
         record["cases"].append(measure(name, contenders, options))
+        path = write_record("routings", record, options.output)  # after each, so that an end costs one routing
         print(table(record["cases"][-1:]), flush=True)
-    print(f"\n{table(record['cases'])}\n\n{write_record('routings', record, options.output)}")
+    print(f"\n{table(record['cases'])}\n\n{path}")
 
 
 if __name__ == "__main__":
