@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 import matcaps
+from matcaps.layers.routings import base as routings
 from matcaps.losses import spread_loss
 from matcaps.routing import conv_em_routing
 
@@ -123,6 +124,47 @@ class Network(NamedTuple):
             network.eval()
             return infer
         return train
+
+
+ROUTING_CONTENDERS = ("at once", "in blocks", "compiled")
+
+
+class Routing(NamedTuple):
+    """The paper's small network with a routing by name, on made-up images: forward, spread loss, backward.
+
+    Seconds are the processor's, of all threads, so that others on the machine count little.
+    """
+
+    routing: str
+    batch: int = 24
+
+    def step(self, contender: str) -> Step:
+        """A step: all votes of the batch "at once", "in blocks" of images (as it is), or these "compiled" by torch; EM
+        has its compiled core, whatever the contender.
+        """
+        torch.manual_seed(0)
+        of_em = self.routing == "em"
+        changes = {} if of_em else {"routing": self.routing}
+        if contender == "compiled" and not of_em:
+            changes["implementation"] = "compiled"
+        network = matcaps.create_model("annealed-small", **changes)
+        images, labels = torch.randn(self.batch, 2, 32, 32), torch.arange(self.batch) % 5
+        network.calibrate(images[:8])
+
+        def step() -> tuple[float, ...]:
+            before = dict(routings.VOTES_AT_ONCE)
+            if contender == "at once":
+                routings.VOTES_AT_ONCE["cpu"] = 2**60
+            start = time.process_time()
+            network.zero_grad()
+            loss = spread_loss(network(images).activations, labels, margin=0.2)
+            middle = time.process_time()
+            loss.backward()
+            end = time.process_time()
+            routings.VOTES_AT_ONCE.update(before)
+            return middle - start, end - middle
+
+        return step
 
 
 LAYERS = [Layer("8→16", 8, 16), Layer("32→32", 32, 32)]

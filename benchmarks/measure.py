@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.cases import Layer, Network, Step
+from benchmarks.cases import Layer, Network, Routing, Step
 from matcaps.routing import native
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,11 +67,13 @@ def process_mib(name: str) -> float | None:
     )
 
 
-def print_peak_memory(case: Layer | Network, contender: str) -> None:
+def print_peak_memory(case: Layer | Network | Routing, contender: str) -> None:
     """Print the MiB that two steps add to a process that has already done a small step of the same kind."""
     if isinstance(case, Layer):
         Layer("small", 2, 2, 1, 3).step(contender)()
         case.inputs()
+    elif isinstance(case, Routing):
+        case._replace(batch=1).step(contender)()
     else:
         Network("quickstart", 1).step(contender)()
     idle = process_mib("VmRSS")
@@ -83,12 +85,12 @@ def print_peak_memory(case: Layer | Network, contender: str) -> None:
     print(peak - idle)
 
 
-def peak_memory(case: Layer | Network, contender: str) -> float | None:
+def peak_memory(case: Layer | Network | Routing, contender: str) -> float | None:
     """What :func:`print_peak_memory` says in a process of its own; None where the system does not tell."""
     if not STATUS.exists():
         return None
     code = (
-        "from benchmarks.cases import Layer, Network\nfrom benchmarks.measure import print_peak_memory\n"
+        "from benchmarks.cases import Layer, Network, Routing\nfrom benchmarks.measure import print_peak_memory\n"
         f"print_peak_memory({type(case).__name__}(*{tuple(case)!r}), {contender!r})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -3,10 +3,10 @@
 
     .venv/bin/python tools/keep_record.py runs/experiments docs/records
 
-Takes of every trial of every experiment, and of every recipe with objects left out (--folds), its settings, metrics,
-results and what was measured; weights and checkpoints stay. The folder that a command wrote to is left out of the
-command, and the data root out of the settings. A record that is there already is replaced only where --replace is
-given.
+Takes of every trial of every experiment, of every recipe with objects left out (--folds), and of the bench of routings
+(--routings), its settings, metrics, results and what was measured; weights and checkpoints stay. The folder that a
+command wrote to is left out of the command, and the data root out of the settings. A record that is there already is
+replaced only where --replace is given.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import yaml
 from matcaps.experiments import list_experiments
 from matcaps.experiments.folds import FOLDS
 from matcaps.experiments.plan import DIVERGED_NAME, MEASURE_FILES
+from matcaps.experiments.routing_bench import BENCH_NAME, ROUTINGS
 from matcaps.training.record import METRICS_NAME, RESULTS_NAME, SETTINGS_NAME, write_json, write_settings, write_text
 
 _PATH_OPTIONS = ("--output", "--folder", "--root", "--data.root", "--groups")
@@ -74,11 +75,19 @@ def main() -> int:
     parser.add_argument("records", type=Path, help="folder of the kept records")
     parser.add_argument("--replace", action="store_true", help="replace records that are there already")
     parser.add_argument("--folds", type=Path, help="folder of recipes with objects left out, such as runs/folds")
+    parser.add_argument("--routings", type=Path, help="folder of the bench of routings, such as runs/routings")
     given = parser.parse_args()
     places = {given.base / experiment: given.records / experiment for experiment in list_experiments()}
     if given.folds is not None:
         recipes = sorted({trial.parent for trial in given.folds.glob(f"*/{_TRIALS}")})
         places |= {recipe: given.records / FOLDS / recipe.name for recipe in recipes}
+    if given.routings is not None:
+        names = sorted({trial.parent for trial in given.routings.glob(f"*/{_TRIALS}")})
+        places |= {name: given.records / ROUTINGS / name.name for name in names}
+        begun = json.loads((given.routings / BENCH_NAME).read_text(encoding="utf-8"))
+        begun["changes"] = [one for one in begun["changes"] if f"--{one.partition('=')[0]}" not in _PATH_OPTIONS]
+        (given.records / ROUTINGS).mkdir(parents=True, exist_ok=True)
+        write_json(given.records / ROUTINGS / BENCH_NAME, begun)
     for place, kept in places.items():
         for trial in sorted(place.glob(_TRIALS)):
             target = kept / trial.name

@@ -19,6 +19,9 @@ from matcaps.experiments.fold_figure import draw_folds
 from matcaps.experiments.fold_records import Gathered, gather_folds
 from matcaps.experiments.fold_table import make_fold_table
 from matcaps.experiments.folds import FOLDS
+from matcaps.experiments.routing_bench import ROUTINGS
+from matcaps.experiments.routing_figure import draw_routings
+from matcaps.experiments.routing_table import GatheredBench, gather_bench, make_routing_table
 from matcaps.experiments.tables import distinct, markdown, spread
 from matcaps.inspect.style import save_figure
 from matcaps.training.record import RESULTS_NAME, SETTINGS_NAME, write_text
@@ -46,7 +49,18 @@ def results_page(records: Path) -> str:
     recipes = fold_records(records)
     if recipes is not None:
         parts += [make_fold_table(recipes).rstrip(), f"![Objects left out, by recipe]({FOLDS}.png)"]
+    bench = bench_records(records)
+    if bench is not None:
+        parts += [
+            make_routing_table(bench).rstrip(),
+            f"![Routings, on toys left out, and what they cost]({ROUTINGS}.png)",
+        ]
     return "\n\n".join(parts) + "\n"
+
+
+def bench_records(records: Path) -> GatheredBench | None:
+    """The bench of routings; None if it was not run."""
+    return gather_bench(records / ROUTINGS) if (records / ROUTINGS).is_dir() else None
 
 
 def fold_records(records: Path) -> Gathered | None:
@@ -124,6 +138,9 @@ def main() -> int:
     recipes = fold_records(records)
     if recipes is not None and (figure := draw_folds(recipes.recipes)) is not None:
         save_figure(figure, page.parent / FOLDS)
+    bench = bench_records(records)
+    if bench is not None and (figure := draw_routings(bench)) is not None:
+        save_figure(figure, page.parent / ROUTINGS)
     return 0
 
 

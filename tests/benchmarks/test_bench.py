@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.cases import GROWTH, LAYERS, Layer, Network
-from benchmarks.cpu import bench, roofline
+from benchmarks.cpu import bench, roofline, routings
 from benchmarks.measure import interleave, peak_memory, summary
 from matcaps.routing import native
 
@@ -52,6 +52,17 @@ def test_the_whole_record_of_tiny_cases(monkeypatch, tmp_path, capsys):
     assert set(record) == {"machine", "layers", "networks", "threads", "growth"}
     assert record["layers"][0]["rows"]["reference"]["ratio"] > 0  # how fast, one round on a busy machine does not tell
     assert str(path) in capsys.readouterr().out
+
+
+def test_the_record_of_other_routings(monkeypatch, tmp_path, capsys):
+    arguments = ["routings", "average", "dynamic", "--skip-compile", "--skip-memory", "--rounds=1", "--batch=1"]
+    monkeypatch.setattr("sys.argv", [*arguments, f"--output={tmp_path}"])
+    routings.main()
+    (path,) = tmp_path.glob("routings-*.json")
+    cases = json.loads(path.read_text())["cases"]
+    assert [case["routing"] for case in cases] == ["average", "dynamic"]
+    assert [list(case["rows"]) for case in cases] == [["em", "at once", "in blocks"]] * 2
+    assert capsys.readouterr().out.count("| dynamic | in blocks |") == 2  # when it is measured, and in the whole table
 
 
 def test_peak_memory_is_that_of_a_process_of_its_own():

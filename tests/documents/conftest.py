@@ -9,25 +9,16 @@ import pytest
 from PIL import Image
 
 from matcaps.data import DataSettings, SplitSettings
-from matcaps.data.sources import SMALLNORB_STEMS
 from matcaps.training import ModelSettings, TrainSettings, recipe_settings, train
 from tests.support.documents import CNN_RUN, RUN, STOPPED_RUN
-from tests.support.norb import norb_bytes, norb_labels
+from tests.support.norb import write_noise_norb
 from tests.support.runs import TINY_CNN, Stop, StoppedError
 
 
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory) -> Path:
     """A smallNORB of noise: every object at every elevation."""
-    root = tmp_path_factory.mktemp("data")
-    folder = root / "smallnorb"
-    folder.mkdir()
-    for seed, (split, stem) in enumerate(SMALLNORB_STEMS.items()):
-        category, info = norb_labels(split)
-        images = np.random.default_rng(seed).integers(0, 256, (len(category), 2, 96, 96), dtype=np.uint8)
-        for kind, array in (("cat", category), ("info", info), ("dat", images)):
-            (folder / f"{stem}-{kind}.mat").write_bytes(norb_bytes(array))
-    return root
+    return write_noise_norb(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")

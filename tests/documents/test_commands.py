@@ -176,6 +176,9 @@ COMMANDS: dict[str, Callable[[str], None]] = {
     "matcaps experiment folds --recipe smallnorb --set loss.name=cross-entropy --epochs 20": Run(SMALL_FOLDS),
     "matcaps experiment folds --recipe smallnorb --epochs 20 --seeds 0,1": Run(SMALL_FOLDS),
     "matcaps table folds runs/folds": table_of_folds,
+    "matcaps experiment routings --plan": Run("--only=stem --accelerator=cpu"),
+    "matcaps experiment routings --accelerator gpu --shard 1/4": Run("--list"),
+    "matcaps table routings": Run(f"{ROOT / 'docs' / 'records' / 'routings'} --output=table"),
     "matcaps experiment sweep --recipe smallnorb --space space.yaml --epochs 20 --trials 20": sweep,
     "torchrun --standalone --nproc_per_node 4 --no-python matcaps experiment sweep --recipe smallnorb "
     "--space space.yaml --trials 100": sweep,

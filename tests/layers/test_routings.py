@@ -1,18 +1,21 @@
 """The routings other than EM: against plain loops, by their laws, and in networks."""
 
+import copy
 import math
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import matcaps
 from matcaps.capsules import Capsules
 from matcaps.layers import ClassCapsules, ConvCapsules
-from matcaps.layers.routings import ROUTINGS, VoteRouting, make_routing
-from matcaps.models.config import ROUTING_NAMES
-from matcaps.routing import Children, RoutingSpec
+from matcaps.layers.routings import ROUTINGS, VoteRouting, base, make_routing
+from matcaps.models.config import ROUTING_NAMES, TABLE_ROUTINGS
+from matcaps.routing import Children, RoutingSpec, gather_children
 
 NAMES = tuple(ROUTINGS)
 ITERATING = ("dynamic", "vb", "heinsen")
@@ -218,6 +221,7 @@ class Plain:
 def test_the_procedure_is_that_of_plain_loops(name):
     routing, children = a_routing(name).eval(), some_children()
     *_, last = routing.iterate(children)
+    last = routing.finish(last)
     for image in range(2):
         for found, expected in zip(last, Plain(routing, children, image).run(), strict=True):
             torch.testing.assert_close(found[image], torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=1e-11)
@@ -309,6 +313,111 @@ def test_gradients_are_those_of_differences(name):
     assert torch.autograd.gradcheck(route, inputs)
 
 
+@pytest.mark.parametrize("name", TABLE_ROUTINGS)
+def test_a_rank_gives_the_routing_whose_tables_are_those_products(name):
+    torch.manual_seed(2)
+    low = make_routing(name, 6, 3, iterations=3, spec=RoutingSpec(competition="window"), rank=2).double()
+    for number, parameter in enumerate(low.parameters()):
+        parameter.data = drawn(*parameter.shape, seed=200 + number)
+    full, children = a_routing(name), some_children()
+    for table in dict(full.named_parameters()):
+        values = torch.einsum("kr,r...->k...", getattr(low, f"{table}_mixture"), getattr(low, f"{table}_shared"))
+        setattr(full, table, torch.nn.Parameter(values.detach()))
+    for found, expected in zip(list(low.iterate(children))[-1], list(full.iterate(children))[-1], strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", ["average", "random"])
+@pytest.mark.parametrize("competition", ["child", "window", "class"])
+def test_without_votes_a_mean_is_that_of_the_votes(name, competition):
+    torch.manual_seed(5)
+    layer = ClassCapsules(3, 4, routing=name) if competition == "class" else ConvCapsules(3, 4, 3, 2, routing=name)
+    layer = layer.double()
+    if isinstance(layer, ConvCapsules):
+        layer.competition = competition
+    poses = drawn(2, 5, 7, 3, 4, 4, seed=6).requires_grad_()
+    activations = drawn(2, 5, 7, 3, seed=7).sigmoid()
+    activations[0] = 0  # a parent without data
+    capsules = Capsules(poses, activations.requires_grad_())
+    coordinates = layer.vote_offset(capsules, None) if isinstance(layer, ClassCapsules) else None
+    votes = layer.routing.iterate(gather_children(capsules, layer.weight, layer.routing.spec, coordinates))
+    results = [list(votes)[-1], layer.routing.last_step(capsules, layer.weight, coordinates)]
+    wanted = [poses, activations, layer.weight, *layer.routing.parameters()]
+    gradients = [torch.autograd.grad(step.pose.sin().sum() + step.activation.sum(), wanted) for step in results]
+    for found, expected in zip((*results[1][1:], *gradients[1]), (*results[0][1:], *gradients[0]), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_a_few_at_a_time_are_those_of_the_whole_batch(name, monkeypatch):
+    """Values and gradients; the batch normalisation of variational Bayes is over the batch all the same."""
+    found = []
+    for votes in (1, 2**40):
+        monkeypatch.setitem(base.VOTES_AT_ONCE, "cpu", votes)
+        torch.manual_seed(3)
+        layer = ConvCapsules(2, 3, kernel_size=3, stride=1, routing=name).double()
+        poses = drawn(3, 5, 4, 2, 4, 4, seed=4).requires_grad_()
+        capsules = Capsules(poses, drawn(3, 5, 4, 2, seed=5).sigmoid())
+        parents = layer(capsules)
+        gradients = torch.autograd.grad(parents.poses.sin().sum() + parents.activations.sum(), [poses, layer.weight])
+        buffers = [buffer.clone() for buffer in layer.buffers()]
+        with torch.no_grad():
+            without = layer(capsules)
+        found.append([*parents, *gradients, *buffers, *without])
+    for few, whole in zip(*found, strict=True):
+        torch.testing.assert_close(few, whole)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_votes_of_a_whole_batch_are_never_in_memory_together(name, monkeypatch):
+    monkeypatch.setitem(base.VOTES_AT_ONCE, "cpu", 1)
+    most = 0
+
+    class Largest(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal most
+            result = function(*args, **(kwargs or {}))
+            tensors = result if isinstance(result, tuple | list) else (result,)
+            most = max([most, *(one.numel() for one in tensors if isinstance(one, Tensor))])
+            return result
+
+    layer = ConvCapsules(2, 3, kernel_size=3, stride=1, routing=name)
+    capsules = Capsules(torch.randn(8, 6, 6, 2, 4, 4, requires_grad=True), torch.rand(8, 6, 6, 2))
+    with Largest():
+        parents = layer(capsules)
+        (parents.poses.sum() + parents.activations.sum()).backward()
+    copies_of_an_image, children = 4 * 4 * 9 * 2 * 16, 8 * 6 * 6 * 2 * 16
+    votes_of_an_image = 3 * copies_of_an_image
+    assert most <= (max(votes_of_an_image, children) if layer.routing.holds_votes else 8 * copies_of_an_image)
+
+
+@pytest.mark.filterwarnings("ignore:::torch")
+def test_compiled_it_computes_the_same(monkeypatch):
+    """With the graphs that Inductor gets; it takes minutes itself."""
+    compile_by, compiled = torch.compile, []
+
+    def compile_quickly(function, **options):
+        compiled.append(function)
+        return compile_by(function, backend="aot_eager", **options)
+
+    monkeypatch.setattr(torch, "compile", compile_quickly)
+    monkeypatch.setitem(base.VOTES_AT_ONCE, "cpu", 1)
+    layer = ConvCapsules(2, 3, kernel_size=3, stride=1, routing="dynamic").double()
+    capsules = Capsules(drawn(3, 5, 4, 2, 4, 4, seed=4), drawn(3, 5, 4, 2, seed=5).sigmoid())
+    found = []
+    for implementation in ("auto", "compiled"):
+        layer.routing.implementation = implementation
+        parents = layer(capsules)
+        found.append([*parents, *torch.autograd.grad(parents.poses.sin().sum(), layer.weight)])
+        with torch.no_grad():
+            found[-1] += layer(capsules)
+    for plain, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, plain)
+    assert len(compiled) == 1  # once a layer, whatever the number of blocks
+    copied = copy.deepcopy(layer)  # what is compiled is no part of it
+    assert torch.equal(pickle.loads(pickle.dumps(copied)).weight, layer.weight)
+
+
 # --- layers and networks ---
 
 
@@ -369,6 +478,13 @@ def test_a_saved_network_computes_the_same(name, tmp_path: Path):
     assert [len(states) for states in loaded.trace(images).values()] == [3 if name in ITERATING else 1] * 3
 
 
+def test_a_rank_is_saved(tmp_path: Path):
+    network = a_network("self", routing_rank=2)
+    network.save_pretrained(tmp_path)
+    assert matcaps.from_pretrained(tmp_path).config.routing_rank == 2
+    assert matcaps.create_model("paper-small", routing="self", routing_rank=3).config.routing_rank == 3
+
+
 def test_other_iterations():
     assert len(a_network("dynamic", iterations=2).trace(torch.rand(1, 2, 32, 32))["class_capsules"]) == 2
 
@@ -378,6 +494,9 @@ def test_other_iterations():
     [
         ({"routing": "agreement"}, "routing must be one of"),
         ({"routing": "vb", "implementation": "native"}, "computes EM alone; got routing 'vb'"),
+        ({"implementation": "compiled"}, "implementation 'compiled' is of routings other than EM"),
+        ({"routing": "vb", "routing_rank": 2}, "routing_rank must be left out with routing 'vb'; got 2: only self,"),
+        ({"routing": "self", "routing_rank": 0}, "routing_rank must be a whole number of at least 1; got 0"),
         ({"routing": "vb", "normalisation": "batch", "activation_rule": "relative"}, "normalisation 'batch' is of EM"),
     ],
 )

@@ -44,3 +44,15 @@ def write_small_norb(root: Path) -> Path:
             else:
                 (folder / name).write_bytes(content)
     return root
+
+
+def write_noise_norb(root: Path) -> Path:
+    """A smallNORB of noise in a data root: every object at every elevation. Returns the root."""
+    folder = root / "smallnorb"
+    folder.mkdir()
+    for seed, (split, stem) in enumerate(SMALLNORB_STEMS.items()):
+        category, info = norb_labels(split)
+        images = np.random.default_rng(seed).integers(0, 256, (len(category), 2, 96, 96), dtype=np.uint8)
+        for kind, array in (("cat", category), ("info", info), ("dat", images)):
+            (folder / f"{stem}-{kind}.mat").write_bytes(norb_bytes(array))
+    return root

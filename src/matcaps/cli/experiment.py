@@ -3,21 +3,25 @@
 from matcaps._paths import user_path
 from matcaps.cli.folds import folds_command, folds_table_command
 from matcaps.cli.parsing import make_parser
+from matcaps.cli.routings import routings_command, routings_table_command
 from matcaps.cli.sweep import sweep_command
 from matcaps.cli.trials import add_trial_options, run_or_list, write_table
 from matcaps.experiments.definitions import get_experiment, list_experiments
 from matcaps.experiments.folds import FOLDS
 from matcaps.experiments.plan import parse_list
+from matcaps.experiments.routing_bench import ROUTINGS
 
 _FOLDER = "runs/experiments"
 _SWEEP = "sweep"
-_NAMES = f"one of {', '.join(list_experiments())}; or {FOLDS}, which has its own options: {FOLDS} --help"
+_NAMES = f"one of {', '.join(list_experiments())}; or {FOLDS} or {ROUTINGS}, with options of their own: {FOLDS} --help"
 
 
 def experiment_command(arguments: list[str]) -> int:
     """Run one of the paper's experiments; or judge a recipe, or search its settings, with objects left out."""
     if arguments[:1] == [FOLDS]:
         return folds_command(arguments[1:])
+    if arguments[:1] == [ROUTINGS]:
+        return routings_command(arguments[1:])
     if arguments[:1] == [_SWEEP]:
         return sweep_command(arguments[1:])
     parser = make_parser(
@@ -43,6 +47,8 @@ def table_command(arguments: list[str]) -> int:
     """Gather an experiment's records, or those of recipes with objects left out, into a table and figures."""
     if arguments[:1] == [FOLDS]:
         return folds_table_command(arguments[1:])
+    if arguments[:1] == [ROUTINGS]:
+        return routings_table_command(arguments[1:])
     parser = make_parser(
         "table", "Print an experiment's table as Markdown, and write it and its figures beside the records."
     )

@@ -1,6 +1,7 @@
 """What the commands with trials share: list the trials, or run them and print each outcome."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,11 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
     from matplotlib.figure import Figure
 
+    from matcaps.experiments.runner import Outcome
+    from matcaps.training.loop import Callback
 
-def add_trial_options(parser: "ArgumentParser", folder: str, *, of: str, own: str) -> None:
+
+def add_trial_options(parser: "ArgumentParser", folder: str, *, of: str, own: str, seeds: str = "0") -> None:
     """Give a command the options that say which trials run, where, and in which folder.
 
     Args:
@@ -21,8 +25,9 @@ def add_trial_options(parser: "ArgumentParser", folder: str, *, of: str, own: st
         folder: what the folder is where nothing is said.
         of: what is kept in it.
         own: how many epochs a training has where nothing is said.
+        seeds: the seeds where nothing is said.
     """
-    parser.add_argument("--seeds", type=str, default="0", help="seeds of the trainings, such as 0,1,2")
+    parser.add_argument("--seeds", type=str, default=seeds, help="seeds of the trainings, such as 0,1,2")
     parser.add_argument("--epochs", type=int | None, help=f"epochs of every training; default: {own}")
     parser.add_argument("--shard", type=str, default="1/1", help="k/n: the k-th of n parts of the trials, from 1")
     parser.add_argument("--folder", type=str, default=folder, help=f"folder of all {of}")
@@ -45,19 +50,31 @@ def run_or_list(experiment: Experiment, parsed: "Namespace", **chosen: Any) -> i
 
 def _run(experiment: Experiment, trials: Sequence[Trial], base: Path) -> int:
     """Run the trials, print their outcomes, and return the command's status."""
-    from matcaps.cli.steps import EpochSteps
     from matcaps.experiments.runner import run_trials
+
+    with epoch_lines() as callbacks:
+        outcomes = run_trials(
+            experiment, trials, base, callbacks=callbacks, report=lambda line: out.print(line, **PLAIN)
+        )
+    return conclude(outcomes, experiment.caveat)
+
+
+@contextmanager
+def epoch_lines() -> "Iterator[list[Callback]]":
+    """Callbacks that print a line after each epoch, and bars of its steps where somebody looks on."""
+    from matcaps.cli.steps import EpochSteps
     from matcaps.training.progress import EpochLines
 
-    def write(line: str) -> None:
-        out.print(line, **PLAIN)
-
     with EpochSteps() as steps:
-        outcomes = run_trials(experiment, trials, base, callbacks=[EpochLines(write), steps], report=write)
+        yield [EpochLines(lambda line: out.print(line, **PLAIN)), steps]
+
+
+def conclude(outcomes: "Sequence[Outcome]", caveat: str = "") -> int:
+    """Print how many trials are in which state, and return the command's status."""
     counts = {state: sum(outcome.state == state for outcome in outcomes) for state in ("done", "diverged", "busy")}
     out.print(", ".join(f"{count} {state}" for state, count in counts.items() if count), **PLAIN)
-    if experiment.caveat:
-        out.print(experiment.caveat, **PLAIN)
+    if caveat:
+        out.print(caveat, **PLAIN)
     return 1 if counts["diverged"] else 0
 
 

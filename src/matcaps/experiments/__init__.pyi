@@ -13,6 +13,10 @@ from .plan import Trial as Trial
 from .plan import make_trials as make_trials
 from .records import TrialRecord as TrialRecord
 from .records import gather as gather
+from .routing_bench import Bench as Bench
+from .routing_runs import run_bench as run_bench
+from .routing_table import gather_bench as gather_bench
+from .routing_table import make_routing_table as make_routing_table
 from .runner import Outcome as Outcome
 from .runner import run_trials as run_trials
 from .tables import make_table as make_table

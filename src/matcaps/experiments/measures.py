@@ -7,13 +7,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from matcaps.data import load_data
+from matcaps.data import load_data, make_loader
+from matcaps.data.splits import limit_images
 from matcaps.experiments.attacks import AttackSettings, attack_networks
 from matcaps.experiments.distortions import measure_distortions
 from matcaps.experiments.plan import Experiment, Trial, make_trials
+from matcaps.inspect.agreement import routing_agreement
+from matcaps.models import EMCapsNet
+from matcaps.models.modes import device_of
 from matcaps.models.pretrained import from_pretrained
 from matcaps.training.devices import place
 from matcaps.training.record import command_line, describe_machine, source_commit
+
+_HELD_OUT_IMAGES = 500
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,22 @@ def _distortions(experiment: Experiment, trial: Trial, base: Path) -> dict[str, 
     return _record(trial, bundle.test.origin, started, distortions=distorted)
 
 
+def _held_out(experiment: Experiment, trial: Trial, base: Path) -> dict[str, Any]:
+    """On objects of the training part that were left out: how routing treats the true class, and distorted images."""
+    bundle = load_data(trial.settings.data, trial.settings.seed)
+    assert trial.settings.data.split.source == "train", "what is measured here must not be the test part"
+    network = from_pretrained(trial.training_folder(base))
+    place(network, trial.settings.accelerator)
+    images = limit_images(bundle.test, _HELD_OUT_IMAGES, trial.settings.data.split.seed)
+    started = time.perf_counter()
+    agreement = None
+    if isinstance(network, EMCapsNet):
+        loader = make_loader(images, bundle.transform, train=False, batch_size=50, device=device_of(network))
+        agreement = routing_agreement(network, loader).to_dict()
+    distorted = measure_distortions(network, images, bundle.transform, rotations=(0, 10, 20, 30), shifts=(0, 2, 4))
+    return _record(trial, images.origin, started, agreement=agreement, distortions=distorted)
+
+
 def _record(trial: Trial, origin: str, started: float, **measured: Any) -> dict[str, Any]:
     """The measured values, with everything needed to repeat the measurement."""
     return {
@@ -85,5 +107,6 @@ def _record(trial: Trial, origin: str, started: float, **measured: Any) -> dict[
 MEASURES: dict[str, Measure] = {
     "attacks": Measure(_attacks, lambda experiment, trial: [_source_trial(experiment, trial)]),
     "distortions": Measure(_distortions),
+    "held_out": Measure(_held_out),
 }
 """The measures, by :attr:`Experiment.measure`."""

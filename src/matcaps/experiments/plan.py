@@ -9,7 +9,7 @@ from matcaps.training.settings import Accelerator, TrainSettings
 DIVERGED_NAME = "diverged.json"
 """The file in a training's folder that records that, and where, numbers became not finite."""
 
-MEASURE_FILES = {"attacks": "attacks.json", "distortions": "distortions.json"}
+MEASURE_FILES = {"attacks": "attacks.json", "distortions": "distortions.json", "held_out": "held_out.json"}
 """The file in a trial's folder with what was measured after training, by :attr:`Experiment.measure`."""
 
 

@@ -86,6 +86,13 @@ def read_measured(path: Path, base: Path) -> dict[str, Any]:
     return {} if changed else measured
 
 
+def held_out_log_loss(folder: Path) -> float:
+    """The mean log-loss on what a training left out, in nats, by which settings may be chosen."""
+    results = read_json(folder / RESULTS_NAME)
+    assert not results["looked_at_test_part"], f"{folder} looked at the test part, which may choose nothing"
+    return float(results["test"]["log_loss"])
+
+
 def gather(experiment: Experiment, base: Path) -> list[TrialRecord]:
     """Read the records of an experiment's trials, in the order of its rows, epochs and seeds.
 

@@ -19,10 +19,11 @@ from matcaps._paths import named_errors
 from matcaps._progress import watched
 from matcaps.experiments.folds import fold_experiment
 from matcaps.experiments.plan import make_trials
+from matcaps.experiments.records import held_out_log_loss
 from matcaps.experiments.runner import run_trials
 from matcaps.training.folder import RunBusyError, held
 from matcaps.training.loop import Callback
-from matcaps.training.record import RESULTS_NAME, read_json, write_json
+from matcaps.training.record import write_json
 from matcaps.training.settings import TrainSettings
 from matcaps.training.yaml_files import read_yaml
 
@@ -270,7 +271,7 @@ def _judge(
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             say(f"trial {trial.number + 1}: {outcome.state}: {outcome.detail}")
             return
-        losses.append(_log_loss(training.training_folder(sweep.folder)))
+        losses.append(held_out_log_loss(training.training_folder(sweep.folder)))
         mean = sum(losses) / len(losses)
         if number not in reported:
             trial.report(mean, number)
@@ -284,13 +285,6 @@ def _judge(
         f"trial {trial.number + 1}: log-loss {sum(losses) / len(losses):.4f} on objects left out; the best so far "
         f"{best.value:.4f}, trial {best.number + 1}"
     )
-
-
-def _log_loss(folder: Path) -> float:
-    """The mean log-loss on what a training left out, in nats."""
-    results = read_json(folder / RESULTS_NAME)
-    assert not results["looked_at_test_part"], f"{folder} looked at the test part, which may choose nothing"
-    return float(results["test"]["log_loss"])
 
 
 def _write_best(study: optuna.Study, sweep: Sweep) -> None:

@@ -10,7 +10,14 @@ from matcaps.routing import RoutingSpec
 
 
 def choose_routing(
-    name: str, kinds: int, num_parents: int, *, inverse_temperature: Sequence[float], spec: RoutingSpec, **of_em: Any
+    name: str,
+    kinds: int,
+    num_parents: int,
+    *,
+    inverse_temperature: Sequence[float],
+    spec: RoutingSpec,
+    rank: int | None = None,
+    **of_em: Any,
 ) -> RoutingParameters | VoteRouting:
     """EM's parameters, or another routing with as many iterations as there are inverse temperatures.
 
@@ -20,8 +27,9 @@ def choose_routing(
         num_parents: parent types, ``J``.
         inverse_temperature: one value an iteration.
         spec: the options.
+        rank: of the tables that another routing learns; EM has none.
         **of_em: what only EM takes, as :func:`make_routing_parameters` does.
     """
     if name == "em":
         return make_routing_parameters(num_parents, inverse_temperature=inverse_temperature, spec=spec, **of_em)
-    return make_routing(name, kinds, num_parents, iterations=len(inverse_temperature), spec=spec)
+    return make_routing(name, kinds, num_parents, iterations=len(inverse_temperature), spec=spec, rank=rank)

@@ -27,6 +27,7 @@ class ClassCapsules(nn.Module):
             the reference implementation has that, and it holds all votes in memory.
         routing: ``"em"``, or the name of another routing to compare with, of :data:`matcaps.layers.routings.ROUTINGS`;
             that has no λ, and of the options of EM only ``variance_floor``.
+        routing_rank: of what "self", "heinsen" and "attention" learn for each kind of child and parent; None: full.
         inverse_temperature: one positive value an iteration; the authors' class layer uses a quarter of the others'.
         coordinate_components: the two components of the flattened votes (row-major, 0 to 15) that take the row's
             and the column's coordinate: (3, 7), the right-hand column, in the paper; (0, 1) in the tutorial; None
@@ -68,6 +69,7 @@ class ClassCapsules(nn.Module):
         *,
         pose: str = "matrix",
         routing: str = "em",
+        routing_rank: int | None = None,
         inverse_temperature: Sequence[float] = (1.25e-4, 2.44e-4, 3.57e-4),
         coordinate_components: tuple[int, int] | None = (3, 7),
         coordinate_scale: float = 1.0,
@@ -109,6 +111,7 @@ class ClassCapsules(nn.Module):
             num_classes,
             inverse_temperature=inverse_temperature,
             spec=spec,
+            rank=routing_rank,
             normalise=normalise,
             matrix_size=weight_deviation,
             gain=gain,

@@ -27,6 +27,7 @@ class ConvCapsules(nn.Module):
             the reference implementation has that, and it holds all votes in memory.
         routing: ``"em"``, or the name of another routing to compare with, of :data:`matcaps.layers.routings.ROUTINGS`;
             that has no λ, and of the options of EM only ``competition`` and ``variance_floor``.
+        routing_rank: of what "self", "heinsen" and "attention" learn for each kind of child and parent; None: full.
         inverse_temperature: one positive value an iteration; the number of values is the number of iterations.
         competition: ``"child"`` (the paper): a child divides itself among all parents whose window covers it;
             ``"window"`` (the tutorial): among the parents of one window.
@@ -67,6 +68,7 @@ class ConvCapsules(nn.Module):
         *,
         pose: str = "matrix",
         routing: str = "em",
+        routing_rank: int | None = None,
         inverse_temperature: Sequence[float] = (5e-4, 9.75e-4, 1.43e-3),
         competition: str = "child",
         activation_rule: str = "paper",
@@ -98,6 +100,7 @@ class ConvCapsules(nn.Module):
             num_capsules,
             inverse_temperature=inverse_temperature,
             spec=spec,
+            rank=routing_rank,
             normalise=normalise,
             matrix_size=weight_deviation,
             gain=gain,

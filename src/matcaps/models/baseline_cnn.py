@@ -32,18 +32,21 @@ class BaselineCNN(nn.Module):
     def __init__(self, config: BaselineCNNConfig):
         super().__init__()
         self.config = config
-        height, width = config.image_size
-        self.features = nn.Sequential(
-            nn.Conv2d(config.in_channels, config.channels1, 5, padding=2),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(config.channels1, config.channels2, 5, padding=2),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-        )
+        if config.convolutions == "stem":  # that of the capsule networks
+            first = nn.Conv2d(config.in_channels, config.channels1, 5, stride=2)
+            self.features = nn.Sequential(first, nn.ReLU(), nn.MaxPool2d(2))
+        else:
+            self.features = nn.Sequential(
+                nn.Conv2d(config.in_channels, config.channels1, 5, padding=2),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Conv2d(config.channels1, config.channels2, 5, padding=2),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            )
         self.classifier = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(config.channels2 * (height // 4) * (width // 4), config.hidden_units),
+            nn.Linear(_num_features(config), config.hidden_units),
             nn.ReLU(),
             Dropout(config.dropout),
             nn.Linear(config.hidden_units, config.num_classes),
@@ -111,3 +114,12 @@ class BaselineCNN(nn.Module):
         from matcaps.models.pretrained import from_pretrained
 
         return from_pretrained(source, expected=cls, **changes)
+
+
+def _num_features(config: BaselineCNNConfig) -> int:
+    """The number of values that leave the last pooling."""
+    if config.convolutions == "stem":
+        rows, columns = (((size - 5) // 2 + 1) // 2 for size in config.image_size)
+        return config.channels1 * rows * columns
+    rows, columns = (size // 4 for size in config.image_size)
+    return config.channels2 * rows * columns

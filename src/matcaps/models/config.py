@@ -5,11 +5,14 @@ from typing import Literal
 
 from matcaps._numbers import check_count, is_number, plain, whole
 
-IMPLEMENTATIONS = ("auto", "reference", "native", "cuda")
-"""The implementations of routing; :func:`matcaps.routing.available_implementations` lists those available here."""
+IMPLEMENTATIONS = ("auto", "reference", "native", "cuda", "compiled")
+"""The implementations of routing; :func:`matcaps.routing.available_implementations` lists those of EM here."""
 
 ROUTING_NAMES = ("em", "average", "random", "dynamic", "vb", "self", "heinsen", "attention")
 """The routings that a network may have; :data:`matcaps.layers.routings.ROUTINGS` has those other than EM."""
+
+TABLE_ROUTINGS = ("self", "heinsen", "attention")
+"""The routings that learn something for each kind of child and parent, of which there are many."""
 
 EARLIER_IMPLEMENTATIONS = {"triton": "cuda"}
 """Names in files of earlier versions, and their present names: the GPU implementation was once written in Triton."""
@@ -36,6 +39,9 @@ class EMCapsNetConfig:
             and "random" for no routing at all, "dynamic" (Sabour 2017), "vb" (De Sousa Ribeiro 2020), "self" (Hahn
             2019), "heinsen" (Heinsen 2019), "attention" (Mazzia 2021). Temperatures, activation rule, annealing and β
             are EM's.
+        routing_rank: of what "self", "heinsen" and "attention" learn for each kind of child and parent: so many tables
+            that all kinds share and mix, so that a network has hardly more parameters than with EM; None (the papers):
+            a value for each.
         iterations: of EM, in every routed layer.
         class_iterations: of EM, in the class capsules alone; None for as many as ``iterations``.
         temperature_schedule: "authors" for 0.01·(1 − 0.95^t), t = 1, 2, ...; "tutorial" for 1, 2, 3.
@@ -63,7 +69,8 @@ class EMCapsNetConfig:
         class_weight_deviation: standard deviation of the class capsules' initial matrices; with vector poses half.
         implementation: what computes the routing; all agree up to rounding: "auto" takes the fastest that supports the
             tensors (:func:`matcaps.routing.resolve_implementation`); "reference" can do everything that PyTorch can,
-            but is slower and holds all votes in memory; "native" (CPU) and "cuda" (GPU) are compiled.
+            but is slower and holds all votes in memory; "native" (CPU) and "cuda" (GPU) are compiled; "compiled", of
+            the other routings alone: their plain code by torch.compile, which needs a C++ compiler on a CPU.
     """
 
     in_channels: int = 1
@@ -77,6 +84,7 @@ class EMCapsNetConfig:
     stem_padding: Literal["valid", "same"] = "valid"
     pose: Literal["matrix", "vector"] = "matrix"
     routing: Literal["em", "average", "random", "dynamic", "vb", "self", "heinsen", "attention"] = "em"
+    routing_rank: int | None = None
     iterations: int = 3
     class_iterations: int | None = None
     temperature_schedule: Literal["authors", "tutorial"] = "authors"
@@ -93,14 +101,15 @@ class EMCapsNetConfig:
     normalisation: Literal["none", "batch"] = "none"
     conv_weight_deviation: float = 0.3
     class_weight_deviation: float = 0.01
-    implementation: Literal["auto", "reference", "native", "cuda"] = "auto"
+    implementation: Literal["auto", "reference", "native", "cuda", "compiled"] = "auto"
 
     def __post_init__(self) -> None:
         _check_counts(
             self,
             "in_channels num_classes stem_channels primary_capsules conv_capsules1 conv_capsules2 "
             "stem_kernel_size stem_stride iterations"
-            + (" class_iterations" if self.class_iterations is not None else ""),
+            + (" class_iterations" if self.class_iterations is not None else "")
+            + (" routing_rank" if self.routing_rank is not None else ""),
         )
         _check_positive(
             self, "class_temperature_ratio variance_floor annealing conv_weight_deviation class_weight_deviation"
@@ -125,6 +134,11 @@ class EMCapsNetConfig:
                 f"activation_rule must be 'relative' with normalisation 'batch'; got {self.activation_rule!r}: preset "
                 "agreement-small has both"
             )
+        if self.routing_rank is not None and self.routing not in TABLE_ROUTINGS:
+            raise ValueError(
+                f"routing_rank must be left out with routing {self.routing!r}; got {self.routing_rank}: only "
+                f"{', '.join(TABLE_ROUTINGS)} learn something for each kind of child and parent"
+            )
         if self.routing != "em" and self.normalisation == "batch":
             raise ValueError(
                 f"normalisation 'batch' is of EM; got routing {self.routing!r}: set normalisation to 'none'"
@@ -133,6 +147,10 @@ class EMCapsNetConfig:
             raise ValueError(
                 f"implementation {self.implementation!r} computes EM alone; got routing {self.routing!r}: leave it "
                 "'auto'"
+            )
+        if self.routing == "em" and self.implementation == "compiled":
+            raise ValueError(
+                "implementation 'compiled' is of routings other than EM; got routing 'em': leave it 'auto'"
             )
         components = self.coordinate_components
         indices = [whole(component) for component in components] if isinstance(components, tuple | list) else [None]
@@ -178,6 +196,8 @@ class BaselineCNNConfig:
         channels2: feature maps of the CNN's second convolution.
         hidden_units: units of the CNN's fully connected layer.
         dropout: share of the CNN's hidden units dropped in training.
+        convolutions: of the CNN: "two" (the paper), each with padding and pooling; "stem", the capsule networks' 5×5
+            convolution with stride 2 alone, with pooling: a control; channels2 does nothing then.
     """
 
     in_channels: int = 2
@@ -187,15 +207,18 @@ class BaselineCNNConfig:
     channels2: int = 64
     hidden_units: int = 1024
     dropout: float = 0.5
+    convolutions: Literal["two", "stem"] = "two"
 
     def __post_init__(self) -> None:
         _check_counts(self, "in_channels num_classes channels1 channels2 hidden_units")
         size = (self.image_size,) * 2 if whole(self.image_size) is not None else self.image_size
         sides = [whole(side) for side in size] if isinstance(size, tuple | list) else []
-        if len(sides) != 2 or not all(side is not None and side >= _SMALLEST_CNN_SIZE for side in sides):
+        if self.convolutions not in ("two", "stem"):
+            raise ValueError(f"convolutions must be one of ('two', 'stem'); got {self.convolutions!r}")
+        smallest, why = _SMALLEST_CNN_SIZE[self.convolutions]
+        if len(sides) != 2 or not all(side is not None and side >= smallest for side in sides):
             raise ValueError(
-                f"image_size must be rows and columns, at least {_SMALLEST_CNN_SIZE} each; got {self.image_size!r}: "
-                "two poolings halve them"
+                f"image_size must be rows and columns, at least {smallest} each; got {self.image_size!r}: {why}"
             )
         object.__setattr__(self, "image_size", tuple(sides))
         if not is_number(self.dropout) or not 0 <= self.dropout < 1:
@@ -205,7 +228,10 @@ class BaselineCNNConfig:
 
 ModelConfig = EMCapsNetConfig | BaselineCNNConfig
 
-_SMALLEST_CNN_SIZE = 4
+_SMALLEST_CNN_SIZE = {
+    "two": (4, "two poolings halve them"),
+    "stem": (7, "a 5×5 convolution with stride 2 and a pooling leave one place"),
+}
 
 _LEAST = {"num_classes": 2}
 """A network needs at least two classes to distinguish; all other counts must be at least one."""

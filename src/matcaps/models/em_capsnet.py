@@ -45,6 +45,7 @@ class EMCapsNet(nn.Module):
         routing = {
             "pose": config.pose,
             "routing": config.routing,
+            "routing_rank": config.routing_rank,
             "activation_rule": config.activation_rule,
             "variance_floor": config.variance_floor,
             "annealing": config.annealing,

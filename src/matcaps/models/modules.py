@@ -135,6 +135,7 @@ def _read_capsules(layers: dict[str, Any], config: EMCapsNetConfig) -> tuple[EMC
         "num_classes": _parents(layers, "class_capsules"),
         "pose": classes.pose,
         "routing": classes.routing.kind,
+        "routing_rank": getattr(classes.routing, "rank", None),
         "coordinate_scale": classes.coordinate_scale,
         "class_beta_activation": "shared" if classes.routing.shared_beta_activation else "each",
     }
@@ -185,7 +186,8 @@ def _read_cnn(layers: dict[str, Any], config: BaselineCNNConfig) -> BaselineCNNC
         config,
         in_channels=layers["features.0"].in_channels,
         channels1=layers["features.0"].out_channels,
-        channels2=layers["features.3"].out_channels,
+        channels2=layers["features.3"].out_channels if "features.3" in layers else config.channels2,
+        convolutions="two" if "features.3" in layers else "stem",
         hidden_units=layers["classifier.1"].out_features,
         dropout=layers["classifier.3"].p,
         num_classes=layers["classifier.4"].out_features,

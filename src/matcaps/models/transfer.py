@@ -24,6 +24,8 @@ _SIZES = (
     "channels1",
     "channels2",
     "hidden_units",
+    "convolutions",
+    "routing_rank",
 )
 _IN_THE_WEIGHTS = {
     "temperature_schedule": "the inverse temperatures",

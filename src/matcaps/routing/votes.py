@@ -46,7 +46,12 @@ class Children(NamedTuple):
 
 
 def gather_children(
-    capsules: Capsules, weight: Tensor, spec: RoutingSpec, coordinates: Tensor | None = None
+    capsules: Capsules,
+    weight: Tensor,
+    spec: RoutingSpec,
+    coordinates: Tensor | None = None,
+    *,
+    with_votes: bool = True,
 ) -> Children:
     """Gather every window's children and compute their votes.
 
@@ -56,21 +61,26 @@ def gather_children(
             poses 16×16.
         spec: stride and competition.
         coordinates: ``[H, W, 16]``, added to the votes of class capsules.
+        with_votes: whether to compute them; else ``votes`` is an empty tensor.
 
     Returns:
         Children in the order (row, column, type).
     """
     poses, activations = capsules
+    votes, num_parents = poses.new_empty(0), weight.shape[-3]
     if weight.ndim == 4:
-        votes = votes_of(poses, weight)
-        if coordinates is not None:
-            votes = votes + coordinates[:, :, None, None, :]
-        votes, poses, activations = votes.flatten(1, 3), poses.flatten(1, 3), activations.flatten(1)
+        if with_votes:
+            votes = votes_of(poses, weight)
+            if coordinates is not None:
+                votes = votes + coordinates[:, :, None, None, :]
+            votes = votes.flatten(1, 3)
+        poses, activations = poses.flatten(1, 3), activations.flatten(1)
     else:
         windows = Windows(poses.shape[1], poses.shape[2], weight.shape[0], spec.stride, poses.device)
         copies = windows.gather(poses)
-        votes, poses = votes_of(copies, weight).flatten(3, 5), copies.flatten(3, 5)
-        activations = windows.gather(activations).flatten(3)
+        if with_votes:
+            votes = votes_of(copies, weight).flatten(3, 5)
+        poses, activations = copies.flatten(3, 5), windows.gather(activations).flatten(3)
         if spec.child_competition:
             uniform, log_partition = child_competition(windows, activations, weight)
 
@@ -78,5 +88,6 @@ def gather_children(
                 return (logit - log_partition(logit)).exp()
 
             return Children(votes, activations, poses.flatten(-2), uniform, softmax)
-    uniform = torch.full_like(votes[..., 0], 1 / votes.shape[-2])
+    equal = torch.full_like(activations, 1 / num_parents).unsqueeze(-1)
+    uniform = equal.expand(*activations.shape, num_parents)
     return Children(votes, activations, poses.flatten(-2), uniform, lambda logit: logit.softmax(dim=-1))

@@ -1,4 +1,4 @@
-"""Other routings than EM behind the same layers, by name: for comparing them, in plain PyTorch, all votes in memory.
+"""Other routings than EM behind the same layers, by name: for comparing them, in plain PyTorch.
 
 Each file reads as its paper's procedure and says where it departs from it. They are written for matrix capsules: 4×4
 poses, an activation of each capsule's own, either competition.
@@ -27,7 +27,9 @@ ROUTINGS: dict[str, type[VoteRouting]] = {routing.kind: routing for routing in _
 """The routings other than ``"em"``, by the name that configurations have."""
 
 
-def make_routing(name: str, kinds: int, num_parents: int, *, iterations: int, spec: RoutingSpec) -> VoteRouting:
+def make_routing(
+    name: str, kinds: int, num_parents: int, *, iterations: int, spec: RoutingSpec, rank: int | None = None
+) -> VoteRouting:
     """Make the routing of a layer.
 
     Raises:
@@ -35,7 +37,7 @@ def make_routing(name: str, kinds: int, num_parents: int, *, iterations: int, sp
     """
     if name not in ROUTINGS:
         raise ValueError(f"routing must be 'em' or one of {tuple(ROUTINGS)}; got {name!r}")
-    return ROUTINGS[name](kinds, num_parents, iterations=iterations, spec=spec)
+    return ROUTINGS[name](kinds, num_parents, iterations=iterations, spec=spec, rank=rank)
 
 
 __all__ = ["ROUTINGS", "Step", "VoteRouting", "make_routing"]

@@ -1,13 +1,12 @@
 """Routing of Heinsen, "An algorithm for routing capsules in all domains" (2019)."""
 
 from collections.abc import Iterator
+from typing import Any
 
-import torch
-from torch import nn
 from torch.nn.functional import logsigmoid
 
 from matcaps.layers.routings.base import Step, VoteRouting
-from matcaps.routing import Children, RoutingSpec
+from matcaps.routing import Children
 
 
 class HeinsenRouting(VoteRouting):
@@ -20,13 +19,13 @@ class HeinsenRouting(VoteRouting):
 
     kind = "heinsen"
 
-    def __init__(self, kinds: int, num_parents: int, *, iterations: int, spec: RoutingSpec):
-        super().__init__(kinds, num_parents, iterations=iterations, spec=spec)
-        self.beta_use = nn.Parameter(torch.zeros(kinds, num_parents))
-        self.beta_ignore = nn.Parameter(torch.zeros(kinds, num_parents))
+    def __init__(self, kinds: int, num_parents: int, **settings: Any):
+        super().__init__(kinds, num_parents, **settings)
+        self.learn_table("beta_use")
+        self.learn_table("beta_ignore")
 
     def iterate(self, children: Children) -> Iterator[Step]:
-        beta_use, beta_ignore = (self.by_child(beta, children) for beta in (self.beta_use, self.beta_ignore))
+        beta_use, beta_ignore = (self.table(name, children) for name in ("beta_use", "beta_ignore"))
         present = children.activations.unsqueeze(-1)
         assignment = children.uniform
         for iteration in range(self.num_iterations):

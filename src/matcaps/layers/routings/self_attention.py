@@ -1,14 +1,15 @@
 """Self-attention routing: Mazzia, Salvetti and Chiaberge, "Efficient-CapsNet" (2021). One step, no iterations."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from matcaps.capsules import POSE_COMPONENTS
 from matcaps.layers.routings.base import Step, VoteRouting, norm
 from matcaps.layers.routings.dynamic import weighted_sum
-from matcaps.routing import Children, RoutingSpec
+from matcaps.routing import Children
 
 
 class SelfAttentionRouting(VoteRouting):
@@ -22,15 +23,15 @@ class SelfAttentionRouting(VoteRouting):
 
     kind = "attention"
 
-    def __init__(self, kinds: int, num_parents: int, *, iterations: int, spec: RoutingSpec):
-        super().__init__(kinds, num_parents, iterations=iterations, spec=spec)
-        self.prior = nn.Parameter(torch.zeros(kinds, num_parents))
+    def __init__(self, kinds: int, num_parents: int, **settings: Any):
+        super().__init__(kinds, num_parents, **settings)
+        self.learn_table("prior")
 
     def iterate(self, children: Children) -> Iterator[Step]:
         votes = children.activations[..., None, None] * children.votes
         resemblance = (votes * votes.sum(dim=-3, keepdim=True)).sum(dim=-1) / POSE_COMPONENTS**0.5
         assignment = children.softmax(resemblance)
-        coupling = assignment + self.by_child(self.prior, children)
+        coupling = assignment + self.table("prior", children)
         total = (coupling.unsqueeze(-1) * votes).sum(dim=-3)
         length = norm(total)
         activation = -torch.expm1(-length)

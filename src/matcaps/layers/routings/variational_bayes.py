@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from matcaps.capsules import POSE_COMPONENTS
 from matcaps.layers.routings.base import Step, VoteRouting
 from matcaps.layers.shared_batch import normalise_whole, present_share
-from matcaps.routing import Children, RoutingSpec
+from matcaps.routing import Children
 
 
 class VariationalBayesRouting(VoteRouting):
@@ -29,8 +30,8 @@ class VariationalBayesRouting(VoteRouting):
     prior_mean_precision = 1.0
     prior_freedom = POSE_COMPONENTS + 1.0
 
-    def __init__(self, kinds: int, num_parents: int, *, iterations: int, spec: RoutingSpec):
-        super().__init__(kinds, num_parents, iterations=iterations, spec=spec)
+    def __init__(self, kinds: int, num_parents: int, **settings: Any):
+        super().__init__(kinds, num_parents, **settings)
         self.beta_use = nn.Parameter(torch.zeros(num_parents))
         self.beta_activation = nn.Parameter(torch.zeros(num_parents))
         self.normalise_pose = nn.BatchNorm2d(num_parents, affine=False)
@@ -52,17 +53,22 @@ class VariationalBayesRouting(VoteRouting):
             log_weight = weight.digamma() - weight.sum(dim=-1, keepdim=True).digamma()
             halves = (freedom.unsqueeze(-1) - torch.arange(POSE_COMPONENTS).to(freedom)) / 2
             log_precision = (halves.digamma() + math.log(2) - inverse_scale.log()).sum(dim=-1)
-            yield Step(assignment, *self._parents(mean, log_weight, log_precision))
+            yield Step(assignment, mean, self._logit(log_weight, log_precision))
             if iteration + 1 < self.num_iterations:
                 offset = ((children.votes - mean.unsqueeze(-3)) ** 2 / inverse_scale.unsqueeze(-3)).sum(dim=-1)
                 distance = (POSE_COMPONENTS / mean_precision).unsqueeze(-2) + freedom.unsqueeze(-2) * offset
                 assignment = children.softmax((log_weight + log_precision / 2).unsqueeze(-2) - distance / 2)
 
-    def _parents(self, mean: Tensor, log_weight: Tensor, log_precision: Tensor) -> tuple[Tensor, Tensor]:
+    def _logit(self, log_weight: Tensor, log_precision: Tensor) -> Tensor:
         entropy = (POSE_COMPONENTS * math.log(2 * math.pi * math.e) - log_precision) / 2
-        logit = self.beta_activation - (log_weight.exp() * entropy + self.beta_use)
+        return self.beta_activation - (log_weight.exp() * entropy + self.beta_use)
+
+    def finish(self, step: Step) -> Step:
+        """Normalise the poses, and the logits that a step has for activations, over the batch."""
+        mean, logit = step.pose, step.activation
         pose = _normalise(self.normalise_pose, mean.flatten(0, -3).unsqueeze(-1)).view_as(mean)
-        return pose, _normalise(self.normalise_logit, logit.flatten(0, -2)[..., None, None]).view_as(logit).sigmoid()
+        logit = _normalise(self.normalise_logit, logit.flatten(0, -2)[..., None, None]).view_as(logit)
+        return Step(step.assignment, pose, logit.sigmoid())
 
 
 def _normalise(norm: nn.BatchNorm2d, values: Tensor) -> Tensor:
