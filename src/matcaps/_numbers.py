@@ -3,6 +3,7 @@
 import operator
 import sys
 from numbers import Real
+from typing import Any
 
 
 def whole(value: object) -> int | None:
@@ -13,7 +14,7 @@ def whole(value: object) -> int | None:
         return None
 
 
-def is_finite(value: Real | float) -> bool:
+def is_finite(value: Any) -> bool:
     """Whether a number is finite as a float, too: ``math.isfinite`` raises for a whole one of more than 308 digits."""
     return abs(value) <= sys.float_info.max
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fuzz.__main__ import main
 from tests.support.fuzz.planted import PLANTED, WORDS
 from tests.support.fuzz.readers import readers
 
@@ -34,9 +35,9 @@ def test_a_planted_fault_is_caught(name, tmp_path):
     assert WORDS[name] in done.stdout
 
 
-@needs_atheris
-def test_an_unknown_reader_is_refused(tmp_path):
-    command = [sys.executable, "-m", "tests.support.fuzz", "typo", "--folder", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert done.returncode == 2
-    assert "there is no reader 'typo'; the readers are idx," in done.stderr
+def test_an_unknown_reader_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["fuzz", "typo"])
+    with pytest.raises(SystemExit) as refused:
+        main()
+    assert refused.value.code == 2
+    assert "there is no reader 'typo'; the readers are idx," in capsys.readouterr().err

@@ -245,7 +245,7 @@ def _key(path: Path, image: Image.Image, upright: Image.Image) -> int:
             for mode in modes:
                 band = band if band.mode == mode else band.convert(mode)
             pixels = np.asarray(band)
-            digest.update(np.ascontiguousarray(pixels.astype("<i4") if deep else pixels))
+            digest.update(np.ascontiguousarray(pixels.astype("<i4") if deep else pixels).data)
     else:
         with path.open("rb") as file:
             while chunk := file.read(1 << 20):
