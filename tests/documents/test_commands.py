@@ -23,6 +23,8 @@ import pytest
 from benchmarks.cpu import compare
 from benchmarks.cpu.peers import PEERS
 from matcaps import cli
+from matcaps.experiments.routing_bench import Bench
+from matcaps.experiments.routing_runs import begin
 from tests.support.documents import RUN, STOPPED_RUN
 
 pytestmark = [
@@ -141,6 +143,12 @@ def table_of_folds(command: str) -> None:
     Run()(command)
 
 
+def table_of_routings(command: str) -> None:
+    """Needs a bench: one that was begun, of which no row was run."""
+    begin(Bench(), Path("runs/routings"))
+    Run()(command)
+
+
 def sweep(command: str) -> None:
     """One trial in the space of the page, of tiny networks; what launches several workers is not needed for it."""
     command = command[command.index("matcaps experiment") :].strip('"')
@@ -178,7 +186,11 @@ COMMANDS: dict[str, Callable[[str], None]] = {
     "matcaps table folds runs/folds": table_of_folds,
     "matcaps experiment routings --plan": Run("--only=stem --accelerator=cpu"),
     "matcaps experiment routings --accelerator gpu --shard 1/4": Run("--list"),
-    "matcaps table routings": Run(f"{ROOT / 'docs' / 'records' / 'routings'} --output=table"),
+    "matcaps experiment routings --configurations 1 --folds 4 --seeds 0 --no_elevations --epochs 6 --max_train_images "
+    "1000 --max_test_images 200 --set optimizer.ema_decay=0.98 --set loss.margin_epochs=3": Run(
+        "--only=stem --epochs=1 --max_train_images=40 --accelerator=cpu"
+    ),
+    "matcaps table routings": table_of_routings,
     "matcaps experiment sweep --recipe smallnorb --space space.yaml --epochs 20 --trials 20": sweep,
     "torchrun --standalone --nproc_per_node 4 --no-python matcaps experiment sweep --recipe smallnorb "
     "--space space.yaml --trials 100": sweep,

@@ -17,9 +17,9 @@ TINY = 1e-12
 """Added to a sum before it divides, or before its root is taken, so that children that are all off pass no NaN."""
 
 
-VOTES_AT_ONCE = {"cpu": 2**20, "cuda": 2**28}
-"""How many numbers of votes are in memory together, by device: on a CPU about what a core's second-level cache holds,
-on a GPU 1 GiB."""
+VOTES_AT_ONCE = {"cpu": 2**22, "cuda": 2**28}
+"""How many numbers of votes are in memory together, by device: 16 MiB of them on a CPU, 1 GiB on a GPU. Larger tensors
+the C library gives back to the system after each operation, and asks for again, page by page."""
 
 
 class Step(NamedTuple):
