@@ -106,7 +106,7 @@ void activate_window_backward(const Job<Real>& job, const BackwardImage<Real>& i
 // out[child] = constant + sum over the components of D (linear + square D), with D = vote - mean
 template <class Real, int N>
 APART void quadratic_forms(const Job<Real>& job, const Real* poses, int64_t block, const Real* mean,
-                            const Real* linear, const Real* square, Vector<Real, N> constant, Real* out) {
+                           const Real* linear, const Real* square, Vector<Real, N> constant, Real* out) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
   constexpr int R = kRows<Real, N>;

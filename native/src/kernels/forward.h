@@ -8,7 +8,8 @@ namespace {
 
 constexpr double kEmptyMass = 1e-20;
 constexpr double kDeviationOffset = 1e-9;
-constexpr double kFar = 8;  // variances: what a centre may be away from the mean, at the cost of three bits of the spread
+// Variances: the square of what a centre may be away from the mean, at the cost of three bits of the spread.
+constexpr double kFar = 8;
 
 // What weighs the votes in the M-step: R·a, where `assignment` is null the uniform assignment's.
 template <class Real, int N>
@@ -31,7 +32,7 @@ struct Moments {
 // Adds those of the children [begin, end), for rows `row` and on of the votes.
 template <class Real, int N, class Weight>
 APART void add_moments(const Job<Real>& job, const Real* poses, int64_t block, int64_t begin, int64_t end, int row,
-                        const Real* centre, Real* start, Weight weight_of, Moments<Real, N>& moments) {
+                       const Real* centre, Real* start, Weight weight_of, Moments<Real, N>& moments) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
   constexpr int R = kRowsOfMoments<Real, N>;
@@ -72,7 +73,7 @@ INLINE void moments_about(const Job<Real>& job, const Real* poses, int64_t block
 // out[child] = constant + sum over the components of (vote - mean)^2 * scale
 template <class Real, int N>
 APART void squared_distances(const Job<Real>& job, const Real* poses, int64_t block, const Real* mean,
-                              const Real* scale, Vector<Real, N> constant, Real* out) {
+                             const Real* scale, Vector<Real, N> constant, Real* out) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
   constexpr int R = kRows<Real, N>;
@@ -94,9 +95,8 @@ APART void squared_distances(const Job<Real>& job, const Real* poses, int64_t bl
 }
 
 // Mean and spread (the variance without its floor) of a block's votes, and the mass of its data, in one visit that takes
-// the votes relative to a centre: the mean of the iteration before, or of the first chunk. A centre that proves further
-// from the mean than a standard deviation would cost digits of the spread; then the visit is made once more, about the mean
-// found.
+// the votes relative to a centre: the mean of the iteration before, or of the first chunk. A centre that proves too far
+// from the mean would cost digits of the spread; then the visit is made once more, about the mean found.
 template <class Real, int N>
 INLINE void mean_and_spread(const Job<Real>& job, const Real* poses, int64_t block, const Data<Real, N>& data,
                             const Real* last_mean, Vector<Real, N>& mass, Vector<Real, N>* mean,
@@ -113,10 +113,10 @@ INLINE void mean_and_spread(const Job<Real>& job, const Real* poses, int64_t blo
   } else {
     Moments<Real, N> some;
     Real start[16 * N]{};
+    const int64_t end = kChunk < job.children ? kChunk : job.children;
     for (int h = 0; h < 16; ++h) L::store(centre + h * N, V{});
     for (int row = 0; row < 4; row += kRowsOfMoments<Real, N>)
-      add_moments<Real, N>(job, poses, block, 0, kChunk < job.children ? kChunk : job.children, row, centre, start, data,
-                           some);
+      add_moments<Real, N>(job, poses, block, 0, end, row, centre, start, data, some);
     for (int h = 0; h < 16; ++h) L::store(centre + h * N, mean_of(some.first[h].sum, some.weight.sum));
   }
   Moments<Real, N> moments;
@@ -125,7 +125,8 @@ INLINE void mean_and_spread(const Job<Real>& job, const Real* poses, int64_t blo
     mass = is_parent<Real, N>(job, block) ? moments.weight.sum : V{};
     if (L::any(mass != mass)) {  // such parents have no data: then a vote is NaN or leaves no trace
       auto known = [&](int64_t n) { return mass == mass ? data(n) : V{}; };
-      if (!last_mean) for (int h = 0; h < 16; ++h) L::store(centre + h * N, mass == mass ? L::load(centre + h * N) : V{});
+      if (!last_mean)
+        for (int h = 0; h < 16; ++h) L::store(centre + h * N, mass == mass ? L::load(centre + h * N) : V{});
       moments_about<Real, N>(job, poses, block, centre, known, moments);
     }
     Bits<Real, N> is_far{};
@@ -151,8 +152,8 @@ void m_step_of_block(const Job<Real>& job, const ForwardImage<Real>& image, int6
   const Real* assignment = t ? image.assignment + (t - 1) * image.assignment_step + at : nullptr;
   V mass, mean[16], spread[16];
   const Real* last_mean = t ? record - image.statistics_step + kMean * N : nullptr;
-  mean_and_spread<Real, N>(job, scratch.poses, block, {assignment, scratch.uniform, scratch.activations}, last_mean, mass,
-                           mean, spread);
+  const Data<Real, N> data{assignment, scratch.uniform, scratch.activations};
+  mean_and_spread<Real, N>(job, scratch.poses, block, data, last_mean, mass, mean, spread);
 
   V log_sum[4]{};
   Real scale[16 * N];
