@@ -1,7 +1,7 @@
 """Checks of numbers that callers give, and numbers in words; free of torch."""
 
+import math
 import operator
-import sys
 from numbers import Real
 from typing import Any
 
@@ -15,8 +15,11 @@ def whole(value: object) -> int | None:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a number is finite as a float, too: ``math.isfinite`` raises for a whole one of more than 308 digits."""
-    return abs(value) <= sys.float_info.max
+    """Whether a number is finite as a float, too; a whole one of more than 308 digits is not."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def is_number(value: object) -> bool:
