@@ -44,7 +44,7 @@ def draw_routings(gathered: GatheredBench) -> Figure | None:
     for place, values in zip(places, seconds, strict=True):
         panels[2].plot(values, np.full(len(values), place), "D", color=COLOURS[2], markersize=5)
     panels[2].set_xscale("log")
-    panels[2].set_xlabel("seconds an epoch; logarithmic")
+    panels[2].set_xlabel("seconds an epoch")
     for axes in panels:
         axes.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(places, [row.contender.title for row in rows], fontsize=8)
