@@ -186,8 +186,8 @@ COMMANDS: dict[str, Callable[[str], None]] = {
     "matcaps table folds runs/folds": table_of_folds,
     "matcaps experiment routings --plan": Run("--only=stem --accelerator=cpu"),
     "matcaps experiment routings --accelerator gpu --shard 1/4": Run("--list"),
-    "matcaps experiment routings --configurations 1 --folds 4 --seeds 0 --no_elevations --epochs 6 --max_train_images "
-    "1000 --max_test_images 200 --set optimizer.ema_decay=0.98 --set loss.margin_epochs=3": Run(
+    "matcaps experiment routings --configurations 1 --folds 4 --seeds 0 --no_elevations --epochs 4 --max_train_images "
+    "600 --max_test_images 200 --set optimizer.ema_decay=0.98 --set loss.margin_epochs=3": Run(
         "--only=stem --epochs=1 --max_train_images=40 --accelerator=cpu"
     ),
     "matcaps table routings": table_of_routings,
