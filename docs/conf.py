@@ -53,7 +53,7 @@ toc_object_entries_show_parents = "hide"
 add_module_names = False
 python_maximum_signature_line_length = 88
 
-autodoc_mock_imports = ["gradio"]
+autodoc_mock_imports = ["gradio", "starlette"]
 
 nitpicky = True
 # There is no network where this is built, so types of other packages have nowhere to lead.
