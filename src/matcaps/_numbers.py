@@ -1,7 +1,7 @@
 """Checks of numbers that callers give, and numbers in words; free of torch."""
 
-import math
 import operator
+import sys
 from numbers import Real
 from typing import Any
 
@@ -16,10 +16,8 @@ def whole(value: object) -> int | None:
 
 def is_finite(value: Any) -> bool:
     """Whether a number is finite as a float, too; a whole one of more than 308 digits is not."""
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
+    number = value if isinstance(value, int) else float(value)  # NumPy's narrow numbers compare in their own width
+    return abs(number) <= sys.float_info.max  # torch.compile cannot trace math.isfinite
 
 
 def is_number(value: object) -> bool:

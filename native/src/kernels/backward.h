@@ -103,33 +103,6 @@ void activate_window_backward(const Job<Real>& job, const BackwardImage<Real>& i
   }
 }
 
-// out[child] = constant + sum over the components of D (linear + square D), with D = vote - mean
-template <class Real, int N>
-APART void quadratic_forms(const Job<Real>& job, const Real* poses, int64_t block, const Real* mean,
-                           const Real* linear, const Real* square, Vector<Real, N> constant, Real* out) {
-  typedef Lanes<Real, N> L;
-  typedef typename L::V V;
-  constexpr int R = kRows<Real, N>;
-  Real start[16 * N];
-  start_at<Real, N>(mean, nullptr, start);
-  for_each_stretch<Real, N>(
-      job, block, 0, job.children, mean, start, [&](int64_t from, int64_t to, const Real* matrix, const Real* at) {
-        for (int64_t n = from; n < to; ++n, matrix += job.blocks * 16 * N) {
-          V total{};  // apart from the constant, which may be large; each row apart: shorter sums round less
-          UNROLL for (int row = 0; row < 4; row += R) {
-            V d[4 * R], sum[R]{};
-            vote_rows<Real, N, R>(poses + n * 16 + row * 4, matrix, at + row * 4 * N, d);
-            UNROLL for (int i = 0; i < 4 * R; ++i) {
-              const int h = row * 4 + i;
-              sum[i / 4] += d[i] * (L::load(linear + h * N) + L::load(square + h * N) * d[i]);
-            }
-            UNROLL for (int r = 0; r < R; ++r) total += sum[r];
-          }
-          L::store(out + n * N, total + constant);
-        }
-      });
-}
-
 template <class Real, int N>
 void m_step_of_block_backward(const Job<Real>& job, const BackwardImage<Real>& image, const Sums<Real>& sums,
                               int64_t t, int64_t window, int64_t block, Scratch<Real>& scratch) {
@@ -172,12 +145,14 @@ void m_step_of_block_backward(const Job<Real>& job, const BackwardImage<Real>& i
   }
   constant = constant * inverse_mass + grad_cost * L::load(record + kDescription * N);
 
-  // the gradient of R·a
-  if (t == 0)
+  // the gradient of R·a: the constant + sum over the components of D (linear + square D), with D = vote - mean
+  if (t == 0) {
     sweep<Real, N>(job, image, sums, window, block, {record + kMean * N, linear, square, constant}, scratch);
-  else
-    quadratic_forms<Real, N>(job, scratch.poses, block, record + kMean * N, linear, square, constant,
-                             image.grad_logit + (t - 1) * assignment_size(job) + at);
+    return;
+  }
+  auto quadratic_form = [&](int h, V d) { return d * (L::load(linear + h * N) + L::load(square + h * N) * d); };
+  sum_of_components<Real, N>(job, scratch.poses, block, record + kMean * N, constant,
+                             image.grad_logit + (t - 1) * assignment_size(job) + at, quadratic_form);
 }
 
 template <class Real, int N>

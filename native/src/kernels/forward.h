@@ -70,10 +70,10 @@ INLINE void moments_about(const Job<Real>& job, const Real* poses, int64_t block
   });
 }
 
-// out[child] = constant + sum over the components of (vote - mean)^2 * scale
-template <class Real, int N>
-APART void squared_distances(const Job<Real>& job, const Real* poses, int64_t block, const Real* mean,
-                             const Real* scale, Vector<Real, N> constant, Real* out) {
+// out[child] = constant + sum over the components h of term(h, D), with D = vote - mean
+template <class Real, int N, class Term>
+APART void sum_of_components(const Job<Real>& job, const Real* poses, int64_t block, const Real* mean,
+                             Vector<Real, N> constant, Real* out, Term term) {
   typedef Lanes<Real, N> L;
   typedef typename L::V V;
   constexpr int R = kRows<Real, N>;
@@ -86,7 +86,7 @@ APART void squared_distances(const Job<Real>& job, const Real* poses, int64_t bl
           UNROLL for (int row = 0; row < 4; row += R) {
             V d[4 * R], sum[R]{};
             vote_rows<Real, N, R>(poses + n * 16 + row * 4, matrix, at + row * 4 * N, d);
-            UNROLL for (int i = 0; i < 4 * R; ++i) sum[i / 4] += (d[i] * d[i]) * L::load(scale + (row * 4 + i) * N);
+            UNROLL for (int i = 0; i < 4 * R; ++i) sum[i / 4] += term(row * 4 + i, d[i]);
             UNROLL for (int r = 0; r < R; ++r) total += sum[r];
           }
           L::store(out + n * N, total + constant);
@@ -171,7 +171,8 @@ void m_step_of_block(const Job<Real>& job, const ForwardImage<Real>& image, int6
 
   Real* out = image.assignment + t * image.assignment_step + at;
   const V constant = (Real(-0.5) * job.annealing) * log_determinant;
-  squared_distances<Real, N>(job, scratch.poses, block, record + kMean * N, scale, constant, out);
+  auto squared_distance = [&scale](int h, V d) { return (d * d) * L::load(scale + h * N); };
+  sum_of_components<Real, N>(job, scratch.poses, block, record + kMean * N, constant, out, squared_distance);
 }
 
 // Activations of one window's parents, and of the last iteration the results.
